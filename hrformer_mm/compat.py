@@ -1,0 +1,103 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The one place that knows about broken upstream versions.
+
+Each function mends one fault, names the versions that have it, and touches
+nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
+"""
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from types import ModuleType
+from typing import List
+
+OPS_ERROR = (
+    'mmcv.ops.{} needs mmcv with compiled ops, but {} is installed without. '
+    'HRFormer needs none of them. To use models that do: pip uninstall '
+    'mmcv-lite && mim install "mmcv==2.1.0"')
+
+
+class MissingOps(ModuleType):
+    """Stands in for ``mmcv._ext``; its functions raise when called.
+
+    mmpose.models, mmseg.models and mmdet.models import mmcv.ops, which asks
+    for every compiled function at import time.
+    """
+
+    def __getattr__(self, name: str):
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs):
+            raise NotImplementedError(OPS_ERROR.format(name, 'mmcv-lite'))
+
+        missing.__name__ = name
+        return missing
+
+
+def provide_mmcv_ext() -> bool:
+    """Let mmcv.ops be imported where nothing was compiled.
+
+    For mmcv-lite of all versions, and mmcv built without its extension. A
+    compiled ``mmcv._ext`` is left alone.
+    """
+    name = 'mmcv._ext'
+    mmcv = find_spec('mmcv')
+    if mmcv is None or name in sys.modules or PathFinder.find_spec(
+            name, mmcv.submodule_search_locations):
+        return False
+    module = MissingOps(name)
+    # A spec of None makes pkgutil.find_loader raise, which mmengine calls.
+    module.__spec__ = ModuleSpec(name, loader=None, origin='hrformer_mm')
+    sys.modules[name] = module
+    return True
+
+
+def harmless_types() -> List[type]:
+    """What a checkpoint of mmengine's Runner holds besides tensors.
+
+    The logged scalars: a buffer of two numpy arrays each, and how numpy
+    rebuilds an array or a scalar.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+    core = getattr(np, '_core', None) or np.core
+    kinds = [np.dtype(t) for t in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
+    return [
+        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct,
+        core.multiarray.scalar, *{type(kind)
+                                  for kind in kinds}
+    ]
+
+
+def allow_runner_checkpoints() -> bool:
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
+
+    torch >= 2.6 refuses what mmengine <= 0.10.7 writes (mmengine#1655), so
+    resuming, load_from and testing fail. The types are added to torch's
+    allow-list; anything else is still refused.
+    """
+    import torch
+    if find_spec('mmengine') is None or not hasattr(torch.serialization,
+                                                    'add_safe_globals'):
+        return False
+    torch.serialization.add_safe_globals(harmless_types())
+    return True
+
+
+def register_config_package() -> bool:
+    """Let configs inherit from ``hrformer_mm::pose/...``.
+
+    mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410).
+    """
+    if find_spec('mmengine') is None:
+        return False
+    from mmengine.config import utils
+    utils.MODULE2PACKAGE.setdefault('hrformer_mm', 'hrformer-mm')
+    return True
+
+
+def install():
+    """Mend everything; safe to call again."""
+    provide_mmcv_ext()
+    allow_runner_checkpoints()
+    register_config_package()

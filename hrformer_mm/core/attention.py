@@ -1,0 +1,177 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Self-attention in local windows, also shifted and masked.
+
+Shape comments use B batch, H and W the height and width of a map, C channels,
+n windows in a map, t tokens in a window, h heads, d channels of a head.
+"""
+from typing import Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def split_windows(x: Tensor, size: int) -> Tensor:
+    """Cut [B, H, W, C] into windows [B*n, size*size, C].
+
+    H and W are multiples of ``size``.
+    """
+    B, H, W, C = x.shape
+    x = x.reshape(B, H // size, size, W // size, size, C)
+    return x.transpose(2, 3).reshape(-1, size * size, C)
+
+
+def join_windows(x: Tensor, size: int, hw: Tuple[int, int]) -> Tensor:
+    """Undo :func:`split_windows`: [B*n, size*size, C] to [B, H, W, C]."""
+    H, W = hw
+    x = x.reshape(-1, H // size, W // size, size, size, x.shape[-1])
+    return x.transpose(2, 3).reshape(-1, H, W, x.shape[-1])
+
+
+def relative_position_index(size: int) -> Tensor:
+    """Row of the bias table for each pair of tokens in a window, [t, t]."""
+    at = torch.arange(size)
+    y, x = at.repeat_interleave(size), at.repeat(size)  # [t]
+    dy = y[:, None] - y[None, :] + size - 1  # 0 .. 2*size-2
+    dx = x[:, None] - x[None, :] + size - 1
+    return dy * (2 * size - 1) + dx
+
+
+def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
+                 device: torch.device) -> Tuple[Tensor, Tensor]:
+    """Where each row (or column) of a padded and shifted map comes from.
+
+    Returns:
+        The side of the wrap-around each row is on, and whether it is padding;
+        both [length].
+    """
+    at = torch.arange(length, device=device)
+    wrapped = (at >= length - shift).int()
+    source = (at + shift) % length
+    is_pad = (source < padding[0]) | (source >= length - padding[1])
+    return wrapped, is_pad
+
+
+def window_mask(hw: Tuple[int, int], pads: Sequence[Tuple[int, int]],
+                size: int, shifts: Sequence[int], mask_padding: bool,
+                device: torch.device) -> Tensor:
+    """Additive attention mask of every window of a padded map, [n, t, t].
+
+    Tokens attend to tokens of the same side of the wrap-around; with
+    ``mask_padding`` real tokens do not attend to padding. What padding
+    attends to is never used, so it stays free, which keeps rows finite.
+    """
+    (ry, py), (rx, px) = (
+        axis_regions(n, p, size, s, device)
+        for n, p, s in zip(hw, pads, shifts))
+    region = (ry[:, None] * 2 + rx[None, :])[None, :, :, None]
+    region = split_windows(region, size)[..., 0]  # [n, t]
+    keep = region[:, :, None] == region[:, None, :]
+    if mask_padding:
+        is_pad = (py[:, None] | px[None, :])[None, :, :, None]
+        is_pad = split_windows(is_pad, size)[..., 0]  # [n, t]
+        keep = keep & (is_pad[:, :, None] | ~is_pad[:, None, :])
+    return torch.zeros(
+        keep.shape, device=device).masked_fill_(~keep, float('-inf'))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention among the tokens of a window, [B*n, t, C].
+
+    Args:
+        dim: Channels.
+        heads: Attention heads.
+        window_size: Height and width of a window.
+        rel_pos_bias: Add a learned bias per relative position and head.
+    """
+
+    def __init__(self, dim: int, heads: int, window_size: int,
+                 rel_pos_bias: bool):
+        super().__init__()
+        self.heads, self.window_size = heads, window_size
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = None
+        if rel_pos_bias:
+            table = torch.empty((2 * window_size - 1)**2, heads)
+            self.relative_position_bias_table = nn.Parameter(
+                nn.init.trunc_normal_(table, std=.02))
+            self.register_buffer(
+                'relative_position_index',
+                relative_position_index(window_size).flatten(),
+                persistent=False)
+
+    def bias(self) -> Optional[Tensor]:
+        """Relative position bias of each pair of tokens, [1, h, t, t]."""
+        table = self.relative_position_bias_table
+        if table is None:
+            return None
+        t = self.window_size**2
+        bias = table.t().index_select(1, self.relative_position_index)
+        return bias.view(1, self.heads, t, t)
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        N, t, C = x.shape
+        qkv = self.qkv(x).view(N, t, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B*n, h, t, d]
+        bias = self.bias()
+        if bias is not None:
+            bias = bias.to(q.dtype)  # the table is float32 under autocast
+        if mask is not None:
+            mask = mask[:, None].to(q.dtype)  # [n, 1, t, t]
+            bias = mask if bias is None else bias + mask
+            bias = bias.repeat(N // mask.shape[0], 1, 1, 1)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(x.transpose(1, 2).reshape(N, t, C))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside windows of a [B, H, W, C] map (Section 3.2).
+
+    The map is padded with zeros evenly on both sides up to a multiple of the
+    window. Padded tokens are attended to like any other, as in the paper's
+    code, unless ``mask_padding``.
+
+    Args:
+        dim: Channels.
+        heads: Attention heads.
+        window_size: Height and width of a window.
+        rel_pos_bias: Add a learned bias per relative position and head.
+        mask_padding: Keep real tokens from attending to padding.
+        shift: Rows and columns by which the windows are shifted, cyclically
+            and masked, along each axis that holds more than one window.
+    """
+
+    def __init__(self,
+                 dim: int,
+                 heads: int,
+                 window_size: int = 7,
+                 rel_pos_bias: bool = True,
+                 mask_padding: bool = False,
+                 shift: int = 0):
+        super().__init__()
+        self.window_size = window_size
+        self.mask_padding, self.shift = mask_padding, shift
+        self.attn = Attention(dim, heads, window_size, rel_pos_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = x.shape[1:3]
+        size = self.window_size
+        pad_h, pad_w = -H % size, -W % size
+        top, left = pad_h // 2, pad_w // 2
+        if pad_h or pad_w:
+            x = F.pad(x, (0, 0, left, pad_w - left, top, pad_h - top))
+        hw = (H + pad_h, W + pad_w)
+        shifts = [self.shift if n > size else 0 for n in hw]
+        if any(shifts):
+            x = x.roll([-s for s in shifts], (1, 2))
+        mask = None
+        if any(shifts) or (self.mask_padding and (pad_h or pad_w)):
+            pads = ((top, pad_h - top), (left, pad_w - left))
+            mask = window_mask(hw, pads, size, shifts, self.mask_padding,
+                               x.device)
+        x = self.attn(split_windows(x, size), mask)  # [B*n, t, C]
+        x = join_windows(x, size, hw)
+        if any(shifts):
+            x = x.roll(shifts, (1, 2))
+        return x[:, top:top + H, left:left + W]

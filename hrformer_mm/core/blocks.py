@@ -1,0 +1,200 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The blocks of a branch: HRFormer's transformer block and ResNet's.
+
+Transformer blocks work on [B, H, W, C], convolutional ones on [B, C, H, W]
+that is channels-last in memory, which is the same memory.
+"""
+from typing import List, Sequence, Union
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import WindowAttention
+from .checkpointing import recompute
+
+
+class DropPath(nn.Module):
+    """Zero whole samples of a residual with probability ``rate``."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0. or not self.training:
+            return x
+        keep = 1 - self.rate
+        shape = (x.shape[0], ) + (1, ) * (x.ndim - 1)
+        return x * x.new_empty(shape).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:.3g}'
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution of a [B, H, W, C] map, as one matrix product."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
+def channels_first(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a [B, C, H, W] module on a [B, H, W, C] map, without a copy."""
+    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class FFN(nn.Module):
+    """Feed-forward on a [B, H, W, C] map, with a 3x3 depth-wise convolution.
+
+    The convolution carries information across windows (Section 3.2). Each
+    layer is followed by batch norm and GELU, the last one too.
+
+    Args:
+        dim: Channels in and out.
+        hidden: Channels between.
+        dw_conv: Keep the depth-wise convolution (Table 7 without it).
+    """
+
+    def __init__(self, dim: int, hidden: int, dw_conv: bool = True):
+        super().__init__()
+        self.fc1 = PointwiseConv(dim, hidden)
+        self.norm1 = nn.BatchNorm2d(hidden)
+        self.dw3x3 = None
+        if dw_conv:
+            self.dw3x3 = nn.Conv2d(
+                hidden, hidden, 3, padding=1, groups=hidden)
+            self.norm2 = nn.BatchNorm2d(hidden)
+        self.fc2 = PointwiseConv(hidden, dim)
+        self.norm3 = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(channels_first(self.norm1, self.fc1(x)))
+        if self.dw3x3 is not None:
+            x = channels_first(self.dw3x3, x)
+            x = F.gelu(channels_first(self.norm2, x))
+        return F.gelu(channels_first(self.norm3, self.fc2(x)))
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between, on [..., C] (for ablations)."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Window attention, then feed-forward, on a [B, H, W, C] map.
+
+    Args:
+        dim: Channels.
+        heads: Attention heads.
+        mlp_ratio: Hidden channels of the feed-forward, as a multiple.
+        drop_path: Stochastic depth rate of both residuals.
+        ffn: ``'dwconv'`` is :class:`FFN`, ``'nodw'`` the same without its
+            depth-wise convolution, ``'mlp'`` is :class:`MLP`.
+        with_cp: ``True`` recomputes the block in the backward pass,
+            ``'ffn'`` only its feed-forward, which holds most of the memory.
+        attention: See :class:`WindowAttention`.
+    """
+
+    def __init__(self,
+                 dim: int,
+                 heads: int,
+                 mlp_ratio: int = 4,
+                 drop_path: float = 0.,
+                 ffn: str = 'dwconv',
+                 with_cp: Union[bool, str] = False,
+                 **attention):
+        super().__init__()
+        self.with_cp = with_cp
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = WindowAttention(dim, heads, **attention)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = dim * mlp_ratio
+        self.ffn = MLP(dim, hidden) if ffn == 'mlp' else FFN(
+            dim, hidden, dw_conv=ffn == 'dwconv')
+        self.drop_path = DropPath(drop_path)
+
+    def attend(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.attn(self.norm1(x)))
+
+    def feed(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.ffn(self.norm2(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = recompute(self, self.attend, x, when=self.with_cp is True)
+        return recompute(self, self.feed, x, when=bool(self.with_cp))
+
+
+def conv_bn(c_in: int,
+            c_out: int,
+            kernel: int,
+            stride: int = 1,
+            groups: int = 1) -> List[nn.Module]:
+    """A convolution without bias and its batch norm."""
+    conv = nn.Conv2d(
+        c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(c_out)]
+
+
+def conv_bn_relu(c_in: int, c_out: int, kernel: int,
+                 stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(*conv_bn(c_in, c_out, kernel, stride),
+                         nn.ReLU(inplace=True))
+
+
+class Residual(nn.Module):
+    """Convolutions with batch norm and ReLU around a shortcut (ResNet).
+
+    Layers are called ``conv1, bn1, conv2, ...``; the shortcut is a projection
+    called ``downsample`` where the channels change.
+
+    Args:
+        channels: Of the input and of the output of every convolution.
+        kernels: Size of each convolution.
+        with_cp: Recompute in the backward pass.
+    """
+
+    def __init__(self,
+                 channels: Sequence[int],
+                 kernels: Sequence[int],
+                 with_cp: bool = False):
+        super().__init__()
+        self.depth, self.with_cp = len(kernels), with_cp
+        for i, kernel in enumerate(kernels):
+            conv, norm = conv_bn(channels[i], channels[i + 1], kernel)
+            self.add_module(f'conv{i + 1}', conv)
+            self.add_module(f'bn{i + 1}', norm)
+        self.downsample = None
+        if channels[0] != channels[-1]:
+            self.downsample = nn.Sequential(
+                *conv_bn(channels[0], channels[-1], 1))
+
+    def body(self, x: Tensor) -> Tensor:
+        y = x
+        for i in range(1, self.depth + 1):
+            y = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(y))
+            y = F.relu(y, inplace=True) if i < self.depth else y
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(y + shortcut, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return recompute(self, self.body, x, when=self.with_cp)
+
+
+def bottleneck(c_in: int, with_cp: bool = False) -> Residual:
+    """ResNet bottleneck of stage 1: 64 channels inside, 256 out."""
+    return Residual((c_in, 64, 64, 256), (1, 3, 1), with_cp)
+
+
+def basic_block(dim: int, with_cp: bool = False) -> Residual:
+    """HRNet's basic block: two 3x3 convolutions."""
+    return Residual((dim, dim, dim), (3, 3), with_cp)

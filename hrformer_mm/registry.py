@@ -1,0 +1,65 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Registries of scope ``hrformer_mm``, children of mmengine's.
+
+``type='hrformer_mm.HRFormer'`` resolves from any scope: mmengine imports this
+file by itself. A class is imported when it is asked for, so a task needs only
+its own framework.
+"""
+from importlib import import_module
+from typing import Dict, Optional
+
+from mmengine import registry as mmengine
+
+# Framework that a missing module belongs to, and the extra that installs it.
+EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='pose', mmseg='seg',
+              mmpretrain='cls')  # yapf: disable
+
+
+class LazyRegistry(mmengine.Registry):
+    """A registry that imports the module of an entry on its first use.
+
+    Args:
+        parent: mmengine's registry.
+        entries: Name of each class and the module, inside this package, that
+            registers it.
+    """
+
+    def __init__(self, parent: mmengine.Registry, entries: Dict[str, str]):
+        super().__init__(
+            f'hrformer_mm {parent.name}', parent=parent, scope='hrformer_mm')
+        self.entries = entries
+
+    def import_from_location(self):
+        """Nothing to do: :meth:`get` imports what is asked for."""
+
+    def get(self, key: str) -> Optional[type]:
+        name = key.rpartition('.')[2]
+        if name in self.entries and name not in self._module_dict:
+            self.import_entry(name)
+        return super().get(key)
+
+    def import_entry(self, name: str):
+        try:
+            import_module(f'hrformer_mm.{self.entries[name]}')
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or '').partition('.')[0])
+            if extra is None:
+                raise
+            raise ImportError(
+                f'hrformer_mm.{name} needs {error.name}, which is not '
+                f"installed: pip install 'hrformer-mm[{extra}]'") from error
+
+
+MODELS = LazyRegistry(
+    mmengine.MODELS, {
+        'HRFormer': 'models.backbones',
+        'OCRHead': 'models.heads',
+        'OHEMCrossEntropyLoss': 'models.losses',
+        'HRFormerClsNeck': 'models.necks',
+    })
+DATASETS = LazyRegistry(mmengine.DATASETS, {})
+TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
+    'RandomScaleRotation': 'datasets.pose_transforms',
+})
+HOOKS = LazyRegistry(mmengine.HOOKS, {})
+METRICS = LazyRegistry(mmengine.METRICS, {})
