@@ -1,0 +1,67 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What the command lines share: mistakes of the user end in one line."""
+import os
+import sys
+import traceback
+from functools import wraps
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+EPILOG = ('A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1 '
+          'or --traceback shows where it was raised.')
+PACKAGE = str(Path(__file__).resolve().parent)
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether this package raised an error, so that its text is ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and str(Path(
+        frames[-1].filename).resolve()).startswith(PACKAGE)
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether an error is one that a user can mend by reading one line.
+
+    Wrong values, missing files, packages and registered names are; so is all
+    that this package raises, and an argument that a class does not have. The
+    rest, such as a lack of memory, keeps its traceback.
+    """
+    if isinstance(error, TypeError):
+        return 'argument' in str(error)
+    return isinstance(error, (OSError, ValueError, ImportError, KeyError)) or (
+        isinstance(error, RuntimeError) and raised_here(error))
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks."""
+    is_key = isinstance(error, KeyError) and error.args
+    text = str(error.args[0] if is_key else error)
+    if 'Original Traceback' in text:  # from a worker of a data loader
+        text = text.strip().splitlines()[-1]
+    return ' '.join(text.split()) or type(error).__name__
+
+
+def one_line_errors(main: Callable) -> Callable:
+    """Let ``main(argv=None)`` of a tool report mistakes in one line.
+
+    Prints ``error: ...`` to stderr and exits with code 2. The traceback comes
+    back with ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback``, which is taken
+    out of the arguments here.
+    """
+
+    @wraps(main)
+    def wrapped(argv: Optional[Sequence[str]] = None):
+        argv = list(sys.argv[1:] if argv is None else argv)
+        full = '--traceback' in argv or os.environ.get(
+            'HRFORMER_MM_TRACEBACK', '0') not in ('', '0')
+        try:
+            return main([arg for arg in argv if arg != '--traceback'])
+        except Exception as error:
+            if full or not is_mistake(error):
+                raise
+            hint = '' if raised_here(error) else (
+                ' (HRFORMER_MM_TRACEBACK=1 shows where)')
+            print(f'error: {one_line(error)}{hint}', file=sys.stderr)
+        raise SystemExit(2)
+
+    return wrapped
