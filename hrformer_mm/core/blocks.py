@@ -161,16 +161,20 @@ class Residual(nn.Module):
         channels: Of the input and of the output of every convolution.
         kernels: Size of each convolution.
         with_cp: Recompute in the backward pass.
+        depthwise: Convolutions larger than 1x1 keep channels apart.
     """
 
     def __init__(self,
                  channels: Sequence[int],
                  kernels: Sequence[int],
-                 with_cp: bool = False):
+                 with_cp: bool = False,
+                 depthwise: bool = False):
         super().__init__()
         self.depth, self.with_cp = len(kernels), with_cp
         for i, kernel in enumerate(kernels):
-            conv, norm = conv_bn(channels[i], channels[i + 1], kernel)
+            groups = channels[i] if depthwise and kernel > 1 else 1
+            conv, norm = conv_bn(
+                channels[i], channels[i + 1], kernel, groups=groups)
             self.add_module(f'conv{i + 1}', conv)
             self.add_module(f'bn{i + 1}', norm)
         self.downsample = None
