@@ -7,9 +7,10 @@ from mmengine.config import Config
 
 
 def replace_prefix(value: Any, old: str, new: str) -> Any:
-    """The same nested value with all strings below ``old`` moved to ``new``."""
+    """The nested value with all paths below ``old`` moved to ``new``."""
     if isinstance(value, str):
-        return new + value[len(old):] if value.startswith(old) else value
+        moved = os.path.join(value, '').startswith(old)
+        return os.path.join(new, value[len(old):]) if moved else value
     if isinstance(value, dict):
         return type(value)(
             (k, replace_prefix(v, old, new)) for k, v in value.items())

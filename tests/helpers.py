@@ -1,9 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Paths, and how a config row is made small enough to train in a test."""
+import json
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
+import cv2
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -86,3 +89,49 @@ def last_scalars(runner: Runner) -> Dict[str, float]:
         name: buffer.current()
         for name, buffer in runner.message_hub.log_scalars.items()
     }
+
+
+def person(rng: np.random.Generator, image: int, number: int) -> dict:
+    """A COCO annotation with all key points at random inside a random box."""
+    x, y, w, h = box = (rng.random(4) * 40 + (5, 5, 30, 60)).tolist()
+    points = rng.random((17, 3)) * (w, h, 0) + (x, y, 2)
+    return dict(
+        id=number,
+        image_id=image,
+        category_id=1,
+        iscrowd=0,
+        bbox=box,
+        area=w * h / 2,
+        num_keypoints=17,
+        keypoints=points.round(1).flatten().tolist())
+
+
+def write_tiny_coco(root: Path, images: int = 3, people: int = 2) -> Path:
+    """Noise in the layout of COCO: train, val, test-dev and detections."""
+    rng = np.random.default_rng(0)
+    parts = dict(train2017='person_keypoints_train2017',
+                 val2017='person_keypoints_val2017',
+                 test2017='image_info_test-dev2017')  # yapf: disable
+    files = [dict(id=i, file_name=f'{i:012d}.jpg', width=120, height=110)
+             for i in range(1, images + 1)]  # yapf: disable
+    anns = [person(rng, i, 10 * i + k) for i in range(1, images + 1)
+            for k in range(people)]  # yapf: disable
+    for folder in (*parts, 'annotations', 'person_detection_results'):
+        (root / folder).mkdir(parents=True)
+    for folder, name in parts.items():
+        for file in files:
+            cv2.imwrite(str(root / folder / file['file_name']),
+                        rng.integers(0, 255, (110, 120, 3), 'u1'))
+        content = dict(images=files, categories=[dict(id=1, name='person')])
+        if folder != 'test2017':
+            content['annotations'] = anns
+        (root / f'annotations/{name}.json').write_text(json.dumps(content))
+    found: List[dict] = [
+        dict(image_id=a['image_id'], category_id=1, bbox=a['bbox'], score=.9)
+        for a in anns
+    ]
+    for name in ('val2017_detections_AP_H_56', 'test-dev2017_detections_'
+                 'AP_H_609'):
+        (root / f'person_detection_results/COCO_{name}_person.json'
+         ).write_text(json.dumps(found))
+    return root

@@ -1,0 +1,13 @@
+# What all pose rows share: the runner's words for MMPose.
+_base_ = '../runtime.py'
+
+default_scope = 'mmpose'
+default_hooks = dict(
+    checkpoint=dict(interval=10, save_best='coco/AP', rule='greater'),
+    visualization=dict(type='PoseVisualizationHook', enable=False))
+# Processes leave an epoch with the same batch-norm statistics.
+custom_hooks = [dict(type='SyncBuffersHook')]
+log_processor = dict(
+    type='LogProcessor', window_size=50, by_epoch=True, num_digits=6)
+visualizer = dict(
+    type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

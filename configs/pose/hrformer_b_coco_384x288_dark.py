@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/pose/hrformer_b.py',
+    '../_base_/pose/coco_384x288_dark.py',
+    '../_base_/pose/schedule_210e.py',
+]
+
+model = dict(
+    backbone=dict(drop_path_rate=0.3), head=dict(decoder=_base_.codec))
+# Batch: 128 in the paper, and of the released config on 16 GPUs.
+train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(base_batch_size=128)
