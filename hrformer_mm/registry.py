@@ -63,3 +63,6 @@ TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {})
 METRICS = LazyRegistry(mmengine.METRICS, {})
+PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
+    'WarmupCosineLR': 'schedulers',
+})

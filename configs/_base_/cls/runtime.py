@@ -1,0 +1,13 @@
+# What all classification rows share.
+_base_ = '../runtime.py'
+default_scope = 'mmpretrain'
+
+default_hooks = dict(
+    checkpoint=dict(save_best='accuracy/top1'),
+    visualization=dict(type='VisualizationHook', enable=False))
+visualizer = dict(
+    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+randomness = dict(seed=0, diff_rank_seed=True)  # GPUs must not mix alike
+sync_bn = None  # the official classification code normalises on each GPU
+val_cfg = dict()
+test_cfg = dict()

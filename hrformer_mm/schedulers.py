@@ -1,0 +1,67 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Learning-rate schedules that mmengine's own cannot express."""
+from math import cos, pi
+from typing import List
+
+from mmengine.optim import _ParamScheduler
+
+from .registry import PARAM_SCHEDULERS
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosineLR(_ParamScheduler):
+    """One cosine over the whole training, its beginning replaced by a ramp.
+
+    This is timm's ``CosineLRScheduler`` as the official classification code
+    calls it: the cosine counts from step 0, so the rate steps from the full
+    one to slightly below it when the warm-up ends. mmengine's pair of
+    ``LinearLR`` and ``CosineAnnealingLR`` starts a shorter cosine there. All
+    rates are fractions of a group's own, so they follow ``auto_scale_lr``.
+
+    Args:
+        optimizer: Whose learning rates are set.
+        warmup: Length of the ramp, in epochs if ``by_epoch``.
+        start_ratio: Of the rate at step 0 to the full one.
+        end_ratio: Of the rate at ``end`` to the full one.
+        **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose``
+            as in mmengine. The Runner sets ``end`` to the end of training.
+    """
+
+    def __init__(self,
+                 optimizer,
+                 warmup: int,
+                 start_ratio: float = 1e-3,
+                 end_ratio: float = 1e-2,
+                 **kwargs):
+        self.warmup = warmup
+        self.start_ratio, self.end_ratio = start_ratio, end_ratio
+        super().__init__(optimizer, 'lr', **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(cls,
+                              *args,
+                              warmup: int,
+                              epoch_length: int,
+                              end: int,
+                              begin: int = 0,
+                              by_epoch: bool = True,
+                              **kwargs) -> 'WarmupCosineLR':
+        """Make one that steps every iteration, of lengths in epochs."""
+        return cls(
+            *args,
+            warmup=warmup * epoch_length,
+            begin=begin * epoch_length,
+            end=end * epoch_length,
+            by_epoch=False,
+            **kwargs)
+
+    def ratio(self, step: int) -> float:
+        """Of the rate at a step since ``begin`` to the full one."""
+        if step < self.warmup:
+            return self.start_ratio + (
+                1 - self.start_ratio) * step / self.warmup
+        phase = pi * step / (self.end - self.begin)
+        return self.end_ratio + (1 - self.end_ratio) * (1 + cos(phase)) / 2
+
+    def _get_value(self) -> List[float]:
+        return [base * self.ratio(self.last_step) for base in self.base_values]
