@@ -1,9 +1,16 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Every HRFormer checkpoint there is, read as ours and written as theirs."""
+"""Every HRFormer checkpoint there is, read as ours and written as theirs.
+
+``keymap`` has the names, ``convert`` moves tensors between them, ``files``
+reads and writes, ``loading`` fills models.
+"""
 from .convert import Report, convert, interpolate_table
-from .loading import load_pretrained, match_state_dict
+from .describe import describe
+from .files import find_file, read_checkpoint, write_checkpoint
+from .loading import load_pretrained, match_state_dict, write_truths
 
 __all__ = [
-    'Report', 'convert', 'interpolate_table', 'load_pretrained',
-    'match_state_dict'
+    'Report', 'convert', 'describe', 'find_file', 'interpolate_table',
+    'load_pretrained', 'match_state_dict', 'read_checkpoint',
+    'write_checkpoint', 'write_truths'
 ]

@@ -3,52 +3,23 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.arch import ARCHS, Arch, get_arch
 from ..core.attention import relative_position_index
 from .keymap import (BACKBONE, INDEX, LAYOUTS, Q_PROJ, QKV, TABLE, recognise,
                      rename, roots)
 
-# Entries of a file that may hold the tensors, the best first. mmengine's
-# EMAHook stores the averaged weights as state_dict.
+# Entries of a file that may hold the tensors, the best first: mmengine's
+# EMAHook stores the averaged weights as state_dict, the raw ones beside it.
 CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema',
               'ema_state_dict')  # yapf: disable
+MARK = 'hrformer_mm'  # our entry in the meta of files and of state dicts
 StateDict = Dict[str, Tensor]
-
-
-@dataclass
-class Report:
-    """What became of the tensors of a file.
-
-    Attributes:
-        source: Layout of the file.
-        matched: Tensors taken.
-        converted: Of these, how many were renamed, joined or split.
-        interpolated: Bias tables taken to another window.
-        dropped: Tensors the target has no use for (indices, other outputs).
-        missing: Names the target has and the file has not.
-        unexpected: Names that belong to no part of the layout.
-    """
-    source: str
-    matched: int = 0
-    converted: int = 0
-    interpolated: List[str] = field(default_factory=list)
-    dropped: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
-    unexpected: List[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        words = [f'{self.source} weights: {self.matched} tensors matched',
-                 f'{self.converted} converted']
-        for name in ('interpolated', 'dropped', 'missing', 'unexpected'):
-            names = getattr(self, name)
-            words.append(f'{len(names)} {name}' + first_few(
-                names if name != 'dropped' else []))
-        return ', '.join(words)
 
 
 def first_few(names: List[str], most: int = 3) -> str:
@@ -56,22 +27,62 @@ def first_few(names: List[str], most: int = 3) -> str:
     if not names:
         return ''
     dots = ', ...' if len(names) > most else ''
-    return f' ({", ".join(names[:most])}{dots})'
+    return f' ({", ".join(map(str, names[:most]))}{dots})'
+
+
+@dataclass
+class Report:
+    """What became of the tensors of a file. As a string it is one line.
+
+    Attributes:
+        source: Layout of the file.
+        truths: Arguments of the backbone with which its weights were trained,
+            as far as they are known.
+        matched: Tensors taken.
+        converted: Of these, how many were renamed, joined or split.
+        interpolated: Bias tables taken to another window.
+        added: Names that were derived, such as indices.
+        dropped: Names the target has no use for: indices, unused outputs,
+            tables without effect, the other task's head.
+        missing: Names the target has and the file has not.
+        unexpected: Names that nothing is known about.
+    """
+    source: str
+    truths: Dict[str, Any] = field(default_factory=dict)
+    matched: int = 0
+    converted: int = 0
+    interpolated: List[str] = field(default_factory=list)
+    added: List[str] = field(default_factory=list)
+    dropped: List[str] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        words = [f'{self.source} weights: {self.matched} tensors matched',
+                 f'{self.converted} converted']
+        for name in ('interpolated', 'added', 'dropped'):
+            if getattr(self, name):
+                words.append(f'{len(getattr(self, name))} {name}')
+        for name in ('missing', 'unexpected'):
+            names = getattr(self, name)
+            words.append(f'{len(names)} {name}{first_few(names)}')
+        return ', '.join(words)
 
 
 def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
     """The state dict inside a checkpoint, or the checkpoint if it is one.
 
     Args:
-        key: The entry that holds it, where several do.
+        checkpoint: What a file holds.
+        key: The entry that has the tensors, where several do.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such entry.
     """
     if key is not None:
-        if key not in checkpoint:
-            raise ValueError(f'the file has no entry {key!r}, only '
-                             f'{list(checkpoint)[:8]}')
+        if not isinstance(checkpoint.get(key), Mapping):
+            raise ValueError(f'there are no tensors under {key!r}; the file '
+                             f'has{first_few(list(checkpoint), 8)}')
         return checkpoint[key]
     for name in CONTAINERS:
         inner = checkpoint.get(name)
@@ -93,105 +104,190 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     """
     found = roots(state_dict)
     if not found:
-        raise ValueError(
-            'this is not an HRFormer checkpoint: no tensor is called '
-            f'*stage2.0.fuse_layers.*, but {first_few(list(state_dict))}')
+        raise ValueError('these are not the weights of an HRFormer: no tensor '
+                         'is called stage2.0.fuse_layers.*; there are'
+                         f'{first_few(list(state_dict)) or " none"}')
     if len(found) > 1:
-        raise ValueError(
-            f'the checkpoint holds {len(found)} backbones, under {found}')
+        raise ValueError(f'the weights of {len(found)} backbones are here, '
+                         f'under the prefixes {found}; choose one')
     wrapper = found[0]
     if wrapper.endswith(BACKBONE):
         wrapper = wrapper[:-len(BACKBONE)]
     inside = OrderedDict((k[len(wrapper):], v) for k, v in state_dict.items()
                          if k.startswith(wrapper) and isinstance(v, Tensor))
-    return inside, [k for k in state_dict if not k.startswith(wrapper)]
+    return inside, [k for k, v in state_dict.items()
+                    if not k.startswith(wrapper) and isinstance(v, Tensor)]
 
 
-def bare(state_dict: StateDict) -> StateDict:
-    """Name a backbone that stands alone as part of a model."""
-    return OrderedDict((BACKBONE + k, v) for k, v in state_dict.items())
+def reroot(state_dict: StateDict, source: str) -> StateDict:
+    """Give the backbone the prefix that its layout gives it."""
+    layout = LAYOUTS[source]
+    root = BACKBONE if roots(state_dict) == [BACKBONE] else ''
+    if root == layout.root:
+        return state_dict
+    heads = tuple(theirs for ours, theirs in layout.parts
+                  if theirs and ours != BACKBONE)
+    return OrderedDict(
+        (k if k.startswith(heads) else layout.root + k[len(root):], v)
+        for k, v in state_dict.items())
 
 
-def to_ours(state_dict: StateDict, source: str, report: Report) -> StateDict:
+def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
+    """Truths that we have written into a checkpoint or a state dict."""
+    meta = checkpoint.get('meta')
+    if isinstance(meta, Mapping) and MARK in meta:
+        return dict(meta[MARK].get('truths', {}))
+    modules = getattr(unwrap(checkpoint), '_metadata', None) or {}
+    for entry in modules.values():
+        if MARK in entry:
+            return dict(entry[MARK])
+    return {}
+
+
+def truths_of(source: str, state_dict: StateDict,
+              stored: Mapping[str, Any]) -> Dict[str, Any]:
+    """Arguments with which weights were trained; what is stored wins."""
+    truths = dict(LAYOUTS[source].truths)
+    if any('.attn.attn.' in k for k in state_dict):
+        has_tables = any(k.endswith(TABLE) for k in state_dict)
+        truths['rel_pos_bias'] = has_tables and truths.get(
+            'rel_pos_bias', True)
+    return {**truths, **stored}
+
+
+def joined(key: str, state_dict: StateDict) -> Tuple[str, Optional[Tensor]]:
+    """Queries, keys and values as one tensor, under the name of the joint.
+
+    Other tensors stay as they are; ``None`` stands for keys and values whose
+    queries have been joined with them.
+    """
+    first = key.replace('.k_proj.', '.q_proj.').replace('.v_proj.', '.q_proj.')
+    match = Q_PROJ.match(first)
+    names = [f'{match[1]}{x}_proj.{match[2]}' for x in 'qkv'] if match else []
+    if not match or not all(n in state_dict for n in names):
+        return key, state_dict[key]
+    if key != first:
+        return key, None
+    return f'{match[1]}qkv.{match[2]}', torch.cat(
+        [state_dict[n] for n in names])
+
+
+def to_ours(state_dict: StateDict, report: Report) -> StateDict:
     """Rename to our layout, join q, k and v, and drop derived buffers."""
-    layout, out = LAYOUTS[source], OrderedDict()
-    for key, value in state_dict.items():
-        match = Q_PROJ.match(key) if layout.split_qkv else None
+    layout, out = LAYOUTS[report.source], OrderedDict()
+    for key in state_dict:
         if key.endswith(INDEX):
             report.dropped.append(key)
             continue
-        if match:
-            parts = [f'{match[1]}{x}_proj.{match[2]}' for x in 'qkv']
-            if all(p in state_dict for p in parts):
-                key = f'{match[1]}qkv.{match[2]}'
-                value = torch.cat([state_dict[p] for p in parts])
-        elif layout.split_qkv and is_joined(key, state_dict):
+        joint, value = key, state_dict[key]
+        if layout.split_qkv:
+            joint, value = joined(key, state_dict)
+        if value is None:
             continue
-        name = rename(key, layout, to_ours=True)
+        name = rename(joint, layout, to_ours=True)
         if name is None:
             report.unexpected.append(key)
-            name = key
-        report.converted += name != key or bool(match)
-        out[name] = value
+        report.converted += name not in (key, None)
+        out[name or key] = value
     return out
 
 
-def is_joined(key: str, state_dict: StateDict) -> bool:
-    """Whether a key or value projection is joined to its queries."""
-    for x in 'kv':
-        if f'.attn.attn.{x}_proj.' in key:
-            return key.replace(f'.{x}_proj.', '.q_proj.') in state_dict
-    return False
-
-
 def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
-    """Rename from our layout, split q, k and v, and add derived buffers."""
+    """Rename from our layout, split q, k and v, and add derived buffers.
+
+    What the layout has no place for is left out.
+    """
     layout, out = LAYOUTS[to], OrderedDict()
     for key, value in state_dict.items():
         match = QKV.match(key) if layout.split_qkv else None
-        keys, values = [key], [value]
-        if match:
-            keys = [f'{match[1]}{x}_proj.{match[2]}' for x in 'qkv']
-            values = value.chunk(3)
-        elif layout.index and key.endswith(TABLE):
-            keys.append(key[:-len(TABLE)] + INDEX)
-            values.append(
-                relative_position_index(window_of(value)).to(value.device))
-        for k, v in zip(keys, values):
+        pieces = {key: value}
+        if match:  # each with its own memory, or files would hold it thrice
+            pieces = {f'{match[1]}{x}_proj.{match[2]}': v.clone()
+                      for x, v in zip('qkv', value.chunk(3))}
+        for k, v in pieces.items():
             name = rename(k, layout, to_ours=False)
             if name is None:
-                report.unexpected.append(k)
-                name = k
+                report.dropped.append(key)
+                continue
             report.converted += name != key
             out[name] = v
+            if layout.index and name.endswith(TABLE):
+                index = name[:-len(TABLE)] + INDEX
+                out[index] = relative_position_index(window_of(v))
+                report.added.append(index)
+    return out
+
+
+def without_tables(state_dict: StateDict, report: Report) -> StateDict:
+    tables = [k for k in state_dict if k.endswith(TABLE)]
+    report.dropped += tables
+    return OrderedDict(
+        (k, v) for k, v in state_dict.items() if not k.endswith(TABLE))
+
+
+def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
+                     report: Report) -> StateDict:
+    """Give every attention a table of zeros, which is as good as none.
+
+    The official code cannot do without tables.
+
+    Raises:
+        ValueError: If the number of heads is not known.
+    """
+    archs = [arch] if arch else ARCHS.values()
+    heads = {c: h for a in archs for c, h in zip(a.channels, a.heads)}
+    out = OrderedDict()
+    for key, value in state_dict.items():
+        out[key] = value
+        match = QKV.match(key)
+        if match and match[2] == 'weight':
+            if value.shape[1] not in heads:
+                raise ValueError(f'how many heads branches of {value.shape[1]}'
+                                 ' channels have is unknown; give arch')
+            name = match[1] + TABLE
+            out[name] = value.new_zeros(13 * 13, heads[value.shape[1]])
+            report.added.append(name)
     return out
 
 
 def convert(checkpoint: Mapping,
             to: str = 'ours',
-            source: Optional[str] = None) -> Tuple[StateDict, Report]:
+            source: Optional[str] = None,
+            arch: Union[None, str, Arch, Mapping] = None
+            ) -> Tuple[StateDict, Report]:
     """Name the tensors of a checkpoint as another code base does.
 
     Args:
         checkpoint: Of any layout, a state dict or what holds one. It is not
-            changed; tensors that only change their name are shared.
+            changed; tensors that only change their name are shared. What we
+            have stored of its truths goes on with ours.
         to: One of :data:`~hrformer_mm.checkpoints.keymap.LAYOUTS`.
         source: Its layout; by default recognised from the names.
+        arch: Tells the number of heads where neither the tensors nor the
+            channels do.
 
     Raises:
         ValueError: If it is not an HRFormer's.
     """
+    stored = stored_truths(checkpoint)
     tensors, outside = strip(unwrap(checkpoint))
     source = source or recognise(tensors)
-    if source != 'official-cls' and not any(
-            k.startswith(BACKBONE) for k in tensors):
-        tensors = bare(tensors)
-    report = Report(source, unexpected=list(outside))
+    tensors = reroot(tensors, source)
+    report = Report(source, unexpected=outside)
+    report.truths = truths_of(source, tensors, stored)
     if source != 'ours':
-        tensors = to_ours(tensors, source, report)
+        tensors = to_ours(tensors, report)
+    biased = report.truths.get('rel_pos_bias', True)
+    if to.startswith('mmpose') and not biased:
+        tensors = without_tables(tensors, report)
+    if LAYOUTS[to].split_qkv and not biased and not any(
+            k.endswith(TABLE) for k in tensors):
+        tensors = with_zero_tables(tensors, arch and get_arch(arch), report)
     if to != 'ours':
         tensors = from_ours(tensors, to, report)
     report.matched = len(tensors)
+    if to == 'ours':
+        tensors._metadata = {'backbone': {MARK: dict(report.truths)}}
     return tensors, report
 
 

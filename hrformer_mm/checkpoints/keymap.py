@@ -8,10 +8,11 @@ only. Our own names are those of whole models of MMPose, MMSegmentation and
 MMPretrain: ``backbone.``, ``head.``, ``decode_head.``, ``neck.``.
 """
 import re
-from dataclasses import dataclass
-from typing import Iterable, List, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
 
 Pairs = Tuple[Tuple[str, str], ...]
+Parts = Tuple[Tuple[str, Optional[str]], ...]
 
 BACKBONE = 'backbone.'
 TABLE = 'relative_position_bias_table'
@@ -27,17 +28,26 @@ class Layout:
     """How the names of a code base differ from ours.
 
     Attributes:
-        parts: Prefixes of whole parts, (ours, theirs).
+        parts: Prefixes of whole parts, (ours, theirs); ``None`` if theirs
+            lacks ours.
         blocks: Pieces of names inside transformer blocks, (ours, theirs).
         split_qkv: Queries, keys and values have a projection each.
         index: Relative position indices are stored.
         container: Entry of the file that holds the tensors.
+        truths: Arguments of our backbone that compute what this code base
+            computes, as far as its tensors do not show them.
     """
-    parts: Pairs
+    parts: Parts
     blocks: Pairs = ()
     split_qkv: bool = False
     index: bool = True
     container: str = 'state_dict'
+    truths: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def root(self) -> str:
+        """What the backbone's names begin with."""
+        return dict(self.parts)[BACKBONE]
 
 
 def conv_bn(ours: str, theirs: str, conv: int = 0) -> Pairs:
@@ -68,50 +78,53 @@ OFFICIAL_OCR = (
     *conv_bn('decode_head.aux.conv', 'aux_head'),
     ('decode_head.aux.conv_seg.', 'aux_head.2.'),
 )
-MMPOSE_PARTS = ((BACKBONE, BACKBONE), ('head.', 'head.'))
+# MMPretrain's classifier is called head, too.
+HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'head.'), ('head.fc.', None))
+OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
+                ('head.fc.', None))  # yapf: disable
+OFFICIAL = dict(blocks=OFFICIAL_BLOCKS, split_qkv=True)
+# The official pose code has the bias tables but does not add them.
+NEAREST = dict(rel_pos_bias=True, upsample='nearest')
+BILINEAR = dict(rel_pos_bias=False, upsample='bilinear')
 
 LAYOUTS = {
     'ours': Layout(((BACKBONE, BACKBONE), ), index=False),
-    'mmpose': Layout(MMPOSE_PARTS),
-    # Of MMPose before 1.0; and with the FFN of the pull requests to MMSeg.
-    'mmpose-0.x': Layout(((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'))),
-    'mmpose-sequential': Layout(MMPOSE_PARTS, SEQUENTIAL_FFN),
+    'mmpose': Layout(HEATMAPS, truths=dict(upsample='bilinear')),
+    # Before MMPose 1.0.
+    'mmpose-0.x': Layout(OLD_HEATMAPS, truths=dict(upsample='bilinear')),
+    # With the feed-forward of the port to MMSegmentation (mmseg#1382), which
+    # other ports have too.
+    'mmpose-sequential': Layout(
+        HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
     'official-cls': Layout(
         ((BACKBONE, ''), ('neck.incre_modules.', 'incre_modules.'),
          ('neck.downsamp_modules.', 'downsamp_modules.'),
          ('neck.final_layer.', 'final_layer.'), ('head.fc.', 'classifier.')),
-        OFFICIAL_BLOCKS, split_qkv=True, container='model'),
-    'official-pose': Layout(
-        ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.')),
-        OFFICIAL_BLOCKS, split_qkv=True),
+        container='model', truths=NEAREST, **OFFICIAL),
+    'official-pose': Layout(OLD_HEATMAPS, truths=BILINEAR, **OFFICIAL),
     'official-seg': Layout(
-        ((BACKBONE, BACKBONE), *OFFICIAL_OCR),
-        OFFICIAL_BLOCKS, split_qkv=True),
+        ((BACKBONE, BACKBONE), *OFFICIAL_OCR), truths=NEAREST, **OFFICIAL),
 }  # yapf: disable
 TARGETS = ('ours', 'mmpose', 'official-cls', 'official-pose', 'official-seg')
 
 
-def longest_first(pairs: Iterable[Tuple[str, str]]) -> Pairs:
-    return tuple(sorted(pairs, key=lambda pair: -len(pair[0])))
-
-
 def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
-    """The name of a tensor in ours (or of ours in the layout).
+    """The name of a tensor in ours, or of one of ours in the layout.
 
-    ``None`` if the layout has no such part.
+    ``None`` if there it has no place.
     """
-    parts, blocks = layout.parts, layout.blocks
-    if to_ours:
-        parts = [pair[::-1] for pair in parts]
-        blocks = [pair[::-1] for pair in blocks]
-    for old, new in longest_first(parts):
-        if key.startswith(old):
-            rest = key[len(old):]
-            break
-    else:
+    way = -1 if to_ours else 1
+    parts = [pair[::way] for pair in layout.parts]
+    fits = [(old, new) for old, new in parts
+            if old is not None and key.startswith(old)]
+    if not fits:
         return None
+    old, new = max(fits, key=lambda pair: len(pair[0]))  # the most specific
+    if new is None:
+        return None
+    rest = key[len(old):]
     if BACKBONE in (old, new):
-        for a, b in blocks:
+        for a, b in (pair[::way] for pair in layout.blocks):
             rest = rest.replace(a, b)
     return new + rest
 
@@ -126,27 +139,45 @@ def recognise(keys: Iterable[str]) -> str:
     """The layout of a model by its keys, wrappers removed."""
     keys = set(keys)
 
-    def has(*pieces: str) -> bool:
-        return any(piece in key for piece in pieces for key in keys)
+    def starts(*prefixes: str) -> bool:
+        return any(k.startswith(prefixes) for k in keys)
 
-    if has('.attn.attn.q_proj.'):
-        if has('keypoint_head.'):
-            return 'official-pose'
-        if has('ocr_distri_head.', 'aux_head.', 'cls_head.', 'conv3x3.'):
-            return 'official-seg'
-        if has('classifier.', 'incre_modules.', 'downsamp_modules.'):
-            return 'official-cls'
+    def has(piece: str) -> bool:
+        return any(piece in k for k in keys)
+
+    is_official = has('.attn.attn.q_proj.')
+    if starts('keypoint_head.'):
+        return 'official-pose' if is_official else 'mmpose-0.x'
+    if starts('ocr_distri_head.', 'aux_head.', 'cls_head.', 'conv3x3.'):
+        return 'official-seg'
+    if starts('classifier.', 'incre_modules.', 'downsamp_modules.'):
+        return 'official-cls'
+    if is_official:  # a backbone alone
         return 'official-cls' if gives_four_maps(keys) else 'official-pose'
     if has('.ffn.layers.'):
         return 'mmpose-sequential'
-    if has('keypoint_head.'):
-        return 'mmpose-0.x'
     return 'mmpose' if has(INDEX) else 'ours'
 
 
 def gives_four_maps(keys: Iterable[str]) -> bool:
-    """Whether the last module has more than the finest output."""
-    found = re.compile(r'stage4\.(\d+)\.fuse_layers\.(\d+)\.').search
-    outs = {(int(m[1]), int(m[2])) for m in map(found, keys) if m}
+    """Whether the last module of stage 4 has more than the finest output."""
+    return any(branch > 0 for branch in out_indices(keys))
+
+
+def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
+    """Branches that a network gives, by the outputs of its last module."""
+    matches = map(re.compile(r'stage4\.(\d+)\.fuse_layers\.(\d)\.').search,
+                  keys)
+    outs = {(int(m[1]), int(m[2])) for m in matches if m}
     last = max((module for module, _ in outs), default=0)
-    return any(module == last and branch > 0 for module, branch in outs)
+    return tuple(sorted(branch for m, branch in outs if m == last))
+
+
+def task_of(keys: Iterable[str]) -> Optional[str]:
+    """What a whole model of ours is for, or ``None`` for a backbone."""
+    for task, parts in (('cls', ('neck.incre_modules.', 'head.fc.')),
+                        ('pose', ('head.final_layer.', )),
+                        ('seg', ('decode_head.', ))):
+        if any(k.startswith(parts) for k in keys):
+            return task
+    return None

@@ -1,33 +1,262 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Loading into a model: the state-dict hooks and ``Pretrained``."""
-from typing import Dict
+"""Loading into models: hooks of state dicts, and ``Pretrained``.
 
-from torch import Tensor
+A backbone reads any layout through :func:`match_state_dict`. The model that
+owns it reads whole checkpoints of any layout through :func:`match_model`,
+which :func:`watch_owner` gives to each that takes in one of our backbones as
+``backbone``, so that ``load_from``, ``--resume`` and the inferencers do. All
+is checked before the first tensor is copied.
+"""
+import logging
+from collections import OrderedDict
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .convert import convert, interpolate_table
-from .keymap import BACKBONE, INDEX, TABLE
+import torch
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from ..core.hrformer import HRFormer
+from .convert import (MARK, Report, StateDict, convert, first_few,
+                      interpolate_table, stored_truths, unwrap, window_of)
+from .files import PathLike, find_file, read_checkpoint
+from .keymap import BACKBONE, INDEX, TABLE, task_of
+
+TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
+OPT_OUT = ("init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) of "
+           'the backbone takes what there is')
 
 
-def match_state_dict(module, state_dict: Dict[str, Tensor], prefix: str,
-                     *args):
-    """Load hook of a backbone: any layout becomes the module's own."""
-    found = {k: state_dict[k] for k in list(state_dict)
-             if k.startswith(prefix)}
+def is_unused(name: str, backbone: HRFormer) -> bool:
+    """Whether weights of an HRFormer have no place in one of its variants."""
+    if name.endswith(INDEX):
+        return True
+    if name.endswith(TABLE):
+        return not backbone.rel_pos_bias
+    last = f'stage4.{backbone.arch.modules[-1] - 1}.fuse_layers.'
+    branch = name[len(last):].partition('.')[0]
+    return (name.startswith(last) and branch.isdigit()
+            and int(branch) in range(4)
+            and int(branch) not in backbone.out_indices)
+
+
+def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
+        strict: bool) -> StateDict:
+    """The tensors for a backbone, of the right shapes; nothing is copied.
+
+    Args:
+        tensors: In our layout, without ``backbone.``.
+        backbone: That shall have them.
+        report: Its counts are filled in.
+        strict: All tensors of the backbone, and no other, must be there.
+
+    Raises:
+        RuntimeError: In one line, if a shape is wrong, or for ``strict``.
+    """
+    own, fitting, misfits = backbone.state_dict(), OrderedDict(), []
+    for name, mine in own.items():
+        if name not in tensors:
+            continue
+        value = tensors[name]
+        if name.endswith(TABLE) and value.shape != mine.shape and \
+                value.shape[1:] == mine.shape[1:]:
+            value = interpolate_table(value, window_of(mine))
+            report.interpolated.append(name)
+        if value.shape != mine.shape:
+            misfits.append(f'{name} is {tuple(value.shape)}, not '
+                           f'{tuple(mine.shape)}')
+        fitting[name] = value
+    # Old files do not count the batches of their norms.
+    missing = [k for k in own if k not in fitting
+               and not k.endswith('num_batches_tracked')]
+    extra = [k for k in tensors if k not in own]
+    unexpected = [k for k in extra if not is_unused(k, backbone)]
+    report.dropped += [k for k in extra if is_unused(k, backbone)]
+    report.missing += missing
+    report.unexpected += unexpected
+    if misfits:
+        refuse(report, len(misfits), len(own), 'have another shape', misfits)
+    for names, what in ((missing, 'are missing'),
+                        (unexpected, 'too many are there')):
+        if names and strict:
+            refuse(report, len(names), len(own), what, names, f'; {OPT_OUT}')
+    return fitting
+
+
+def refuse(report: Report, some: int, total: int, what: str,
+           names: List[str], way_out: str = ''):
+    raise RuntimeError(
+        f'these {report.source} weights do not fit the backbone, nothing was '
+        f'loaded: of its {total} tensors, {some} {what}{first_few(names)}'
+        f'{way_out}')
+
+
+def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
+                     prefix: str, local_metadata: Mapping, *args):
+    """Load hook of a backbone: weights of any layout become its own.
+
+    Raises:
+        RuntimeError: If they do not cover the backbone.
+        ValueError: If they are none of an HRFormer.
+    """
+    found = inside(state_dict, prefix)
     if not found:
         return
-    inside = {k[len(prefix):]: v for k, v in found.items()}
-    ours, _ = convert(inside)
-    own = module.state_dict()
-    for key in found:
+    truths = local_metadata.get(MARK, {})
+    if not is_exact(found, backbone):
+        tensors, report = convert(found)
+        fitting = fit(part(tensors, BACKBONE, report), backbone, report, True)
+        replace(state_dict, prefix, fitting)
+        print_log(str(report), 'current')
+        truths = {**report.truths, **truths}
+    warn_of_contradictions(truths, backbone)
+
+
+def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
+                *args):
+    """Load hook of a model that owns a backbone: any layout becomes its own.
+
+    Heads are left to the framework, which reports what does not fit.
+
+    Raises:
+        RuntimeError: If the weights do not cover the backbone.
+        ValueError: If they are none of an HRFormer.
+    """
+    found, own = inside(state_dict, prefix), model.state_dict()
+    if all(k in own and not k.startswith(BACKBONE) for k in unwrap(found)):
+        return  # nothing, or a head alone
+    tensors, report = convert(found)
+    known = set(tensors) - set(report.unexpected)
+    backbone = part(tensors, BACKBONE, report)
+    fitting = OrderedDict(
+        (BACKBONE + k, v)
+        for k, v in fit(backbone, model.backbone, report, True).items())
+    for key in report.dropped[:]:
+        # The head of another task goes quietly; ours does not.
+        if key in tensors and (key in own or key not in known
+                               or report.source == 'ours'):
+            report.dropped.remove(key)
+            fitting[key] = tensors[key]
+    report.matched = sum(k in own for k in fitting)
+    replace(state_dict, prefix, fitting)
+    if report.source != 'ours' or report.interpolated:
+        print_log(str(report), 'current')
+    if report.source != 'ours':  # ours are checked by the backbone's hook
+        warn_of_contradictions(report.truths, model.backbone)
+
+
+def inside(state_dict: Mapping, prefix: str) -> Mapping:
+    """What a hook shall see, without its prefix but with the metadata."""
+    found = OrderedDict((k[len(prefix):], v) for k, v in state_dict.items()
+                        if k.startswith(prefix))
+    found._metadata = getattr(state_dict, '_metadata', {})
+    return found
+
+
+def replace(state_dict: Dict[str, Tensor], prefix: str, tensors: StateDict):
+    for key in [k for k in state_dict if k.startswith(prefix)]:
         del state_dict[key]
-    for key, value in ours.items():
-        name = key[len(BACKBONE):]
-        if key.startswith(BACKBONE) and name in own:
-            if name.endswith(TABLE) and len(value) != len(own[name]):
-                window = (int(len(own[name])**.5) + 1) // 2
-                value = interpolate_table(value, window)
-            state_dict[prefix + name] = value
+    state_dict.update((prefix + k, v) for k, v in tensors.items())
 
 
-def load_pretrained(module, checkpoint, prefix=None, map_location='cpu'):
-    raise NotImplementedError
+def is_exact(tensors: Mapping[str, Tensor], module: nn.Module) -> bool:
+    own = module.state_dict()
+    return tensors.keys() == own.keys() and all(
+        isinstance(v, Tensor) and v.shape == own[k].shape
+        for k, v in tensors.items())
+
+
+def part(tensors: StateDict, prefix: str, report: Report) -> StateDict:
+    """The tensors under a prefix, without it; the rest counts as dropped."""
+    report.dropped += [k for k in tensors if not k.startswith(prefix)]
+    return OrderedDict((k[len(prefix):], v) for k, v in tensors.items()
+                       if k.startswith(prefix))
+
+
+def warn_of_contradictions(truths: Mapping[str, Any], backbone: HRFormer,
+                           names: Sequence[str] = TRUTHS):
+    """Warn in one line if weights were trained with other arguments.
+
+    They load all the same, for only the arithmetic differs, and give other
+    outputs.
+    """
+    wrong = {k: truths[k] for k in names
+             if k in truths and truths[k] != getattr(backbone, k)}
+    if wrong:
+        args = ', '.join(f'{k}={v!r}' for k, v in wrong.items())
+        sets = ' '.join(f'model.backbone.{k}={v}' for k, v in wrong.items())
+        print_log(
+            f'the weights were trained with {args}, which the backbone is '
+            f'not: outputs will differ; --cfg-options {sets} makes it so',
+            'current', logging.WARNING)
+
+
+def write_truths(backbone: HRFormer, state_dict: StateDict, prefix: str,
+                 local_metadata: Dict[str, Any]):
+    """Save hook of a backbone: checkpoints say how it was trained."""
+    local_metadata[MARK] = {k: getattr(backbone, k) for k in TRUTHS}
+
+
+def load_pretrained(backbone: HRFormer,
+                    checkpoint: PathLike,
+                    prefix: Optional[str] = None,
+                    map_location: Any = 'cpu',
+                    strict: bool = True) -> Report:
+    """Load the weights of an ``init_cfg`` of type Pretrained.
+
+    Args:
+        backbone: That shall have them.
+        checkpoint: Path, name or URL, see
+            :func:`~hrformer_mm.checkpoints.files.find_file`.
+        prefix: Of the backbone's names, where a file holds several.
+        map_location: As in ``torch.load``.
+        strict: All tensors of the backbone must be there. Without it the rest
+            keeps its initial values.
+
+    Raises:
+        FileNotFoundError: If the file is nowhere.
+        RuntimeError: If the weights do not cover the backbone.
+        ValueError: If the file is none of an HRFormer or was refused.
+    """
+    path = find_file(checkpoint)
+    found = read_checkpoint(path, map_location)
+    truths = stored_truths(found)
+    if prefix is not None:
+        found = inside(unwrap(found), prefix)
+    tensors, report = convert(found)
+    report.truths.update(truths)
+    # Weights for classification are meant to be trained on for other tasks.
+    names = ('rel_pos_bias', ) if task_of(tensors) == 'cls' else TRUTHS
+    fitting = fit(part(tensors, BACKBONE, report), backbone, report, strict)
+    own = backbone.state_dict()
+    with torch.no_grad():
+        for name, value in fitting.items():
+            own[name].copy_(value)
+    report.matched = len(fitting)
+    print_log(f'{path.name}: {report}', 'current')
+    warn_of_contradictions(report.truths, backbone, names)
+    return report
+
+
+def watch_owner(owner: nn.Module, name: str, child: Optional[nn.Module]):
+    """Let a model that takes in one of our backbones read any layout.
+
+    The heads of a foreign checkpoint are visible to the whole model only, and
+    its class is the framework's. This is called for every submodule that any
+    module takes in, and acts on ours.
+    """
+    if name != 'backbone' or not isinstance(child, HRFormer):
+        return
+    hooks = owner._load_state_dict_pre_hooks.values()
+    if all(getattr(h, 'hook', h) is not match_model for h in hooks):
+        owner._register_load_state_dict_pre_hook(match_model, with_module=True)
+
+
+register_module_module_registration_hook(watch_owner)
+
+
+@CheckpointLoader.register_scheme(r'.*\.safetensors$')
+def load_from_safetensors(filename: str, map_location: Any) -> Mapping:
+    """mmengine's loader for files it knows nothing of."""
+    return read_checkpoint(filename, map_location)

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints import load_pretrained, match_state_dict
+from ..checkpoints import load_pretrained, match_state_dict, write_truths
 from ..core import hrformer
 from ..core.arch import Arch
 from ..registry import MODELS
@@ -111,6 +111,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
         self._register_load_state_dict_pre_hook(
             match_state_dict, with_module=True)
+        self._register_state_dict_hook(write_truths)
         for module in self.frozen_modules():
             module.requires_grad_(False)
 

@@ -1,0 +1,84 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What network a set of tensors belongs to."""
+import re
+from typing import Any, Dict, Iterable, Mapping, Tuple
+
+from torch import Tensor
+
+from ..core.arch import ARCHS, Arch
+from .convert import window_of
+from .keymap import BACKBONE, TABLE, out_indices
+
+
+def count(keys: Iterable[str], pattern: str) -> int:
+    """One more than the highest number that the pattern finds."""
+    found = map(re.compile(pattern).match, keys)
+    return 1 + max((int(m[1]) for m in found if m), default=-1)
+
+
+def describe(state_dict: Mapping[str, Tensor]) -> Dict[str, Any]:
+    """Arguments of :class:`hrformer_mm.core.HRFormer` for its tensors.
+
+    Args:
+        state_dict: In our layout.
+
+    Raises:
+        ValueError: If they are not a whole backbone's.
+    """
+    tensors = {k[len(BACKBONE):]: v for k, v in state_dict.items()
+               if k.startswith(BACKBONE)}
+    try:
+        return describe_backbone(tensors)
+    except (KeyError, IndexError) as error:
+        raise ValueError('these are not the weights of a whole backbone: '
+                         f'there is no {error}') from None
+
+
+def describe_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Any]:
+    branch = 'stage4.0.branches.{}.0.'.format
+    conv = branch(0) + 'conv1.weight' in tensors
+    inner = 'conv1.weight' if conv else 'norm1.weight'
+    channels = tuple(len(tensors[branch(b) + inner]) for b in range(4))
+    modules = tuple(
+        count(tensors, rf'stage{stage}\.(\d+)\.') for stage in (2, 3, 4))
+    sizes: Dict[str, Any] = dict(
+        channels=channels,
+        modules=modules,
+        blocks=count(tensors, r'stage2\.0\.branches\.0\.(\d+)\.'))
+    args = dict(
+        in_channels=tensors['conv1.weight'].shape[1],
+        out_indices=out_indices(tensors))
+    if conv:
+        # Convolutions have no heads; one always divides the channels.
+        return dict(arch=Arch(heads=(1, ) * 4, **sizes), block='conv', **args)
+    fc1 = tensors[branch(0) + 'ffn.fc1.weight']
+    sizes['mlp_ratio'] = len(fc1) // channels[0]
+    tables = [tensors.get(f'{branch(b)}attn.attn.{TABLE}') for b in range(4)]
+    if tables[0] is None:
+        sizes['heads'] = heads_of(channels)
+    else:
+        sizes['heads'] = tuple(t.shape[1] for t in tables)
+        args['window_size'] = tuple(map(window_of, tables))
+    args['rel_pos_bias'] = tables[0] is not None
+    args['ffn'] = ('mlp' if fc1.ndim == 2 else 'dwconv' if branch(0) +
+                   'ffn.dw3x3.weight' in tensors else 'nodw')
+    return dict(arch=Arch(**sizes), **args)
+
+
+def heads_of(channels: Tuple[int, ...]) -> Tuple[int, ...]:
+    """Heads of the size that has these channels.
+
+    Raises:
+        ValueError: If no size of the paper has.
+    """
+    for arch in ARCHS.values():
+        if arch.channels == channels:
+            return arch.heads
+    raise ValueError(f'how many heads branches of {channels} channels have is '
+                     'unknown; give arch')
+
+
+def name_of(arch: Arch) -> str:
+    """``'tiny'``, ``'small'``, ``'base'``, or the numbers of another size."""
+    names = [name for name, known in ARCHS.items() if known == arch]
+    return names[0] if names else repr(arch)
