@@ -68,13 +68,18 @@ is in percent. Tables are ``Table 2`` to ``Table 11`` and ``Appendix``. A table
 whose FLOPs are not those of the config's own input says at which:
 ``FLOPs at: 1024x1024`` (height x width).
 """
+import re
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple, Union
 
+import torch
 import yaml
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 TASKS = ('pose', 'seg', 'cls')
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
@@ -256,6 +261,14 @@ def list_rows(table: Optional[str] = None,
     return [row for row in rows if table is None or table in row.paper]
 
 
+def config_files() -> List[str]:
+    """Configs of all rows, below :func:`root`."""
+    return [
+        path.relative_to(root()).as_posix() for task in TASKS
+        for path in sorted((root() / 'configs' / task).glob('*.py'))
+    ]
+
+
 def load_row(name: str) -> Row:
     """The row of a name (``hrformer_b_coco_384x288``) or path of a config.
 
@@ -265,7 +278,6 @@ def load_row(name: str) -> Row:
     stem = Path(name).stem
     rows = {row.name: row for row in list_rows()}
     if stem not in rows:
-        from difflib import get_close_matches
         near = get_close_matches(stem, rows, 4, .3)
         raise ValueError(f'no row is called {stem!r}; near are {near}')
     return rows[stem]
@@ -282,3 +294,27 @@ def get_config(row: Union[str, Row]) -> Config:
     if not row.config:
         raise ValueError(f'{row.name} has no config: {row.reason}')
     return Config.fromfile(row.path)
+
+
+def input_size(name: str) -> Tuple[int, int]:
+    """Height and width in the name of a config (``.._384x288``, ``.._224``).
+
+    Raises:
+        ValueError: If the name has none.
+    """
+    found = re.findall(r'_(\d{2,4})(?:x(\d{2,4}))?(?=_|$)', Path(name).stem)
+    if not found:
+        raise ValueError(f'{Path(name).stem} does not say its input size; '
+                         'give the height and width')
+    height, width = found[-1]
+    return int(height), int(width or height)
+
+
+def build_model(cfg: Config, device: str = 'meta') -> nn.Module:
+    """The model of a config, without its pretrained weights.
+
+    On the meta device it has shapes but no values, and takes no memory.
+    """
+    with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope')), torch.device(device):
+        return MODELS.build(cfg.model)

@@ -1,0 +1,298 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Count what a forward pass computes, as four tools would count it.
+
+A network runs once on the meta device, which costs neither memory nor time;
+every tensor operation is recorded with its size and the module that called
+it. A convention then says what each operation is worth. One multiply-add
+counts as one in all of them.
+"""
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+WHY_THEY_DIFFER = (
+    'macs are the multiply-adds of all convolutions and matrix products; '
+    'mmengine adds norms and resizing; paper-cls and paper-seg (Tables 5-7 '
+    'and 11) add batch norm, softmax and element-wise operations; paper-pose '
+    '(Tables 3 and 4) hooks modules, so it misses the matrix products of '
+    'attention and its output projection.')
+
+
+@dataclass(frozen=True)
+class Op:
+    """One call of a tensor operation."""
+    kind: str
+    module: str  # name of the module that called it
+    macs: int = 0  # multiply-adds, without the bias
+    size: int = 0  # elements of the result; of the input, for pooling
+    bias: bool = False
+    in_place: bool = False
+
+
+def conv_macs(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> int:
+    return out.numel() * weight[0].numel()
+
+
+def deconv_macs(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> int:
+    return x.numel() * weight[0].numel()
+
+
+def matmul_macs(out: Tensor, a: Tensor, *_, **__) -> int:
+    return out.numel() * a.shape[-1]
+
+
+def baddbmm_macs(out: Tensor, bias: Tensor, a: Tensor, *_, **__) -> int:
+    return out.numel() * a.shape[-1]
+
+
+def einsum_macs(out: Tensor, equation: str, *operands, **_) -> int:
+    """Of two operands: the product of the extents of all indices."""
+    sizes: Dict[str, int] = {}
+    for term, x in zip(equation.split('->')[0].split(','), operands):
+        sizes.update(zip(term.strip(), x.shape))
+    return int(torch.Size(sizes.values()).numel())
+
+
+PRODUCTS: Dict[str, Callable[..., int]] = dict(
+    conv1d=conv_macs, conv2d=conv_macs, conv_transpose2d=deconv_macs,
+    linear=matmul_macs, matmul=matmul_macs, bmm=matmul_macs, mm=matmul_macs,
+    baddbmm=baddbmm_macs, addmm=baddbmm_macs,
+    einsum=einsum_macs)  # yapf: disable
+OTHERS = ('add', 'sub', 'mul', 'div', 'relu', 'softmax', 'dropout',
+          'batch_norm', 'layer_norm', 'group_norm', 'interpolate',
+          'adaptive_avg_pool2d')
+ALIASES = dict(iadd='add', radd='add', rsub='sub', rmul='mul', imul='mul',
+               truediv='div', true_divide='div', rmatmul='matmul',
+               multiply='mul')  # yapf: disable
+
+
+def plain_attention(q: Tensor,
+                    k: Tensor,
+                    v: Tensor,
+                    attn_mask: Optional[Tensor] = None,
+                    dropout_p: float = 0.,
+                    is_causal: bool = False,
+                    scale: Optional[float] = None) -> Tensor:
+    """Attention in single operations, as the official code writes it."""
+    scale = q.shape[-1]**-.5 if scale is None else scale
+    scores = torch.matmul(q * scale, k.transpose(-2, -1))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    weights = F.dropout(F.softmax(scores, -1), dropout_p, training=False)
+    return torch.matmul(weights, v)
+
+
+@contextmanager
+def attention_in_the_open() -> Iterator[None]:
+    """Show counters what a fused attention kernel hides."""
+    fused = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = plain_attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+class Recorder(TorchFunctionMode):
+    """Records operations while it is entered.
+
+    Args:
+        model: Whose modules are named in the records.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.ops = model, []
+        self.stack: List[Tuple[str, nn.Module]] = [('', model)]
+
+    def __enter__(self) -> 'Recorder':
+        self.hooks = []
+        for name, module in self.model.named_modules():
+            self.hooks += [
+                module.register_forward_pre_hook(
+                    lambda m, _, name=name: self.stack.append((name, m))),
+                module.register_forward_hook(lambda *_: self.stack.pop() and
+                                             None)
+            ]
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        for hook in self.hooks:
+            hook.remove()
+        return super().__exit__(*error)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = getattr(func, '__name__', '')
+        kind = name.strip('_')
+        kind = ALIASES.get(kind, kind)
+        if isinstance(out, Tensor) and (kind in PRODUCTS or kind in OTHERS):
+            self.record(kind, name, out, args, kwargs)
+        return out
+
+    def record(self, kind: str, name: str, out: Tensor, args, kwargs):
+        module, owner = self.stack[-1]
+        macs, bias, size = 0, False, out.numel()
+        if kind in PRODUCTS:
+            macs = PRODUCTS[kind](out, *args, **kwargs)
+            bias = getattr(owner, 'bias', None) is not None
+        if kind == 'linear' and isinstance(owner, nn.Conv2d):
+            kind = 'conv2d'  # a 1x1 convolution written as matrix product
+        if kind == 'interpolate':
+            kind = kwargs.get('mode', 'nearest')
+        if kind == 'adaptive_avg_pool2d':
+            size = args[0].numel()
+        in_place = bool(kwargs.get('inplace')) or name.startswith('__i') or (
+            name.endswith('_') and not name.endswith('__'))
+        self.ops.append(Op(kind, module, macs, size, bias, in_place))
+
+
+def mmengine_worth(op: Op) -> int:
+    """As ``mmengine.analysis.FlopAnalyzer``, in eval mode."""
+    weights = dict(batch_norm=2, layer_norm=5, group_norm=5, nearest=1,
+                   bilinear=4, adaptive_avg_pool2d=1)  # yapf: disable
+    return op.macs + weights.get(op.kind, 0) * op.size
+
+
+def fvcore_worth(op: Op) -> int:
+    """As the counter of the official cls and seg code, a fork of fvcore's.
+
+    It does not count layer norm, GELU, resizing, pooling and in-place
+    products.
+    """
+    weights = dict(batch_norm=4, softmax=5, add=1, sub=1, mul=1, div=1,
+                   relu=1, dropout=1)  # yapf: disable
+    if op.kind == 'mul' and op.in_place:
+        return 0
+    return op.macs + weights.get(op.kind, 0) * op.size
+
+
+def paper_cls_worth(op: Op) -> int:
+    """:func:`fvcore_worth` of the official cls code.
+
+    There a dropout of rate 0 follows every activation of the FFN.
+    """
+    dropout = op.kind == 'batch_norm' and '.ffn.' in op.module
+    return fvcore_worth(op) + dropout * op.size
+
+
+def paper_seg_worth(op: Op) -> int:
+    """:func:`fvcore_worth` of the official seg code.
+
+    There linear layers are traced as a product and the sum with the bias.
+    """
+    added = op.kind == 'linear' and op.bias
+    return fvcore_worth(op) + added * op.size
+
+
+def paper_pose_worth(op: Op) -> int:
+    """As the official pose code, mmcv 1.2.2's hooks on modules.
+
+    Matrix products and the output projection of attention are function calls
+    there and so not seen; nor are the batch norms of the FFN, which are
+    synchronised ones.
+    """
+    if op.kind == 'conv2d':
+        return op.macs + op.bias * op.size
+    if op.kind == 'linear':
+        return 0 if op.module.endswith('attn.attn.proj') else op.macs
+    if op.kind == 'batch_norm':
+        return 0 if '.ffn.' in op.module else 2 * op.size
+    return op.size if op.kind in ('relu', 'nearest', 'bilinear') else 0
+
+
+CONVENTIONS: Dict[str, Callable[[Op], int]] = {
+    'macs': lambda op: op.macs,
+    'mmengine': mmengine_worth,
+    'paper-cls': paper_cls_worth,
+    'paper-seg': paper_seg_worth,
+    'paper-pose': paper_pose_worth,
+}
+# Parts of HRFormer and HRNet that the paper counts to one stage.
+STAGES = {'': 'stem', 'conv1': 'stem', 'bn1': 'stem', 'conv2': 'stem',
+          'bn2': 'stem', 'layer1': 'stage1', 'transition1': 'stage2',
+          'transition2': 'stage3', 'transition3': 'stage4'}  # yapf: disable
+
+
+def stage_of(module: str) -> str:
+    """Where a module's cost is shown: a stage of the backbone, or a part."""
+    part, _, rest = module.partition('.')
+    if part == 'backbone':
+        part = rest.partition('.')[0]
+    return STAGES.get(part, part)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one image costs, by stage and by convention."""
+    parameters: int
+    shape: Tuple[int, int]
+    stages: Dict[str, Dict[str, int]]  # stage -> convention -> count
+
+    def total(self, convention: str) -> int:
+        return sum(stage[convention] for stage in self.stages.values())
+
+
+def record(model: nn.Module, shape: Tuple[int, int]) -> List[Op]:
+    """Operations of a forward pass on one image [1, 3, *shape].
+
+    Args:
+        model: On any device; on meta nothing is computed.
+        shape: Height and width.
+    """
+    device = next(model.parameters()).device
+    image = torch.empty(1, 3, *shape, device=device)
+    mode = dict(data_samples=None, mode='tensor') if isinstance(
+        model, BaseModel) else {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), attention_in_the_open(), Recorder(model) as recorder:
+        model(image, **mode)
+    model.train(was_training)
+    return recorder.ops
+
+
+def count(model: nn.Module, shape: Tuple[int, int]) -> Count:
+    """Count parameters, and the cost of one image by every convention.
+
+    Args:
+        model: A backbone, or a whole model of the frameworks.
+        shape: Height and width of the image.
+    """
+    stages: Dict[str, Dict[str, int]] = defaultdict(
+        lambda: dict.fromkeys(CONVENTIONS, 0))
+    for op in record(model, shape):
+        stage = stages[stage_of(op.module)]
+        for name, worth in CONVENTIONS.items():
+            stage[name] += worth(op)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Count(parameters, tuple(shape), dict(stages))
+
+
+def plot(counted: Count, path: str, title: str = ''):
+    """Draw the stages of a count as bars, one colour a convention."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(figsize=(8, 4), layout='constrained')
+    width = .8 / len(CONVENTIONS)
+    for i, name in enumerate(CONVENTIONS):
+        axes.bar([x + i * width for x in range(len(counted.stages))],
+                 [stage[name] / 1e9 for stage in counted.stages.values()],
+                 width,
+                 label=f'{name}: {counted.total(name) / 1e9:.3f}')
+    axes.set_xticks([x + .4 - width / 2 for x in range(len(counted.stages))],
+                    counted.stages)
+    axes.set_ylabel('billion multiply-adds')
+    axes.set_title(title)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,251 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The paper's tables, with what our configs have now beside what is printed.
+
+Accuracy is the paper's where a column says so; what we measured stands in a
+column of its own, empty where nobody trained the row.
+"""
+import os
+import re
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from . import zoo
+from .core import ARCHS
+from .flops import CONVENTIONS, Count, count
+from .zoo import Printed, Row
+
+# Names that may stand in <!-- table: NAME -->: a table of the paper, or the
+# rows of HRFormer of one task.
+MAIN_TABLE = dict(pose='Table 3', seg='Table 5', cls='Table 6')
+NAMES = {**{t: t for t in zoo.TASKS},
+         **{t.lower().replace(' ', '-'): t for t in zoo.TABLES}}
+HEADLINE = dict(
+    pose=('AP', 'AR'),
+    seg=('mIoU', 'mIoU (ms+flip)'),
+    cls=('Top 1 Accuracy', 'Top 5 Accuracy'))
+COUNTED: Dict[str, Count] = {}  # many rows have the same model
+BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
+# Table 2: modules, blocks, channels and heads of the four stages or branches.
+PRINTED_ARCHS = {
+    'tiny': ((1, 1, 3, 2), (2, ) * 4, (18, 36, 72, 144), (1, 2, 4, 8)),
+    'small': ((1, 1, 4, 2), (2, ) * 4, (32, 64, 128, 256), (1, 2, 4, 8)),
+    'base': ((1, 1, 4, 2), (2, ) * 4, (78, 156, 312, 624), (2, 4, 8, 16)),
+}
+
+
+def markdown_table(header: Sequence[str],
+                   rows: Sequence[Sequence[str]]) -> str:
+    """Cells as an aligned Markdown table, which also reads as plain text."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ['-' * width for width in widths])
+    return '\n'.join('| ' + ' | '.join(
+        cell.ljust(width) for cell, width in zip(line, widths)) + ' |'
+                     for line in lines) + '\n'
+
+
+def count_table(counted: Count) -> str:
+    """Billions of multiply-adds by stage and convention."""
+    rows = [[stage, *(f'{values[name] / 1e9:.3f}' for name in CONVENTIONS)]
+            for stage, values in counted.stages.items()]
+    total = [f'{counted.total(name) / 1e9:.3f}' for name in CONVENTIONS]
+    return markdown_table(['stage', *CONVENTIONS], [*rows, ['total', *total]])
+
+
+def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
+    """Build a row's model on the meta device and count what it costs.
+
+    Args:
+        row: One with a config.
+        shape: Height and width; by default the one in the row's name.
+    """
+    cfg = zoo.get_config(row)
+    shape = shape or zoo.input_size(row.name)
+    key = f'{cfg.model} {shape}'
+    if key not in COUNTED:
+        COUNTED[key] = count(zoo.build_model(cfg), shape)
+    return COUNTED[key]
+
+
+def shape_of(text: str) -> Optional[Tuple[int, int]]:
+    """``'1024x2048'`` as numbers."""
+    return tuple(int(n) for n in text.split('x')) if text else None
+
+
+def metric_text(metrics, names: Optional[Sequence[str]] = None) -> str:
+    if isinstance(metrics, str):
+        return metrics
+    return ', '.join(f'{name} {value}' for name, value in metrics.items()
+                     if names is None or name in names)
+
+
+def config_cell(row: Row, base: Optional[Path]) -> str:
+    """Name of a row's config, as a link from the folder ``base``."""
+    if not row.config:
+        return f'none: {row.reason}'
+    if base is None:
+        return row.name
+    return f'[{row.name}]({os.path.relpath(row.path, base)})'
+
+
+def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
+    """Parameters and FLOPs as counted now and as printed."""
+    cells = {'params (paper)': printed.parameters,
+             'GFLOPs (paper)': printed.flops.removesuffix('G')}
+    if row.config:
+        counted = count_row(row, shape_of(printed.flops_at))
+        cells['params'] = f'{counted.parameters / 1e6:.1f}M'
+        cells['GFLOPs'] = f"{counted.total(f'paper-{row.task}') / 1e9:.1f}"
+        cells['GMACs'] = f"{counted.total('macs') / 1e9:.1f}"
+    return cells
+
+
+def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
+    """Accuracy by who says so."""
+    headline = HEADLINE[row.task]
+    if isinstance(printed.metrics, str):
+        cells = {f'{headline[0]} (paper)': printed.metrics}
+    else:
+        cells = {f'{name} (paper)': str(value)
+                 for name, value in printed.metrics.items()}
+    if row.official:
+        cells['official code'] = metric_text(row.official.metrics, headline)
+    cells['others'] = '; '.join(
+        f'{other.by}: {metric_text(other.metrics, headline)}'
+        for other in row.third_party)
+    cells['measured here'] = '; '.join(
+        metric_text(result.metrics, headline) for result in row.results)
+    return cells
+
+
+def row_cells(row: Row, printed: Printed,
+              base: Optional[Path]) -> Dict[str, str]:
+    return {
+        'model': printed.row,
+        'data': row.results[0].dataset if row.results else '',
+        'input': printed.input,
+        'config': config_cell(row, base),
+        **cost_cells(row, printed),
+        **accuracy_cells(row, printed), 'note': printed.note
+    }
+
+
+def column_order(lines: Sequence[Mapping[str, str]]) -> List[str]:
+    """Columns that any line fills, in a fixed order."""
+    first = ['model', 'data', 'input', 'config', 'params', 'params (paper)',
+             'GFLOPs', 'GFLOPs (paper)', 'GMACs']
+    last = ['official code', 'others', 'measured here', 'note']
+    seen = dict.fromkeys(name for line in lines for name in line)
+    metrics = [name for name in seen if name not in first + last]
+    return [name for name in first + metrics + last
+            if name == 'measured here' or any(line.get(name)
+                                              for line in lines)]
+
+
+def instances_table() -> str:
+    """Table 2: our sizes, and whether the paper prints the same."""
+    lines = []
+    for name, printed in PRINTED_ARCHS.items():
+        arch = ARCHS[name]
+        ours = ((1, *arch.modules), (2, *[arch.blocks] * 3), arch.channels,
+                arch.heads)
+        same = 'as printed' if ours == printed else f'paper: {printed}'
+        lines.append([f'HRFormer-{name[0].upper()}', *map(str, ours), same])
+    return markdown_table(
+        ['model', 'modules', 'blocks', 'channels', 'heads', 'paper'], lines)
+
+
+def main_line(row: Row) -> List[Printed]:
+    """How the paper's table of a task prints a row of HRFormer, if at all.
+
+    Rows that only the README of the official code has count as well.
+    """
+    if not row.name.startswith('hrformer_'):
+        return []
+    if row.official and not row.paper:
+        size = row.name.split('_')[1].upper()
+        return [Printed(f'HRFormer-{size}', metrics={})]
+    return [row.paper[t] for t in [MAIN_TABLE[row.task]] if t in row.paper]
+
+
+def rows_of(name: str) -> List[Tuple[Row, Printed]]:
+    """Rows of a table, and how the paper prints each.
+
+    Raises:
+        ValueError: For a name that is not in ``NAMES``.
+    """
+    if name not in NAMES:
+        raise ValueError(f'table must be one of {list(NAMES)}, got {name!r}')
+    if name in zoo.TASKS:
+        return [(row, line) for row in zoo.list_rows(task=name)
+                for line in main_line(row)]
+    table = NAMES[name]
+    return [(row, row.paper[table]) for row in zoo.list_rows(table)]
+
+
+def render(name: str, base: Optional[Path] = None) -> str:
+    """A table in Markdown.
+
+    Args:
+        name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``.
+        base: Folder that links to configs start from; none without.
+    """
+    if name == 'table-2':
+        return instances_table()
+    lines = [row_cells(row, printed, base) for row, printed in rows_of(name)]
+    if not lines:
+        return 'No rows yet.\n'
+    columns = column_order(lines)
+    return markdown_table(columns, [[line.get(c, '') for c in columns]
+                                    for line in lines])
+
+
+def refresh(text: str, base: Path) -> str:
+    """Write every table between its markers anew.
+
+    A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+    """
+    return BLOCK.sub(
+        lambda m: f'{m[1]}\n{render(m[2], base)}\n{m[3]}', text)
+
+
+def documents() -> List[Path]:
+    """Files that hold tables."""
+    root = zoo.root()
+    places = [root / 'README.md',
+              *(root / 'configs' / task / 'README.md' for task in zoo.TASKS)]
+    return [path for path in places if path.exists()]
+
+
+def stale_documents() -> List[str]:
+    """What in the documents is not as it would be written now."""
+    problems = []
+    for path in documents():
+        text = path.read_text()
+        for old, new in zip(BLOCK.finditer(text),
+                            BLOCK.finditer(refresh(text, path.parent))):
+            lines = set(new[0].splitlines()) ^ set(old[0].splitlines())
+            if lines:
+                problems.append(f'{path.relative_to(zoo.root())}: table '
+                                f'{old[2]}: {len(lines)} lines differ, first '
+                                f'{min(lines)}')
+    return problems
+
+
+def drift() -> List[str]:
+    """Where configs, metafiles and documents contradict each other."""
+    problems = []
+    listed = {row.config for row in zoo.list_rows()}
+    problems += [f'{name}: no metafile has it'
+                 for name in sorted(set(zoo.config_files()) - listed)]
+    for row in zoo.list_rows():
+        if not row.config:
+            continue
+        if not row.path.exists():
+            problems.append(f'{row.config}: is in a metafile but not there')
+            continue
+        found = count_row(row).parameters
+        if row.parameters != found:
+            problems.append(f'{row.name}: the metafile says '
+                            f'{row.parameters} parameters, it has {found}')
+    return problems or stale_documents()

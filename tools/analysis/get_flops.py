@@ -1,0 +1,58 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Count parameters and multiply-adds of a config, as four tools count them.
+
+Nothing is computed, so any input size takes a second and no memory.
+"""
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional, Sequence
+
+from mmengine.config import Config, DictAction
+
+from hrformer_mm import flops, tables, zoo
+from hrformer_mm.cli import EPILOG, one_line_errors
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+    parser.add_argument('config', help='path of a config, or name of a row')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='input size; by default the one in the name of the config')
+    parser.add_argument('--json', help='write the counts to this file')
+    parser.add_argument('--plot', help='draw the stages as bars in this PNG')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='changes to the config, such as model.backbone.window_size=15')
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv: Optional[Sequence[str]] = None):
+    args = parse_args(argv)
+    cfg = (
+        Config.fromfile(args.config)
+        if Path(args.config).is_file() else zoo.get_config(args.config))
+    cfg.merge_from_dict(args.cfg_options)
+    shape = tuple(args.shape or zoo.input_size(args.config))
+    counted = flops.count(zoo.build_model(cfg), shape)
+    title = f'{Path(args.config).stem} at {shape[0]}x{shape[1]}'
+    print(f'{title}: {counted.parameters:,} parameters, billions of '
+          f'multiply-adds\n\n{tables.count_table(counted)}\n'
+          f'{flops.WHY_THEY_DIFFER}')
+    if args.json:
+        Path(args.json).write_text(json.dumps(asdict(counted), indent=2))
+    if args.plot:
+        flops.plot(counted, args.plot, title)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,54 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Print the paper's tables row by row, with what our configs have beside it.
+
+Parameters and FLOPs are counted now, by the convention of the paper's table;
+accuracy is marked as the paper's, the official code's or measured here.
+"""
+import argparse
+import sys
+from typing import Optional, Sequence
+
+from hrformer_mm import tables
+from hrformer_mm.cli import EPILOG, one_line_errors
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+    parser.add_argument(
+        'tables',
+        nargs='*',
+        metavar='TABLE',
+        help=f'which of {", ".join(tables.NAMES)}; all of the paper by '
+        'default')
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        '--markdown',
+        action='store_true',
+        help='write the tables in README.md and configs/*/README.md anew, '
+        'between <!-- table: NAME --> and <!-- end -->')
+    action.add_argument(
+        '--check',
+        action='store_true',
+        help='fail if configs, metafiles and those documents contradict each '
+        'other')
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv: Optional[Sequence[str]] = None):
+    args = parse_args(argv)
+    if args.check:
+        problems = tables.drift()
+        print('\n'.join(problems) or 'configs, metafiles and tables agree')
+        sys.exit(bool(problems))
+    if args.markdown:
+        for path in tables.documents():
+            path.write_text(tables.refresh(path.read_text(), path.parent))
+            print(f'wrote {path}')
+        return
+    for name in args.tables or list(tables.NAMES)[3:]:
+        print(f'{tables.NAMES.get(name, name)}\n\n{tables.render(name)}')
+
+
+if __name__ == '__main__':
+    main()
