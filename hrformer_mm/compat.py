@@ -5,6 +5,7 @@ Each function mends one fault, names the versions that have it, and touches
 nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 """
 import sys
+from collections import OrderedDict
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
@@ -84,6 +85,22 @@ def allow_runner_checkpoints() -> bool:
     return True
 
 
+def allow_official_checkpoints() -> bool:
+    """Let the official classification checkpoints be read.
+
+    They hold their yacs config, which torch >= 2.6 refuses. It is read as the
+    plain mapping it is; yacs itself is not touched. Older versions cannot read
+    one type as another.
+    """
+    import torch
+    from torch.torch_version import TorchVersion
+    if TorchVersion(torch.__version__) < (2, 6):
+        return False
+    torch.serialization.add_safe_globals([(OrderedDict,
+                                           'yacs.config.CfgNode')])
+    return True
+
+
 def register_config_package() -> bool:
     """Let configs inherit from ``hrformer_mm::pose/...``.
 
@@ -100,4 +117,5 @@ def install():
     """Mend everything; safe to call again."""
     provide_mmcv_ext()
     allow_runner_checkpoints()
+    allow_official_checkpoints()
     register_config_package()
