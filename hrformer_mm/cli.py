@@ -1,14 +1,17 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the command lines share: mistakes of the user end in one line."""
+"""What the command lines share: flags, and mistakes told in one line."""
 import os
 import sys
 import traceback
+from argparse import ArgumentParser
 from functools import wraps
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-EPILOG = ('A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1 '
-          'or --traceback shows where it was raised.')
+from mmengine.config import DictAction
+
+EPILOG = """A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1
+or --traceback shows where it was raised."""
 PACKAGE = str(Path(__file__).resolve().parent)
 
 
@@ -65,3 +68,53 @@ def one_line_errors(main: Callable) -> Callable:
         raise SystemExit(2)
 
     return wrapped
+
+
+class Options(DictAction):
+    """KEY=VALUE pairs, with an error that shows one that lacks its =."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        wrong = [value for value in values if '=' not in value]
+        if wrong:
+            parser.error(f'{option_string} takes KEY=VALUE, got {wrong[0]!r}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_cfg_options(parser: ArgumentParser):
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Options,
+        metavar='KEY=VALUE',
+        help='change single values of the config, such as '
+        "model.backbone.drop_path_rate=0.2 or key='[(a,b),(c,d)]'; no spaces "
+        'inside a value')
+
+
+def add_common(parser: ArgumentParser):
+    """Flags that training and testing share."""
+    parser.add_argument(
+        '--show-dir',
+        help='draw predictions of the evaluation into this folder')
+    parser.add_argument(
+        '--show', action='store_true', help='draw predictions in a window')
+    parser.add_argument(
+        '--interval', type=int, default=1, help='draw every n-th (default: 1)')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=1,
+        help='seconds each window stays (default: 1)')
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes (default: none, there is one)')
+    # torch.distributed.launch passes either spelling.
+    parser.add_argument(
+        '--local-rank',
+        '--local_rank',
+        type=int,
+        default=0,
+        help='number of this process on its machine; the launcher sets it')

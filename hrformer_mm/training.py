@@ -1,9 +1,85 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What tools/train.py and tools/test.py do to a config before it runs."""
-import os
-from typing import Any
+"""What tools/train.py and tools/test.py do around mmengine's Runner.
 
+They read a config, change it as the command line says, check that its data
+and its framework are there, fit it to the machine, and hand it to the Runner,
+which serves the configs of all three frameworks.
+"""
+import inspect
+import os
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Iterator, List, Mapping, Optional, Tuple
+
+import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from .registry import EXTRAS, MODELS
+from .zoo import root
+
+# Top-level keys that the Runner reads from the config but not as arguments.
+RUNNER_KEYS = {
+    'auto_scale_lr', 'compile', 'find_unused_parameters', 'model_wrapper_cfg',
+    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'
+}
+VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
+                           mmseg='SegVisualizationHook',
+                           mmpretrain='VisualizationHook')  # yapf: disable
+AMP_ARGUMENTS = ('dtype', 'loss_scale', 'use_fsdp')
+
+
+def near_configs(path: str) -> List[str]:
+    """Rows whose name resembles that of a path, as paths that work here."""
+    rows = {p.stem: p for p in root().glob('configs/[!_]*/*.py')}
+    return [
+        os.path.relpath(rows[name])
+        for name in get_close_matches(Path(path).stem, rows, 3)
+    ]
+
+
+def read_config(path: str) -> Config:
+    """Read a config whose framework is installed.
+
+    Raises:
+        FileNotFoundError: If there is no such file; names the nearest rows.
+        ImportError: If its framework is missing; gives the install line.
+    """
+    if not Path(path).is_file():
+        near = ', '.join(near_configs(path)) or 'none; see the READMEs below '\
+            'configs'
+        raise FileNotFoundError(f'no config at {path}; near are: {near}')
+    cfg = Config.fromfile(path)
+    scope = cfg.get('default_scope')
+    if scope in EXTRAS and find_spec(scope) is None:
+        raise ImportError(
+            f'{path} needs {scope}, which is not installed: '
+            f"pip install 'hrformer-mm[{EXTRAS[scope]}]'")
+    return cfg
+
+
+def merge_options(cfg: Config, options: Optional[Mapping[str, Any]]):
+    """Merge ``--cfg-options``, whose keys must begin with known ones.
+
+    Raises:
+        ValueError: If the Runner would not read a key, or a key goes below a
+            value that is not a dict.
+    """
+    known = {*cfg, *RUNNER_KEYS, *inspect.signature(Runner).parameters}
+    for key, value in (options or {}).items():
+        first = key.partition('.')[0]
+        if first not in known:
+            near = get_close_matches(first, known, 3)
+            raise ValueError(f'--cfg-options {key}: neither the config nor '
+                             f'the Runner has {first!r}; near are {near}')
+        try:
+            cfg.merge_from_dict({key: value})
+        except TypeError as error:
+            raise ValueError(f'--cfg-options {key}={value}: a part of the key '
+                             'names a value that has no keys') from error
 
 
 def replace_prefix(value: Any, old: str, new: str) -> Any:
@@ -19,7 +95,7 @@ def replace_prefix(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def set_data_root(cfg: Config, root: str):
+def set_data_root(cfg: Config, folder: str):
     """Move a config from its ``data_root`` to another folder.
 
     A config computes paths from ``data_root`` while it is read, so setting
@@ -32,6 +108,215 @@ def set_data_root(cfg: Config, root: str):
         raise ValueError(f'{cfg.filename} has no data_root at its top level, '
                          'so its data cannot be moved; set the data_root of '
                          'each data loader with --cfg-options')
-    old, new = os.path.join(cfg.data_root, ''), os.path.join(root, '')
+    old, new = os.path.join(cfg.data_root, ''), os.path.join(folder, '')
     for key in list(cfg):
         cfg[key] = replace_prefix(cfg[key], old, new)
+
+
+def data_paths(dataset: Mapping) -> Iterator[Tuple[str, str]]:
+    """Local files and folders that a data set reads: (its word, path)."""
+    if 'dataset' in dataset:
+        yield from data_paths(dataset['dataset'])
+    for part in dataset.get('datasets', ()):
+        yield from data_paths(part)
+    folder = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    named = prefix if isinstance(prefix, dict) else dict(data_prefix=prefix)
+    words = dict(
+        data_root='', ann_file=dataset.get('ann_file'), **named,
+        bbox_file=dataset.get('bbox_file'))
+    for word, path in words.items():
+        path = os.path.join('' if word == 'bbox_file' else folder, path or '')
+        if path and (words[word] or word == 'data_root') and '://' not in path:
+            yield word, path
+
+
+def check_data(cfg: Config, *loaders: str):
+    """Look for the files of data loaders before anything slow begins.
+
+    Raises:
+        FileNotFoundError: Names what is missing and how to give it.
+    """
+    for name in loaders:
+        loader = cfg.get(name)
+        for word, path in data_paths(loader['dataset']) if loader else ():
+            if not os.path.exists(path):
+                raise FileNotFoundError(
+                    f'the {word} of {name} does not exist: {path}; put the '
+                    'data there (the README of the config has the layout) or '
+                    'say where it is with --data-root DIR')
+
+
+def check_inputs(cfg: Config, *loaders: str):
+    """Look for missing data, but tell a fault of the model before that."""
+    try:
+        check_data(cfg, *loaders)
+    except FileNotFoundError:
+        MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
+        raise
+
+
+def check_checkpoint(path: str):
+    """Raise FileNotFoundError, with what lies beside it, if it is missing."""
+    if '://' in path or os.path.isfile(path):
+        return
+    beside = sorted(p.name for p in Path(path).parent.glob('*.pth'))
+    found = f'its folder has {beside[-5:]}' if beside else (
+        'its folder has no .pth file')
+    raise FileNotFoundError(f'no checkpoint at {path}; {found}')
+
+
+def set_work_dir(cfg: Config, work_dir: Optional[str]):
+    """The command line wins, then the config, then ``work_dirs/NAME``."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join(
+        'work_dirs', Path(cfg.filename).stem)
+
+
+def set_resume(cfg: Config, resume: Optional[str]):
+    """Go on from a checkpoint, or with 'auto' from the last of work_dir."""
+    if resume is None:
+        return
+    if resume != 'auto':
+        check_checkpoint(resume)
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else resume
+
+
+def use_amp(cfg: Config):
+    """Train in mixed precision with a loss scale that adapts."""
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp needs an optim_wrapper of type OptimWrapper '
+                         f'or AmpOptimWrapper, got {kind}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+
+
+def scale_lr(cfg: Config):
+    """Scale the learning rate by the batch over that of the recipe."""
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError('--auto-scale-lr needs the batch of the recipe, '
+                         f'which {cfg.filename} does not have; add '
+                         'auto_scale_lr=dict(base_batch_size=...)')
+    cfg.auto_scale_lr.enable = True
+
+
+def skip_validation(cfg: Config):
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def show_predictions(cfg: Config, show: bool, folder: Optional[str],
+                     interval: int, wait_time: float):
+    """Draw every interval-th prediction, in a window or into a folder.
+
+    Raises:
+        ValueError: For a framework other than the three.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in VISUALIZATION_HOOKS:
+        raise ValueError(f'--show and --show-dir know the scopes '
+                         f'{sorted(VISUALIZATION_HOOKS)}, got {scope!r}')
+    hook = cfg.default_hooks.setdefault('visualization', {})
+    hook.update(type=VISUALIZATION_HOOKS[scope], show=show,
+                interval=interval, wait_time=wait_time)  # yapf: disable
+    hook['draw' if scope == 'mmseg' else 'enable'] = True
+    if folder and scope == 'mmseg':  # its hook has no folder of its own
+        cfg.visualizer.save_dir = folder
+    elif folder:
+        hook['out_dir'] = os.path.abspath(folder)
+
+
+def use_tta(cfg: Config):
+    """Test with the scales and flips of ``tta_pipeline``.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    if not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+        raise ValueError(
+            f'{cfg.filename} has no tta_model and tta_pipeline. Pose rows '
+            'flip by default (model.test_cfg.flip_test)')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def dump_predictions(cfg: Config, path: str):
+    """Add a metric that writes all predictions into a pickle.
+
+    Raises:
+        ValueError: If the path is not that of a pickle.
+    """
+    if not path.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--dump writes a .pkl or .pickle, got {path}')
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics,
+                                          (list, tuple)) else [metrics]
+    cfg.test_evaluator = [
+        *metrics, dict(type='DumpResults', out_file_path=path)
+    ]
+
+
+def fit_machine(cfg: Config):
+    """Let a config for GPUs run where there are none; says what changed.
+
+    Mixed precision, synchronised batch norm and nccl need an accelerator.
+    On CPU, processes started by torchrun are joined by gloo here, because
+    mmengine would select a GPU first.
+
+    Raises:
+        ValueError: For other launchers on CPU.
+    """
+    if get_device() not in ('cpu', 'mps'):
+        return
+    changes = []
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        changes.append('full instead of mixed precision')
+        wrapper.type = 'OptimWrapper'
+        for key in AMP_ARGUMENTS:
+            wrapper.pop(key, None)
+    launcher = cfg.get('launcher', 'none')
+    if launcher != 'none':
+        changes += ['gloo instead of nccl', 'batch norms not synchronised']
+        join_on_cpu(cfg, launcher)
+    if changes and os.environ.get('RANK', '0') == '0':
+        print_log(f"no GPU found: {', '.join(changes)}", 'current')
+
+
+def join_on_cpu(cfg: Config, launcher: str):
+    if launcher != 'pytorch':
+        raise ValueError(f'launcher {launcher!r} needs GPUs; on CPU use '
+                         'bash tools/dist_train.sh')
+    cfg.sync_bn = None
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+
+
+def train(cfg: Config):
+    """Check, fit and train; see :func:`check_data`, :func:`fit_machine`.
+
+    Raises:
+        FileNotFoundError: For data and pretrained weights.
+        ValueError: For what the model or the Runner does not take.
+    """
+    check_inputs(cfg, 'train_dataloader', 'val_dataloader')
+    fit_machine(cfg)
+    Runner.from_cfg(cfg).train()
+
+
+def test(cfg: Config, checkpoint: str) -> Mapping[str, float]:
+    """Check, fit and evaluate a checkpoint on the test data.
+
+    Returns:
+        The metrics by name.
+    """
+    check_checkpoint(checkpoint)
+    check_inputs(cfg, 'test_dataloader')
+    cfg.load_from, cfg.resume = checkpoint, False
+    fit_machine(cfg)
+    return Runner.from_cfg(cfg).test()

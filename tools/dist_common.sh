@@ -1,0 +1,30 @@
+# What dist_train.sh and dist_test.sh share; they read this file.
+set -euo pipefail
+PYTHON=${PYTHON:-python}
+NNODES=${NNODES:-1}
+NODE_RANK=${NODE_RANK:-0}
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
+
+usage() {
+    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=... PORT=...] bash $1 $2" >&2
+    exit 2
+}
+
+free_port() {
+    "$PYTHON" -c 'import socket
+with socket.socket() as s:
+    s.bind(("", 0))
+    print(s.getsockname()[1])'
+}
+
+# launch PROCESSES TOOL [arguments]
+launch() {
+    if [ -z "${PORT:-}" ]; then
+        # Machines must agree on the port, so only one may choose freely.
+        PORT=$([ "$NNODES" = 1 ] && free_port || echo 29500)
+    fi
+    "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" \
+        --node_rank "$NODE_RANK" --nproc_per_node "$1" \
+        --master_addr "$MASTER_ADDR" --master_port "$PORT" \
+        "$(dirname "$0")/$2" "${@:3}" --launcher pytorch
+}
