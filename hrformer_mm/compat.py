@@ -8,8 +8,9 @@ import sys
 from collections import OrderedDict
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from pickle import UnpicklingError
 from types import ModuleType
-from typing import List
+from typing import Callable, List, Tuple, Union
 
 OPS_ERROR = (
     'mmcv.ops.{} needs mmcv with compiled ops, but {} is installed without. '
@@ -53,11 +54,25 @@ def provide_mmcv_ext() -> bool:
     return True
 
 
-def harmless_types() -> List[type]:
+def buffer_method(owner: type, name: str):
+    """What ``getattr`` is for in pickled logs, and nothing more of it.
+
+    A ``HistoryBuffer`` is written with its methods ``min``, ``max``, ...
+
+    Raises:
+        UnpicklingError: For anything else.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UnpicklingError(f'refused getattr of {owner!r}, {name!r}')
+    return getattr(owner, name)
+
+
+def harmless_types() -> List[Union[type, Tuple[Callable, str]]]:
     """What a checkpoint of mmengine's Runner holds besides tensors.
 
-    The logged scalars: a buffer of two numpy arrays each, and how numpy
-    rebuilds an array or a scalar.
+    The logged scalars: a buffer of two numpy arrays each with its methods,
+    and how numpy rebuilds an array or a scalar.
     """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
@@ -65,8 +80,9 @@ def harmless_types() -> List[type]:
     kinds = [np.dtype(t) for t in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
     return [
         HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct,
-        core.multiarray.scalar, *{type(kind)
-                                  for kind in kinds}
+        core.multiarray.scalar, (buffer_method, 'builtins.getattr'),
+        *{type(kind)
+          for kind in kinds}
     ]
 
 
@@ -78,8 +94,9 @@ def allow_runner_checkpoints() -> bool:
     allow-list; anything else is still refused.
     """
     import torch
-    if find_spec('mmengine') is None or not hasattr(torch.serialization,
-                                                    'add_safe_globals'):
+    from torch.torch_version import TorchVersion
+    if find_spec('mmengine') is None or TorchVersion(
+            torch.__version__) < (2, 6):
         return False
     torch.serialization.add_safe_globals(harmless_types())
     return True
