@@ -55,11 +55,17 @@ MODELS = LazyRegistry(
         'HRFormer': 'models.backbones',
         'OCRHead': 'models.heads',
         'OHEMCrossEntropyLoss': 'models.losses',
+        'PixelCrossEntropyLoss': 'models.losses',
+        'RandomPadPreProcessor': 'models.segmentation',
+        'LogitsTTAModel': 'models.segmentation',
         'HRFormerClsNeck': 'models.necks',
     })
 DATASETS = LazyRegistry(mmengine.DATASETS, {})
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'RandomScaleRotation': 'datasets.pose_transforms',
+    'RandomScaleAspect': 'datasets.seg_transforms',
+    'RandomBrightness': 'datasets.seg_transforms',
+    'ScaleAligned': 'datasets.seg_transforms',
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {})
 METRICS = LazyRegistry(mmengine.METRICS, {})

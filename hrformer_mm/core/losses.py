@@ -1,0 +1,89 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Cross entropy of pixels, in plain PyTorch.
+
+Logits are [B, K, H, W], labels [B, H, W]. One channel of logits stands for two
+classes, the first of which has the logit zero. Class weights are [K]. All is
+computed in float32, and nothing waits for the accelerator.
+"""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def two_classes(logits: Tensor) -> Tensor:
+    """Logits of both classes where there is one channel for the two."""
+    if logits.shape[1] > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
+def pixel_losses(logits: Tensor, labels: Tensor,
+                 ignore_index: Optional[int]) -> Tuple[Tensor, Tensor, Tensor]:
+    """-log p of each pixel, its class, and whether it has one; all [B, H, W].
+
+    Pixels without a class are taken for class 0.
+    """
+    labelled = torch.ones_like(labels, dtype=torch.bool)
+    if ignore_index is not None:
+        labelled = labels != ignore_index
+    classes = torch.where(labelled, labels, 0)
+    losses = F.cross_entropy(
+        two_classes(logits.float()), classes, reduction='none')
+    return losses, classes, labelled
+
+
+def pixel_weights(classes: Tensor, labelled: Tensor,
+                  class_weight: Optional[Tensor]) -> Tensor:
+    """The weight [B, H, W] of each pixel's class; zero without a label."""
+    if class_weight is None:
+        return labelled.float()
+    return class_weight[classes] * labelled
+
+
+def cross_entropy(logits: Tensor,
+                  labels: Tensor,
+                  class_weight: Optional[Tensor] = None,
+                  ignore_index: Optional[int] = 255) -> Tensor:
+    """Weighted mean over all labelled pixels, as in torch.
+
+    It is zero, not NaN, where no pixel has a label.
+    """
+    losses, classes, labelled = pixel_losses(logits, labels, ignore_index)
+    weights = pixel_weights(classes, labelled, class_weight)
+    total = weights.sum()
+    return (losses * weights).sum() / torch.where(total > 0, total, 1.)
+
+
+def ohem_cross_entropy(logits: Tensor,
+                       labels: Tensor,
+                       thresh: float = 0.9,
+                       min_kept: int = 100000,
+                       class_weight: Optional[Tensor] = None,
+                       ignore_index: Optional[int] = 255) -> Tensor:
+    """Mean over the hard pixels (online hard example mining).
+
+    Hard are those whose true class has a probability below a bound, which is
+    ``thresh`` or, where that leaves fewer than ``min_kept`` pixels of the
+    whole batch, the probability that leaves so many. As in the official code:
+
+    - the bound is excluded, so equal probabilities fall out together;
+    - class weights scale the losses, and the mean divides by the number of
+      pixels, not by their weights;
+    - the very first pixel counts even without a label, with the probability
+      of class 0 and the loss 0.
+
+    Other than there, the result is zero, not NaN, where no pixel is hard.
+    """
+    losses, classes, labelled = pixel_losses(logits, labels, ignore_index)
+    probs = torch.exp(-losses.detach()).flatten()
+    weights = pixel_weights(classes, labelled, class_weight)
+    counts = labelled.flatten().clone()
+    counts[0] = True
+    ranked = torch.where(counts, probs, torch.inf).sort().values
+    last = (counts.sum() - 1).clamp(max=min_kept)
+    bound = ranked[last].clamp(min=thresh)
+    hard = counts & (probs < bound)
+    total = ((losses * weights).flatten() * hard).sum()
+    return total / hard.sum().clamp(min=1)

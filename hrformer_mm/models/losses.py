@@ -1,0 +1,87 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Cross entropy of pixels as losses for MMSegmentation's heads."""
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..core import losses
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class PixelCrossEntropyLoss(nn.Module):
+    """:func:`hrformer_mm.core.losses.cross_entropy`.
+
+    MMSegmentation's ``CrossEntropyLoss`` is not the official one: without
+    class weights it divides by ignored pixels too, and with them it fails on
+    ignored pixels.
+
+    Args:
+        class_weight: One number for each class.
+        loss_weight: Scales the result.
+        loss_name: In logs; what begins with ``loss`` is trained on.
+    """
+
+    def __init__(self,
+                 class_weight: Optional[Sequence[float]] = None,
+                 loss_weight: float = 1.,
+                 loss_name: str = 'loss_ce'):
+        super().__init__()
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+        weights = class_weight and torch.tensor(class_weight)
+        self.register_buffer('class_weight', weights, persistent=False)
+
+    def forward(self,
+                logits: Tensor,
+                labels: Tensor,
+                weight: Optional[Tensor] = None,
+                ignore_index: Optional[int] = 255) -> Tensor:
+        """The loss of logits [B, K, H, W] for labels [B, H, W].
+
+        Raises:
+            ValueError: If a sampler of the head gives weights of pixels, or
+                class weights are too few or too many.
+        """
+        classes = max(logits.shape[1], 2)
+        if self.class_weight is not None and len(
+                self.class_weight) != classes:
+            raise ValueError(f'class_weight must have {classes} numbers, got '
+                             f'{len(self.class_weight)}')
+        if weight is not None:
+            raise ValueError(f'{type(self).__name__} chooses pixels itself; '
+                             'set sampler=None in the head')
+        return self.loss_weight * self.reduce(logits, labels, ignore_index)
+
+    def reduce(self, logits: Tensor, labels: Tensor,
+               ignore_index: Optional[int]) -> Tensor:
+        return losses.cross_entropy(logits, labels, self.class_weight,
+                                    ignore_index)
+
+
+@MODELS.register_module()
+class OHEMCrossEntropyLoss(PixelCrossEntropyLoss):
+    """:func:`hrformer_mm.core.losses.ohem_cross_entropy`.
+
+    MMSegmentation's ``OHEMPixelSampler`` is not equivalent: it multiplies
+    ``min_kept`` by the batch, and the mean divides by all pixels.
+
+    Args:
+        thresh: Pixels are hard below this probability of their class.
+        min_kept: Pixels to keep at least, of the batch on a GPU.
+        **kwargs: See :class:`PixelCrossEntropyLoss`.
+    """
+
+    def __init__(self,
+                 thresh: float = 0.9,
+                 min_kept: int = 100000,
+                 loss_name: str = 'loss_ohem',
+                 **kwargs):
+        super().__init__(loss_name=loss_name, **kwargs)
+        self.thresh, self.min_kept = thresh, min_kept
+
+    def reduce(self, logits: Tensor, labels: Tensor,
+               ignore_index: Optional[int]) -> Tensor:
+        return losses.ohem_cross_entropy(logits, labels, self.thresh,
+                                         self.min_kept, self.class_weight,
+                                         ignore_index)
