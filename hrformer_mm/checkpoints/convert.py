@@ -187,7 +187,6 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
         name = rename(joint, layout, to_ours=True)
         if name is None:
             report.unexpected.append(key)
-        report.converted += name not in (key, None)
         out[name or key] = value
     return out
 
@@ -209,7 +208,6 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
             if name is None:
                 report.dropped.append(key)
                 continue
-            report.converted += name != key
             out[name] = v
             if layout.index and name.endswith(TABLE):
                 index = name[:-len(TABLE)] + INDEX
@@ -244,9 +242,9 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
             if value.shape[1] not in heads:
                 raise ValueError(f'how many heads branches of {value.shape[1]}'
                                  ' channels have is unknown; give arch')
-            name = match[1] + TABLE
-            out[name] = value.new_zeros(13 * 13, heads[value.shape[1]])
-            report.added.append(name)
+            out[match[1] + TABLE] = value.new_zeros(
+                13 * 13, heads[value.shape[1]])
+            report.added.append(match[1] + TABLE)
     return out
 
 
@@ -275,20 +273,29 @@ def convert(checkpoint: Mapping,
     tensors = reroot(tensors, source)
     report = Report(source, unexpected=outside)
     report.truths = truths_of(source, tensors, stored)
-    if source != 'ours':
-        tensors = to_ours(tensors, report)
-    biased = report.truths.get('rel_pos_bias', True)
-    if to.startswith('mmpose') and not biased:
-        tensors = without_tables(tensors, report)
-    if LAYOUTS[to].split_qkv and not biased and not any(
-            k.endswith(TABLE) for k in tensors):
-        tensors = with_zero_tables(tensors, arch and get_arch(arch), report)
-    if to != 'ours':
-        tensors = from_ours(tensors, to, report)
-    report.matched = len(tensors)
+    out = tensors if source == 'ours' else to_ours(tensors, report)
+    out = to_layout(out, to, report, arch)
+    derived = {*report.added} & {*report.dropped}  # indices of both layouts
+    report.added = [k for k in report.added if k not in derived]
+    report.dropped = [k for k in report.dropped if k not in derived]
+    report.matched = len(out)
+    report.converted = sum(k not in tensors for k in out) - len(report.added)
     if to == 'ours':
-        tensors._metadata = {'backbone': {MARK: dict(report.truths)}}
-    return tensors, report
+        out._metadata = {'backbone': {MARK: dict(report.truths)}}
+    return out, report
+
+
+def to_layout(state_dict: StateDict, to: str, report: Report,
+              arch: Union[None, str, Arch, Mapping] = None) -> StateDict:
+    """From ours to another layout, with tables as its code needs them."""
+    if report.truths.get('rel_pos_bias', True) is False:
+        has_tables = any(k.endswith(TABLE) for k in state_dict)
+        if to.startswith('mmpose'):
+            state_dict = without_tables(state_dict, report)
+        elif LAYOUTS[to].split_qkv and not has_tables:
+            state_dict = with_zero_tables(state_dict, arch and get_arch(arch),
+                                          report)
+    return state_dict if to == 'ours' else from_ours(state_dict, to, report)
 
 
 def window_of(table: Tensor) -> int:

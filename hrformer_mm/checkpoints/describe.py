@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """What network a set of tensors belongs to."""
 import re
-from typing import Any, Dict, Iterable, Mapping, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
 
 from torch import Tensor
 
-from ..core.arch import ARCHS, Arch
+from ..core.arch import ARCHS, Arch, get_arch
 from .convert import window_of
 from .keymap import BACKBONE, TABLE, out_indices
 
@@ -16,11 +16,14 @@ def count(keys: Iterable[str], pattern: str) -> int:
     return 1 + max((int(m[1]) for m in found if m), default=-1)
 
 
-def describe(state_dict: Mapping[str, Tensor]) -> Dict[str, Any]:
+def describe(state_dict: Mapping[str, Tensor],
+             arch: Union[None, str, Arch, Mapping] = None) -> Dict[str, Any]:
     """Arguments of :class:`hrformer_mm.core.HRFormer` for its tensors.
 
     Args:
         state_dict: In our layout.
+        arch: Tells the number of heads where neither the tensors nor the
+            channels do.
 
     Raises:
         ValueError: If they are not a whole backbone's.
@@ -28,13 +31,14 @@ def describe(state_dict: Mapping[str, Tensor]) -> Dict[str, Any]:
     tensors = {k[len(BACKBONE):]: v for k, v in state_dict.items()
                if k.startswith(BACKBONE)}
     try:
-        return describe_backbone(tensors)
+        return describe_backbone(tensors, arch and get_arch(arch))
     except (KeyError, IndexError) as error:
         raise ValueError('these are not the weights of a whole backbone: '
                          f'there is no {error}') from None
 
 
-def describe_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Any]:
+def describe_backbone(tensors: Mapping[str, Tensor],
+                      arch: Optional[Arch]) -> Dict[str, Any]:
     branch = 'stage4.0.branches.{}.0.'.format
     conv = branch(0) + 'conv1.weight' in tensors
     inner = 'conv1.weight' if conv else 'norm1.weight'
@@ -55,7 +59,7 @@ def describe_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Any]:
     sizes['mlp_ratio'] = len(fc1) // channels[0]
     tables = [tensors.get(f'{branch(b)}attn.attn.{TABLE}') for b in range(4)]
     if tables[0] is None:
-        sizes['heads'] = heads_of(channels)
+        sizes['heads'] = heads_of(channels, arch)
     else:
         sizes['heads'] = tuple(t.shape[1] for t in tables)
         args['window_size'] = tuple(map(window_of, tables))
@@ -65,15 +69,16 @@ def describe_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Any]:
     return dict(arch=Arch(**sizes), **args)
 
 
-def heads_of(channels: Tuple[int, ...]) -> Tuple[int, ...]:
+def heads_of(channels: Tuple[int, ...],
+             arch: Optional[Arch]) -> Tuple[int, ...]:
     """Heads of the size that has these channels.
 
     Raises:
-        ValueError: If no size of the paper has.
+        ValueError: If neither ``arch`` nor a size of the paper has.
     """
-    for arch in ARCHS.values():
-        if arch.channels == channels:
-            return arch.heads
+    for known in [arch] if arch else ARCHS.values():
+        if known.channels == channels:
+            return known.heads
     raise ValueError(f'how many heads branches of {channels} channels have is '
                      'unknown; give arch')
 

@@ -246,7 +246,8 @@ def write_checkpoint(checkpoint: Mapping, path: PathLike, force: bool = False):
         if path.suffix == '.safetensors':
             write_safetensors(checkpoint, temporary)
         else:
-            torch.save(checkpoint, temporary)
+            with open(temporary, 'wb') as file:  # or the name is stored, too
+                torch.save(checkpoint, file)
 
 
 def write_safetensors(checkpoint: Mapping, path: Path):

@@ -1,0 +1,70 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Convert HRFormer weights between the official code, MMPose and this package.
+
+The layout of the source is recognised by its names. Conversion is only needed
+to give weights to others: configs of this package load every layout as it is.
+"""
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from typing import Any, Mapping
+
+from hrformer_mm import cli
+from hrformer_mm.checkpoints.keymap import TARGETS
+from hrformer_mm.checkpoints.release import convert_file, other_truths
+from hrformer_mm.core.arch import ARCHS
+
+EXAMPLES = """examples:
+  python tools/convert_checkpoint.py hrt_base.pth hrformer_b.safetensors
+  python tools/convert_checkpoint.py work_dirs/NAME/epoch_210.pth mmpose.pth \\
+      --to mmpose --check
+
+"""
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES + cli.EPILOG,
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('source', help='path, name or URL of the weights')
+    parser.add_argument(
+        'target', help='file to write, .pth or .safetensors')
+    parser.add_argument(
+        '--to', choices=TARGETS, default='ours', help='layout of the target')
+    parser.add_argument(
+        '--arch', choices=sorted(ARCHS), help='size the weights must be of')
+    parser.add_argument(
+        '--key',
+        help='entry of the source that holds the tensors, such as '
+        'ema_state_dict')
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='read the target back, compare all tensors with the source and '
+        'require a complete backbone')
+    parser.add_argument(
+        '--force', action='store_true', help='replace the target')
+    return parser.parse_args(argv)
+
+
+def words(args: Mapping[str, Any]) -> str:
+    return ', '.join(f'{k}={v!r}' for k, v in args.items())
+
+
+@cli.one_line_errors
+def main(argv=None):
+    args = parse_args(argv)
+    report = convert_file(args.source, args.target, args.to, args.arch,
+                          args.key, args.check, args.force)
+    print(report)
+    if report.truths:
+        print(f'trained with {words(report.truths)}')
+    other = other_truths(report, args.to)
+    if other:
+        print(f'note: by default {args.to} computes with {words(other)}, so '
+              'its outputs will differ')
+    checked = ', equal to the source when read back' if args.check else ''
+    print(f'wrote {args.target}{checked}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,62 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Make a checkpoint of a training ready to be given away.
+
+Optimiser and logs go; config, data set and results stay in the meta; part of
+the hash joins the name.
+"""
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from typing import Tuple
+
+from hrformer_mm import cli
+from hrformer_mm.checkpoints.release import publish
+
+EXAMPLES = """examples:
+  python tools/publish_model.py work_dirs/NAME/best_coco_AP_epoch_210.pth \\
+      hrformer_s_coco_256x192.pth
+  python tools/publish_model.py work_dirs/NAME/epoch_300.pth \\
+      hrformer_t_imagenet_224.safetensors --metric 'Top 1 Accuracy=78.4'
+
+"""
+
+
+def metric(text: str) -> Tuple[str, float]:
+    name, equals, value = text.rpartition('=')
+    if not equals or not name:
+        raise ValueError(text)
+    return name, float(value)
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES + cli.EPILOG,
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('source', help='checkpoint of a training')
+    parser.add_argument(
+        'target', help='file to write, .pth or .safetensors')
+    parser.add_argument(
+        '--config', help='its config, if not the one it was trained with')
+    parser.add_argument(
+        '--metric',
+        type=metric,
+        action='append',
+        metavar='NAME=VALUE',
+        help='what the weights reach; a best_*.pth knows by itself')
+    parser.add_argument(
+        '--commit', help='of the code that trained; this checkout otherwise')
+    parser.add_argument(
+        '--force', action='store_true', help='replace a file of this name')
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    args = parse_args(argv)
+    path = publish(args.source, args.target, args.config,
+                   dict(args.metric) if args.metric else None, args.commit,
+                   args.force)
+    print(f'wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)')
+
+
+if __name__ == '__main__':
+    main()
