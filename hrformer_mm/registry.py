@@ -42,11 +42,12 @@ class LazyRegistry(mmengine.Registry):
         try:
             import_module(f'hrformer_mm.{self.entries[name]}')
         except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or '').partition('.')[0])
+            package = (error.name or '').partition('.')[0]
+            extra = EXTRAS.get(package)
             if extra is None:
                 raise
             raise ImportError(
-                f'hrformer_mm.{name} needs {error.name}, which is not '
+                f'hrformer_mm.{name} needs {package}, which is not '
                 f"installed: pip install 'hrformer-mm[{extra}]'") from error
 
 
@@ -71,4 +72,5 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {})
 METRICS = LazyRegistry(mmengine.METRICS, {})
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',
+    'WarmupPolyLR': 'schedulers',
 })

@@ -89,8 +89,9 @@ def drop_path_rates(rate: float, arch: Arch) -> List[List[float]]:
 
 def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
     """One window size for each of the four branches."""
-    sizes = ((window_size, ) * 4 if isinstance(window_size, int) else
-             tuple(window_size))
+    sizes = (
+        tuple(window_size) if isinstance(window_size, Sequence) else
+        (window_size, ) * 4)
     if len(sizes) != 4 or not all(
             isinstance(s, int) and s >= 1 for s in sizes):
         raise ValueError('window_size must be a positive integer or four of '

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer as a registered OpenMMLab backbone."""
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -17,11 +17,42 @@ STAGES = (('conv1', 'bn1', 'conv2', 'bn2'), ('layer1', 'transition1'),
           ('stage2', 'transition2'), ('stage3', 'transition3'), ('stage4', ))
 
 
+# Our word, the names that MMPose's and the official configs use for it in a
+# stage, and what holds where none is there.
+EXTRA_WORDS = dict(
+    channels=(('num_channels', ), None),
+    heads=(('num_heads', ), None),
+    blocks=(('num_blocks', ), None),
+    windows=(('window_sizes', 'num_window_sizes'), 7),
+    mlp_ratios=(('mlp_ratios', 'num_mlp_ratios'), 4))
+
+
+def branches(stages: Sequence[Mapping], names: Sequence[str],
+             default: Optional[int]) -> Tuple[int, ...]:
+    """A word of ``extra`` for the four branches, alike in all stages.
+
+    Raises:
+        ValueError: If it is missing or a stage disagrees with the last.
+    """
+    values = []
+    for n, stage in enumerate(stages, start=2):
+        found = [stage[name] for name in names if name in stage]
+        if not found and default is None:
+            raise ValueError(f'extra.stage{n} must have {names[0]}')
+        values.append(tuple(found[0]) if found else (default, ) * n)
+    for n, value in enumerate(values, start=2):
+        if value != values[-1][:n]:
+            raise ValueError(
+                f'{names[0]} of a branch must be the same in all stages, got '
+                f'{value} in stage{n} and {values[-1]} in stage4')
+    return values[-1]
+
+
 def same(values: Sequence, what: str):
     """The one value of a per-branch list; HRFormer has no other."""
     if len(set(values)) != 1:
-        raise ValueError(f'{what} must be equal in all branches and stages, '
-                         f'got {list(values)}')
+        raise ValueError(f'{what} must be equal in all branches, got '
+                         f'{list(values)}')
     return values[0]
 
 
@@ -40,20 +71,20 @@ def translate_extra(extra: Mapping[str, Any]) -> Dict[str, Any]:
                          f'missing {missing}')
     stages = [extra[s] for s in ('stage2', 'stage3', 'stage4')]
     last = stages[-1]
-    ratios = [r for s in stages
-              for r in s.get('mlp_ratios', s.get('num_mlp_ratios', (4, )))]
+    words = {
+        key: branches(stages, names, default)
+        for key, (names, default) in EXTRA_WORDS.items()
+    }
     arch = dict(
-        channels=tuple(last['num_channels']),
-        heads=tuple(last['num_heads']),
+        channels=words['channels'],
+        heads=words['heads'],
         modules=tuple(s['num_modules'] for s in stages),
-        blocks=same([n for s in stages for n in s['num_blocks']],
-                    'num_blocks'),
-        mlp_ratio=int(same(ratios, 'mlp_ratios')))
+        blocks=same(words['blocks'], 'num_blocks'),
+        mlp_ratio=int(same(words['mlp_ratios'], 'mlp_ratios')))
     args = dict(
         arch=arch,
         out_indices=(0, 1, 2, 3) if last.get('multiscale_output') else (0, ),
-        window_size=tuple(
-            last.get('window_sizes', last.get('num_window_sizes', (7, ) * 4))),
+        window_size=words['windows'],
         drop_path_rate=extra.get('drop_path_rate', 0.),
         rel_pos_bias=extra.get('with_rpe', True),
         mask_padding=extra.get('with_pad_mask', False),

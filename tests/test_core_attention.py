@@ -1,0 +1,140 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Windows and attention against references written out loop by loop."""
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from hrformer_mm.core.attention import (Attention, WindowAttention,
+                                        join_windows, relative_position_index,
+                                        split_windows)
+
+# No, one-sided and two-sided padding of windows of 3 and 4.
+SIZES = [(6, 9), (5, 9), (6, 7), (5, 7), (3, 3), (2, 8)]
+
+
+def dense_attention(module: WindowAttention, x: torch.Tensor) -> torch.Tensor:
+    """What WindowAttention gives, as one masked softmax over the whole map.
+
+    Every token of the padded map is moved by the shift, given its window, its
+    place in it and the side of the wrap-around it is on; a pair of tokens
+    attends if those agree.
+    """
+    B, H, W, C = x.shape
+    size, attn = module.window_size, module.attn
+    pad_h, pad_w = -H % size, -W % size
+    top, left = pad_h // 2, pad_w // 2
+    Hp, Wp = H + pad_h, W + pad_w
+    shift_h = module.shift if Hp > size else 0
+    shift_w = module.shift if Wp > size else 0
+    tokens = torch.zeros(B, Hp, Wp, C)
+    tokens[:, top:top + H, left:left + W] = x
+    cells, inside = [], []
+    for i, j in itertools.product(range(Hp), range(Wp)):
+        y, z = (i - shift_h) % Hp, (j - shift_w) % Wp
+        side = (i < shift_h, j < shift_w)
+        cells.append(((y // size, z // size, side), (y % size, z % size)))
+        inside.append(top <= i < top + H and left <= j < left + W)
+    n = len(cells)
+    bias = torch.full((attn.heads, n, n), float('-inf'))
+    table = attn.relative_position_bias_table
+    for q, k in itertools.product(range(n), range(n)):
+        hidden = module.mask_padding and inside[q] and not inside[k]
+        if cells[q][0] == cells[k][0] and not hidden:
+            (yq, xq), (yk, xk) = cells[q][1], cells[k][1]
+            row = (yq - yk + size - 1) * (2 * size - 1) + xq - xk + size - 1
+            bias[:, q, k] = 0 if table is None else table[row]
+    qkv = attn.qkv(tokens.reshape(B, n, C))
+    q, k, v = (
+        part.reshape(B, n, attn.heads, C // attn.heads).transpose(1, 2)
+        for part in qkv.chunk(3, -1))
+    weights = q @ k.transpose(-2, -1) * (C // attn.heads)**-.5 + bias
+    out = (weights.softmax(-1) @ v).transpose(1, 2).reshape(B, n, C)
+    out = attn.proj(out).reshape(B, Hp, Wp, C)
+    return out[:, top:top + H, left:left + W]
+
+
+@pytest.mark.parametrize('hw', SIZES, ids=str)
+@pytest.mark.parametrize('size', [3, 4])
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(rel_pos_bias=False),
+    dict(mask_padding=True),
+    dict(shift=1),
+    dict(shift=2, mask_padding=True),
+],
+                         ids=str)
+def test_window_attention_equals_dense_masked_attention(hw, size, options):
+    module = WindowAttention(8, 2, size, **options)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=.5)
+    x = torch.randn(2, *hw, 8)
+    # float32 sums in another order
+    assert_close(module(x), dense_attention(module, x), rtol=1e-4, atol=1e-5)
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 4),
+    st.integers(1, 7), st.integers(1, 5))
+@settings(deadline=None, max_examples=50)
+def test_joining_windows_undoes_splitting(batch, rows, columns, size, dim):
+    x = torch.rand(batch, rows * size, columns * size, dim)
+    windows = split_windows(x, size)
+    assert windows.shape == (batch * rows * columns, size * size, dim)
+    assert torch.equal(join_windows(windows, size, x.shape[1:3]), x)
+    assert torch.equal(windows[0], x[0, :size, :size].reshape(-1, dim))
+
+
+@given(
+    st.integers(1, 20), st.integers(1, 20), st.integers(1, 8), st.booleans(),
+    st.integers(0, 3))
+@settings(deadline=None, max_examples=50)
+def test_attention_keeps_any_map_size_and_stays_finite(
+        height, width, size, mask_padding, shift):
+    module = WindowAttention(
+        4, 2, size, mask_padding=mask_padding, shift=shift % size)
+    x = torch.randn(1, height, width, 4, requires_grad=True)
+    out = module(x)
+    out.sum().backward()
+    assert out.shape == x.shape
+    assert out.isfinite().all() and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('size', [1, 2, 7])
+def test_relative_position_index_is_the_official_formula(size):
+    index = relative_position_index(size)
+    for q, k in itertools.product(range(size**2), repeat=2):
+        dy, dx = q // size - k // size, q % size - k % size
+        expected = (dy + size - 1) * (2 * size - 1) + dx + size - 1
+        assert index[q, k] == expected
+
+
+def test_without_bias_equals_a_table_of_zeros():
+    x = torch.rand(2, 9, 8)
+    plain, zero = Attention(8, 2, 3, False), Attention(8, 2, 3, True)
+    zero.load_state_dict(plain.state_dict(), strict=False)
+    torch.nn.init.zeros_(zero.relative_position_bias_table)
+    assert_close(plain(x), zero(x))
+
+
+def test_masking_padding_changes_nothing_where_nothing_is_padded():
+    module = WindowAttention(8, 2, 4, mask_padding=True)
+    x = torch.rand(1, 8, 12, 8)
+    masked = module(x)
+    module.mask_padding = False
+    assert torch.equal(masked, module(x))
+
+
+@pytest.mark.parametrize('shift, window', [(0, (4, 8)), (2, (2, 6))])
+def test_a_pixel_reaches_its_own_window_only(shift, window):
+    module = WindowAttention(8, 2, 4, shift=shift)
+    x = torch.rand(1, 12, 12, 8)
+    y = x.clone()
+    y[0, 4, 4] = torch.rand(8)
+    moved = (module(x) != module(y)).any(-1)[0]
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    expected[slice(*window), slice(*window)] = True
+    assert torch.equal(moved, expected)

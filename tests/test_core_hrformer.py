@@ -1,0 +1,245 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The network: counts, shapes, sizes, arguments, compilation."""
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hrformer_mm.core import ARCHS, HRFormer, get_arch
+from hrformer_mm.core.hrformer import enlarge
+
+PARAMS = {
+    ('tiny', (0, 1, 2, 3)): 2_572_388,
+    ('small', (0, 1, 2, 3)): 7_891_050,
+    ('base', (0, 1, 2, 3)): 44_040_666,
+    ('tiny', (0, )): 2_524_436,
+    ('small', (0, )): 7_746_218,
+    ('base', (0, )): 43_210_434,
+}
+SMALL = dict(channels=(4, 8, 8, 8), heads=(1, 2, 2, 2), modules=(1, 1, 1))
+OUTS = [(0, ), (3, ), (1, 2), (0, 3), (0, 1, 2, 3)]
+
+
+def on_meta(*args, **kwargs):
+    with torch.device('meta'):
+        return HRFormer(*args, **kwargs)
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize('arch, outs', PARAMS)
+def test_parameter_counts_are_the_paper_s(arch, outs):
+    assert count(on_meta(arch, out_indices=outs)) == PARAMS[arch, outs]
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_every_arch_has_a_count(arch):
+    assert (arch, (0, 1, 2, 3)) in PARAMS
+
+
+@pytest.mark.parametrize('ffn, fewer', [('nodw', 93_312), ('mlp', 112_752)])
+def test_ffn_without_dw_conv_has_the_counts_of_table_7(ffn, fewer):
+    # 8,035,820 less 7,942,508 and less 7,923,068 in the ImageNet model
+    assert count(on_meta('tiny', ffn=ffn)) == 2_572_388 - fewer
+
+
+@pytest.mark.parametrize('window', [5, 9, 11, 15])
+def test_window_rows_have_the_official_counts(window):
+    # Comments of the official FLOP scripts, of base with OCR, less window 7
+    tables = 244 * ((2 * window - 1)**2 - 13**2)
+    assert count(on_meta('base', window_size=window)) == 44_040_666 + tables
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('hw', [(64, 64), (96, 160), (256, 192), (520, 520),
+                                (250, 190), (333, 500), (64, 48), (32, 32),
+                                (800, 1333), (1024, 2048)],
+                         ids=str)
+def test_maps_have_strides_4_to_32_rounded_up(arch, hw):
+    maps = on_meta(arch).eval()(torch.empty(1, 3, *hw, device='meta'))
+    for i, (x, c) in enumerate(zip(maps, ARCHS[arch].channels)):
+        expected = [math.ceil(n / (4 * 2**i)) for n in hw]
+        assert list(x.shape) == [1, c, *expected]
+
+
+@pytest.mark.parametrize('hw', [(520, 520), (250, 190), (333, 500), (64, 48),
+                                (32, 32), (70, 64), (64, 70)],
+                         ids=str)
+@pytest.mark.parametrize('window', [7, 15, (5, 3, 2, 1)], ids=str)
+def test_any_size_runs_on_real_numbers(hw, window):
+    model = HRFormer(SMALL, window_size=window, mask_padding=True).eval()
+    with torch.no_grad():
+        maps = model(torch.rand(1, 3, *hw))
+    assert all(x.isfinite().all() for x in maps)
+
+
+@given(
+    hw=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    window=st.one_of(
+        st.integers(1, 16), st.tuples(*[st.integers(1, 16)] * 4)),
+    upsample=st.sampled_from(['nearest', 'bilinear']),
+    attention=st.sampled_from(['window', 'shifted']),
+    outs=st.sampled_from(OUTS))
+@settings(deadline=None, max_examples=25)
+def test_every_combination_gives_the_maps_it_promises(hw, window, upsample,
+                                                      attention, outs):
+    model = HRFormer(
+        SMALL, window_size=window, upsample=upsample, attention=attention,
+        out_indices=outs).eval()
+    with torch.no_grad():
+        maps = model(torch.rand(1, 3, *hw))
+    for i, x in zip(outs, maps):
+        assert list(x.shape[2:]) == [math.ceil(n / (4 * 2**i)) for n in hw]
+        assert x.isfinite().all()
+
+
+@pytest.mark.parametrize('outs', OUTS, ids=str)
+@pytest.mark.parametrize('block', ['transformer', 'conv'])
+def test_every_parameter_gets_a_gradient(outs, block):
+    model = HRFormer(SMALL, out_indices=outs, block=block)
+    maps = model(torch.rand(1, 3, 64, 96))  # also: batch 1 while training
+    sum(x.square().mean() for x in maps).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_fewer_outputs_keep_the_parameter_names():
+    whole = set(on_meta(SMALL).state_dict())
+    for outs in OUTS:
+        assert set(on_meta(SMALL, out_indices=outs).state_dict()) <= whole
+
+
+def test_outputs_are_channels_last():
+    for x in HRFormer(SMALL)(torch.rand(2, 3, 64, 64)):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_input_is_not_changed():
+    x = torch.rand(1, 3, 64, 64)
+    before = x.clone()
+    HRFormer(SMALL)(x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize('mode, align', [('nearest', True),
+                                         ('bilinear', False)])
+def test_enlarging_fits_maps_of_odd_size(mode, align):
+    x, size = torch.rand(1, 2, 17, 9), (33, 17)
+    option = {} if mode == 'nearest' else dict(align_corners=False)
+    doubled = nn.functional.interpolate(
+        x, scale_factor=2, mode=mode, **option)
+    expected = nn.functional.interpolate(
+        doubled, size, mode='bilinear', align_corners=align)
+    assert torch.equal(enlarge(x, 2, size, mode), expected)
+    assert torch.equal(enlarge(x, 2, (34, 18), mode), doubled)
+
+
+def test_bias_tables_are_drawn_when_constructed():
+    torch.manual_seed(0)
+    tables = [
+        p for n, p in HRFormer('small').named_parameters()
+        if n.endswith('relative_position_bias_table')
+    ]
+    values = torch.cat([t.flatten() for t in tables])
+    assert values.numel() == 20_618
+    # trunc-normal of std 0.02, cut at 2: its cut is far outside
+    assert abs(values.std().item() - .02) < .02 * 3 / (2 * 20_618)**.5
+    assert min(t.std().item() for t in tables) > .01
+
+
+def test_modes_return_the_model():
+    model = on_meta(SMALL)
+    assert model.eval() is model and model.train() is model
+
+
+def test_arch_as_a_dict_is_not_changed_and_equals_its_name():
+    arch = dict(channels=[32, 64, 128, 256], heads=[1, 2, 4, 8],
+                modules=[1, 4, 2])  # yapf: disable
+    before = copy.deepcopy(arch)
+    assert count(on_meta(arch)) == PARAMS['small', (0, 1, 2, 3)]
+    assert arch == before and get_arch(arch) == ARCHS['small']
+
+
+@pytest.mark.parametrize('kwargs, names', [
+    (dict(arch='huge'), ['base', 'small', 'tiny', 'huge']),
+    (dict(arch=dict(SMALL, depth=3)), ['channels', 'depth']),
+    (dict(arch=dict(channels=(4, 8, 8, 8))), ['heads', 'modules']),
+    (dict(arch=dict(SMALL, heads=(3, 2, 2, 2))), ['divisible', 'heads']),
+    (dict(arch=dict(SMALL, channels=(4, 8))), ['channels', '4']),
+    (dict(arch=dict(SMALL, blocks=0)), ['blocks', 'at least 1']),
+    (dict(window_size=0), ['window_size', 'positive']),
+    (dict(window_size=(7, 7)), ['window_size', 'four']),
+    (dict(window_size=7.5), ['window_size', '7.5']),
+    (dict(out_indices=()), ['out_indices', 'distinct']),
+    (dict(out_indices=(0, 4)), ['out_indices', '(0, 1, 2, 3)']),
+    (dict(out_indices=(1, 0)), ['out_indices', 'order']),
+    (dict(drop_path_rate=1.), ['drop_path_rate', '[0, 1)']),
+    (dict(ffn='conv'), ['ffn', 'dwconv', 'nodw', 'mlp']),
+    (dict(attention='swin'), ['attention', 'window', 'shifted']),
+    (dict(block='basic'), ['block', 'transformer', 'conv']),
+    (dict(upsample='bicubic'), ['upsample', 'nearest', 'bilinear']),
+    (dict(with_cp='all'), ['with_cp', 'ffn']),
+], ids=str)  # yapf: disable
+def test_wrong_arguments_are_refused_with_the_choices(kwargs, names):
+    with pytest.raises(ValueError) as error:
+        on_meta(**kwargs)
+    assert all(name in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(drop_path_rate=.1),
+    dict(with_cp=True),
+    pytest.param(dict(with_cp='ffn'), marks=pytest.mark.slow),
+], ids=str)  # yapf: disable
+def test_training_compiles_to_one_graph(kwargs):
+    torch._dynamo.reset()
+    model = HRFormer(dict(SMALL, blocks=1), **kwargs)
+    # not 'eager': recomputation needs the ahead-of-time backward
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    sum(y.mean() for y in compiled(torch.rand(2, 3, 64, 72))).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.bn1.num_batches_tracked == 1
+
+
+def test_shifted_windows_compile_to_one_graph():
+    torch._dynamo.reset()
+    model = HRFormer(SMALL, attention='shifted', mask_padding=True).eval()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    x = torch.rand(2, 3, 64, 72)
+    with torch.no_grad():
+        for y, z in zip(compiled(x), model(x)):
+            torch.testing.assert_close(y, z)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('training', [True, False])
+def test_no_graph_breaks_at_full_size(arch, training):
+    torch._dynamo.reset()
+    model = HRFormer(arch, drop_path_rate=.1).train(training)
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    assert len(compiled(torch.rand(2, 3, 64, 64))) == 4
+
+
+def test_compiled_outputs_equal_eager_ones():
+    torch._dynamo.reset()
+    model = HRFormer(dict(SMALL, blocks=1)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    x = torch.rand(2, 3, 64, 72)
+    with torch.no_grad():
+        for y, z in zip(compiled(x), model(x)):
+            torch.testing.assert_close(y, z)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_autocast_stays_finite(dtype):
+    model = HRFormer(SMALL)
+    with torch.autocast('cpu', dtype):
+        maps = model(torch.rand(2, 3, 64, 64))
+    sum(y.float().mean() for y in maps).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -1,0 +1,170 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Our backbone against MMPose's class and against the official code.
+
+ReLU makes gradients jump where rounding flips a sign, so in float32 two right
+implementations differ by more than rounding, MMPose's from its own float64
+too. Gradients are therefore compared in float64, and in float32 with the
+kink smoothed in both.
+"""
+import copy
+
+import pytest
+import torch
+from helpers import SHARED
+from torch import nn
+
+from hrformer_mm.checkpoints import convert
+from hrformer_mm.core import ARCHS
+from hrformer_mm.models.backbones import HRFormer
+
+mmpose = pytest.importorskip('mmpose.models.backbones', reason='needs MMPose')
+
+SIZES = [(64, 64), (96, 160), (256, 192)]
+
+
+def mmpose_extra(arch: str, rel_pos_bias: bool) -> dict:
+    size = ARCHS[arch]
+
+    def stage(branches):
+        return dict(
+            num_modules=size.modules[branches - 2], num_branches=branches,
+            block='HRFORMERBLOCK', num_blocks=(2, ) * branches,
+            num_channels=size.channels[:branches],
+            num_heads=size.heads[:branches], mlp_ratios=(4, ) * branches,
+            window_sizes=(7, ) * branches)  # yapf: disable
+
+    return dict(
+        drop_path_rate=0., with_rpe=rel_pos_bias,
+        stage1=dict(num_modules=1, num_branches=1, block='BOTTLENECK',
+                    num_blocks=(2, ), num_channels=(64, )),
+        stage2=stage(2), stage3=stage(3),
+        stage4=dict(stage(4), multiscale_output=True))  # yapf: disable
+
+
+def randomise(model: nn.Module):
+    """Weights in which nothing is degenerate: no zero table, no unit norm."""
+    for name, p in model.named_parameters():
+        if p.ndim == 1:
+            nn.init.uniform_(p, .5, 1.5) if 'weight' in name else \
+                nn.init.normal_(p, std=.1)
+        elif 'relative' in name:
+            nn.init.normal_(p, std=.5)
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.running_mean, std=.2)
+            nn.init.uniform_(m.running_var, .5, 1.5)
+
+
+def pair(arch: str, rel_pos_bias: bool):
+    """MMPose's network and ours, loaded from its state dict, float64."""
+    from mmpose.registry import MODELS
+    torch.manual_seed(0)
+    extra = mmpose_extra(arch, rel_pos_bias)
+    with torch.device('cpu'):
+        theirs = mmpose.HRFormer(copy.deepcopy(extra))
+    randomise(theirs)
+    ours = MODELS.build(dict(type='hrformer_mm.HRFormer', extra=extra))
+    loaded = ours.load_state_dict(theirs.state_dict())
+    assert not loaded.missing_keys and not loaded.unexpected_keys
+    return theirs.double(), ours.double()
+
+
+def relative(x: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((x - reference).norm() / reference.norm()).item()
+
+
+def outputs_and_gradients(model, x):
+    """The maps, and every gradient of a fixed random functional of them."""
+    generator = torch.Generator().manual_seed(1)
+    maps = model(x)
+    model.zero_grad()
+    sum((y * torch.randn(y.shape, generator=generator).to(y)).sum()
+        for y in maps).backward()
+    grads = {n: p.grad.double() for n, p in model.named_parameters()}
+    return [y.detach().double() for y in maps], grads
+
+
+def worst(mine: dict, grads: dict, floor: float):
+    """Largest relative difference of a gradient, and whose it is.
+
+    Relative to the tensor, but to at least ``floor`` of all gradients: batch
+    norm makes the true gradient of some biases zero.
+    """
+    least = floor * sum(g.square().sum() for g in grads.values()).sqrt()
+    return max(((mine[n] - g).norm().item() / max(g.norm(), least).item(), n)
+               for n, g in grads.items())
+
+
+def slow_base(values):
+    return [
+        pytest.param(v, marks=pytest.mark.slow) if v == 'base' else v
+        for v in values
+    ]
+
+
+@pytest.mark.parametrize('rel_pos_bias', [True, False])
+@pytest.mark.parametrize('arch', slow_base(ARCHS))
+def test_outputs_and_gradients_equal_mmpose_s(arch, rel_pos_bias):
+    theirs, ours = pair(arch, rel_pos_bias)
+    for hw in SIZES if arch == 'tiny' else SIZES[:2]:
+        x = torch.randn(2, 3, *hw, dtype=torch.float64)
+        for training in (True, False):
+            theirs.train(training), ours.train(training)
+            maps, grads = outputs_and_gradients(theirs, x)
+            mine, my_grads = outputs_and_gradients(ours, x)
+            # float64 rounds at 1e-16, amplified by some 100 layers
+            for y, z in zip(mine, maps):
+                assert relative(y, z) < 1e-9
+            error, name = worst(my_grads, grads, floor=1e-2)
+            assert error < 1e-7, name
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('arch', slow_base(ARCHS))
+def test_float32_agrees_where_no_kink_is_in_the_way(arch, training,
+                                                    monkeypatch):
+    theirs, ours = (m.float().train(training) or m for m in pair(arch, True))
+    x = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        for y, z in zip(ours(x), theirs(x)):
+            assert relative(y, z) < 1e-4
+    monkeypatch.setattr(nn.functional, 'relu',
+                        lambda x, inplace=False: nn.functional.softplus(x))
+    _, grads = outputs_and_gradients(theirs, x)
+    _, my_grads = outputs_and_gradients(ours, x)
+    error, name = worst(my_grads, grads, floor=1e-2)
+    assert error < 1e-4, name
+
+
+GOLDENS = {
+    'official_cls': {}, 'official_cls_pad': {}, 'official_seg_w7': {},
+    'official_seg_w15': dict(window_size=15),
+    'official_pose': dict(
+        out_indices=(0, ), upsample='bilinear', rel_pos_bias=False),
+    'mmpose_builtin': dict(out_indices=(0, ), upsample='bilinear'),
+}  # yapf: disable
+
+
+@pytest.mark.parametrize('name', GOLDENS)
+def test_maps_equal_those_of_the_official_code(name):
+    path = SHARED / 'golden' / f'{name}.pt'
+    if not path.exists():
+        pytest.skip(f'{path.name} is not shipped with the project')
+    golden = torch.load(path, weights_only=True)
+    arch = golden['meta']['arch']
+    model = HRFormer(
+        dict(channels=arch['channels'], heads=arch['num_heads'],
+             modules=arch['modules']), **GOLDENS[name]).eval()  # yapf: disable
+    state, _ = convert(golden['state_dict'])
+    report = model.load_state_dict({
+        k[len('backbone.'):]: v.float()
+        for k, v in state.items() if k.startswith('backbone.')
+    })
+    assert not report.missing_keys and not report.unexpected_keys
+    with torch.no_grad():
+        maps = model(golden['input'].float())
+    for i, x in zip(model.out_indices, maps):
+        key = f'backbone.{i}' if 'pose' in name else f'stage4.{i}'
+        exact = golden['outputs'][key]
+        # the float32 floor is 2e-6 to 4e-5, the smallest error known 1e-4
+        assert (x - exact).abs().max() <= 1e-4 * exact.std()
