@@ -1,12 +1,28 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """What the quickstarts of all tasks share; a task says only what differs."""
+import json
+import sys
+import time
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from tempfile import TemporaryDirectory
+from typing import Callable, Iterator, List, Optional, TextIO, Tuple
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
-from ..training import set_data_root
+from ..training import fit_machine, merge_options, read_config, set_data_root
+from ..zoo import root
+from .pictures import plot_curves
+from .progress import Progress, clock, read_history
+
+STAMP = 'quickstart_data.json'  # in data that was made here
+STATE = 'quickstart.json'  # in a work dir: what was asked, and what it gave
+HISTORY = 'history.jsonl'
+LOG = 'log.txt'
 
 
 @dataclass(frozen=True)
@@ -62,13 +78,192 @@ class Task:
     use_data_root: Callable[[Config, str], None] = set_data_root
 
 
+def folder_of(task: Task, cfg: Config, images: Tuple[int, int],
+              seed: int) -> Path:
+    """Where made data goes; what is not the usual says so in its name."""
+    folder = Path(cfg.data_root)
+    if (images, seed) == (task.images, 0):
+        return folder
+    return folder.with_name(f'{folder.name}_{images[0]}_{images[1]}_{seed}')
+
+
+def provide_data(task: Task, folder: Path, images: Tuple[int, int],
+                 seed: int, tell: Callable[[str], None]):
+    """Make the synthetic data, unless it is there already.
+
+    It is written elsewhere and moved to its place when it is complete, so an
+    interrupted attempt leaves nothing that could be taken for it.
+
+    Raises:
+        ValueError: If the folder holds something that was not made here.
+    """
+    made = dict(task=task.name, version=task.data_version, seed=seed,
+                train=images[0], val=images[1])
+    stamp = folder / STAMP
+    if stamp.exists() and json.loads(stamp.read_text()) == made:
+        return
+    if folder.exists() and not stamp.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f'{folder} holds data that the quickstart did not make; give it '
+            'as --data-root to train on it, or move it away')
+    tell(f'making {images[0]} + {images[1]} images in {folder}')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix='.making_') as parent:
+        fresh = Path(parent) / 'data'
+        fresh.mkdir()
+        task.make_data(fresh, *images, seed)
+        (fresh / STAMP).write_text(json.dumps(made))
+        if folder.exists():  # what an older version made
+            folder.rename(Path(parent) / 'old')
+        fresh.rename(folder)
+
+
+def check_layout(task: Task, folder: str):
+    """Raise FileNotFoundError if a real data set lacks what is needed."""
+    missing = [p for p in task.needs if not (Path(folder) / p).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f'--data-root {folder} lacks {", ".join(missing)}; it must hold '
+            f'{task.layout}')
+
+
+def count_iters(cfg: Config, epochs: int) -> int:
+    """Iterations of so many passes over the training images."""
+    from mmengine.registry import DATASETS, init_default_scope
+    init_default_scope(cfg.default_scope)
+    loader = cfg.train_dataloader
+    return max(epochs * len(DATASETS.build(loader.dataset)) //
+               loader.batch_size, 1)  # yapf: disable
+
+
+def set_epochs(cfg: Config, epochs: int):
+    """Set the length of training, and end all schedules with it.
+
+    Evaluation and checkpoints come ten times at most.
+    """
+    by_epoch = 'max_epochs' in cfg.train_cfg
+    key = 'max_epochs' if by_epoch else 'max_iters'
+    old = cfg.train_cfg[key]
+    new = epochs if by_epoch else count_iters(cfg, epochs)
+    interval = -(-new // 10)
+    cfg.train_cfg.update({key: new, 'val_interval': interval})
+    cfg.default_hooks.checkpoint.interval = interval
+    schedulers = cfg.param_scheduler
+    for scheduler in (schedulers if isinstance(schedulers, list) else
+                      [schedulers]):  # yapf: disable
+        for word in ('end', 'T_max'):
+            if scheduler.get(word) == old:
+                scheduler[word] = new
+
+
+def choose_work_dir(wanted: Path, request: dict,
+                    tell: Callable[[str], None]) -> Path:
+    """The wanted folder if it is free or was interrupted in the same work.
+
+    Otherwise the first of ``wanted_2``, ``wanted_3``, ... for which that
+    holds, so nothing that exists is written over.
+    """
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(
+            f'{wanted.name}_{number}')
+        state = folder / STATE
+        if state.exists():
+            found = json.loads(state.read_text())
+            if found['request'] == request and 'metrics' not in found:
+                tell(f'going on with the interrupted quickstart in {folder}')
+                return folder
+        elif not folder.exists() or not any(folder.iterdir()):
+            return folder
+        if number == 1:
+            tell(f'{folder} is kept; it holds a finished or another run')
+
+
+def fill_config(task: Task, cfg: Config, data_root: Optional[str],
+                epochs: Optional[int], images: Optional[Tuple[int, int]],
+                seed: int, cfg_options: Optional[dict],
+                tell: Callable[[str], None]):
+    """Put the data, and what the user asked for, into the config."""
+    if data_root:
+        check_layout(task, data_root)
+        task.use_data_root(cfg, data_root)
+        if images:
+            cfg.train_dataloader.dataset.indices = images[0]
+    else:
+        images = images or task.images
+        folder = folder_of(task, cfg, images, seed)
+        provide_data(task, folder, images, seed, tell)
+        set_data_root(cfg, str(folder))
+    if epochs:
+        set_epochs(cfg, epochs)
+    cfg.randomness = dict(seed=seed)
+    merge_options(cfg, cfg_options)
+
+
+def last_checkpoint(work_dir: Path) -> Optional[Path]:
+    """Where the Runner's note says that the last checkpoint lies."""
+    note = work_dir / 'last_checkpoint'
+    if not note.exists():
+        return None
+    # The note has the path as of then; the folder may have been moved.
+    path = work_dir / Path(note.read_text().strip()).name
+    return path if path.exists() else None
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[None]:
+    """Send what frameworks print and log into a file instead."""
+    with path.open('a', buffering=1) as file:
+        with redirect_stdout(file), redirect_stderr(file):
+            yield
+        for logger in MMLogger._instance_dict.values():
+            for handler in list(logger.handlers):
+                if getattr(handler, 'stream', None) is file:
+                    logger.removeHandler(handler)
+
+
+def fit_and_evaluate(task: Task, cfg: Config, stream: TextIO) -> dict:
+    """Train, or go on with it, and give the metrics of the last weights."""
+    work_dir = Path(cfg.work_dir)
+    history = work_dir / HISTORY
+    fit_machine(cfg)
+    checkpoint = last_checkpoint(work_dir)
+    cfg.resume = checkpoint is not None
+    cfg.load_from = str(checkpoint) if checkpoint else None
+    # Runners of one process share what has the same name.
+    cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(
+        Progress(history, task.metric, task.metric_label, stream))
+    runner.train()
+    for record in reversed(read_history(history)):
+        if task.metric in record and record['iter'] == runner.max_iters:
+            return record
+    return {k: float(v) for k, v in runner.val_loop.run().items()}
+
+
+def summary(task: Task, outcome: Outcome, seconds: float) -> str:
+    """What to read at the end."""
+    lines = [
+        '', f'{task.metric_label} {outcome.metrics[task.metric]:.3f} on '
+        f'held-out images, in {clock(seconds)} minutes', ''
+    ]
+    places = [('pictures', p) for p in outcome.pictures] + [
+        ('checkpoint', outcome.checkpoint), ('config', outcome.config)
+    ]
+    lines += [f'  {what:<12}{path}' for what, path in places]
+    lines += ['', 'To try next:']
+    lines += [f'  {line}' for line in task.next_commands(outcome)]
+    return '\n'.join(lines)
+
+
 def run(task: Task,
         data_root: Optional[str] = None,
         work_dir: Optional[str] = None,
         epochs: Optional[int] = None,
         images: Optional[Tuple[int, int]] = None,
         seed: int = 0,
-        cfg_options: Optional[dict] = None) -> Outcome:
+        cfg_options: Optional[dict] = None,
+        stream: Optional[TextIO] = None) -> Outcome:
     """Make data, train, evaluate, draw and tell what came of it.
 
     Args:
@@ -78,11 +273,45 @@ def run(task: Task,
             the next free number is taken.
         epochs: Instead of the config's; for a config in iterations too,
             these are passes over the training images.
-        images: Instead of ``task.images``.
+        images: To make for training and for validation, instead of
+            ``task.images``. Of a real data set, the first of these is how
+            many samples to train on.
         seed: Of data and training.
         cfg_options: Merged into the config last.
+        stream: Where to tell of it; default stdout.
 
     Raises:
         ValueError: If the data is not as the task needs it; says how.
+        FileNotFoundError: If a real data set lacks files; says which.
     """
-    raise NotImplementedError
+    began, stream = time.time(), stream or sys.stdout
+
+    def tell(text: str):
+        print(text, file=stream, flush=True)
+
+    cfg = read_config(str(root() / 'configs' / task.config))
+    fill_config(task, cfg, data_root, epochs, images, seed, cfg_options, tell)
+    request = json.loads(json.dumps(cfg.to_dict(), default=str))
+    folder = choose_work_dir(
+        Path(work_dir or f'work_dirs/quickstart_{task.name}'), request, tell)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / STATE
+    state.write_text(json.dumps(dict(request=request)))
+    cfg.work_dir = str(folder)
+    tell(f'training {Path(task.config).stem}; all that the frameworks print '
+         f'goes to {folder / LOG}')
+    with aside(folder / LOG):
+        metrics = fit_and_evaluate(task, cfg, stream)
+        checkpoint = last_checkpoint(folder)
+        config = folder / Path(task.config).name
+        cfg.resume, cfg.load_from = False, None
+        cfg.dump(config)
+        pictures = task.draw(cfg, str(checkpoint), folder)
+        curves = folder / 'curves.png'
+        plot_curves(read_history(folder / HISTORY), task.metric,
+                    task.metric_label, curves)
+    outcome = Outcome(config, checkpoint, folder, metrics,
+                      [*pictures, curves], Path(cfg.data_root))
+    state.write_text(json.dumps(dict(request=request, metrics=metrics)))
+    tell(summary(task, outcome, time.time() - began))
+    return outcome

@@ -1,0 +1,500 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Drawn people in COCO key point format, to train pose models on.
+
+People face the viewer, more or less, so left and right are decided by what is
+seen and stay right when an image is flipped. Reading order: bodies, canvas,
+drawing of a person, scenes, files. A body is measured in statures from the
+middle of its hips, an image in pixels; x is to the right, y down. ``side`` is
++1 for a person's left, which is to the right in the image, and -1 for the
+right.
+"""
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import cv2
+import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
+
+KEYPOINTS = ('nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear',
+             'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow',
+             'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee',
+             'right_knee', 'left_ankle', 'right_ankle')
+SKELETON = ((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12),
+            (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3), (1, 2),
+            (1, 3), (2, 4), (3, 5), (4, 6), (5, 7))  # from 1, as in COCO
+# Of the left side; the right one is the next. The nose has no side.
+NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = (
+    0, 1, 3, 5, 7, 9, 11, 13, 15)
+SIDES = (1, -1)
+
+# A part and the key points that it shows where nothing lies over it.
+HEAD, TORSO, ARM, FOREARM, THIGH, SHIN, EARS = 1, 2, 3, 5, 7, 9, 11
+SHOWS = {
+    EYE: (HEAD, ), EAR: (EARS, ), SHOULDER: (ARM, TORSO),
+    ELBOW: (ARM, FOREARM), WRIST: (FOREARM, ), HIP: (TORSO, THIGH),
+    KNEE: (THIGH, SHIN), ANKLE: (SHIN, ),
+}  # yapf: disable
+PARTS = 16  # numbers that a person takes in the map of parts
+OCCLUDER = 255
+HIDDEN = 0.3  # who shows less of the body than this gets no key points
+SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
+
+SKIN = ((197, 219, 250), (150, 188, 234), (120, 160, 215), (85, 125, 180),
+        (60, 90, 140), (40, 60, 95))  # blue, green, red, as all colours here
+HAIR = ((30, 30, 35), (35, 50, 80), (50, 85, 120), (90, 150, 200),
+        (130, 130, 135), (40, 60, 150))
+
+
+def of_side(index: int, side: int) -> int:
+    """Number of a key point or part on one side, of that on the left."""
+    return index + (side < 0)
+
+
+def direction(angle: float, side: int = 1) -> ndarray:
+    """Unit vector; 0 degrees is down, 90 outwards."""
+    return np.array(
+        [side * np.sin(np.radians(angle)),
+         np.cos(np.radians(angle))])
+
+
+@dataclass
+class Body:
+    """A posed body.
+
+    Attributes:
+        joints: [17, 2], as ``KEYPOINTS``.
+        head: Middle of the head.
+        radius: Half the height of the head.
+        turn: Of the head to the image's right, in radians.
+        girth: How thick limbs are, as a multiple.
+    """
+    joints: ndarray
+    head: ndarray
+    radius: float
+    turn: float
+    girth: float
+
+    def at(self, index: int, side: int = 1) -> ndarray:
+        return self.joints[of_side(index, side)]
+
+
+def sample_arm(rng: Generator) -> Tuple[float, float]:
+    """Angles of upper arm and forearm in degrees."""
+    pose = rng.choice(4, p=(.35, .15, .2, .3))
+    if pose == 0:  # hanging
+        upper = rng.uniform(0, 25)
+        return upper, upper + rng.uniform(-25, 10)
+    if pose == 1:  # a hand at the hip
+        upper = rng.uniform(30, 60)
+        return upper, upper - rng.uniform(70, 115)
+    if pose == 2:  # up
+        upper = rng.uniform(95, 165)
+        return upper, upper + rng.uniform(-20, 80)
+    upper = rng.uniform(10, 110)
+    return upper, upper + rng.uniform(-110, 90)
+
+
+def sample_leg(rng: Generator) -> Tuple[float, float]:
+    """Angles of thigh and shin in degrees."""
+    thigh = rng.uniform(-4, 22) if rng.random() < .8 else rng.uniform(15, 65)
+    return thigh, thigh - rng.uniform(-6, 18 + .6 * thigh)
+
+
+def pose_limb(joints: ndarray, chain: Tuple[int, int, int], side: int,
+              angles: Tuple[float, float], lengths: Tuple[float, float]):
+    """Set the second and third joint of an arm or leg from its first."""
+    for i, angle, length in zip(range(2), angles, lengths):
+        start, end = (of_side(chain[i + j], side) for j in range(2))
+        joints[end] = joints[start] + length * direction(angle, side)
+
+
+def pose_face(joints: ndarray, head: ndarray, radius: float, turn: float,
+              nod: float):
+    """Set nose, eyes and ears on a head that turns around its axis."""
+    joints[NOSE] = head + radius * np.array([.85 * np.sin(turn), .15 + nod])
+    for side in SIDES:
+        eye, ear = turn + side * .5, turn + side * np.pi / 2
+        joints[of_side(EYE, side)] = head + radius * np.array(
+            [.75 * np.sin(eye), -.15 + nod])
+        joints[of_side(EAR, side)] = head + radius * np.array(
+            [.85 * np.sin(ear), .05 - nod / 2])
+
+
+def sample_body(rng: Generator) -> Body:
+    """A body of random proportions in a random pose."""
+    joints = np.zeros((17, 2))
+    yaw = rng.uniform(-.6, .6)  # radians; a body seen from aside is narrower
+    lean = rng.normal(0, 7)
+    spine = -direction(lean)
+    neck = rng.uniform(.27, .32) * spine
+    shoulder, hip = rng.uniform(.1, .135), rng.uniform(.06, .085)
+    for side in SIDES:
+        across = side * np.cos(yaw) * np.array([-spine[1], spine[0]])
+        joints[of_side(SHOULDER, side)] = neck + across * shoulder
+        joints[of_side(HIP, side)] = across * hip
+    arm = rng.uniform(.15, .18) * np.array([1, rng.uniform(.85, 1)])
+    leg = rng.uniform(.21, .25) * np.array([1, rng.uniform(.92, 1.05)])
+    for side in SIDES:
+        pose_limb(joints, (SHOULDER, ELBOW, WRIST), side, sample_arm(rng),
+                  arm * rng.uniform(.7, 1, 2))  # shorter if it points to us
+        sits = rng.uniform(.4, .8) if rng.random() < .12 else 1
+        pose_limb(joints, (HIP, KNEE, ANKLE), side, sample_leg(rng),
+                  leg * (sits, rng.uniform(.9, 1)))
+    radius = rng.uniform(.07, .09)
+    turn = np.clip(yaw + rng.normal(0, .3), -.9, .9)
+    head = neck + (radius + rng.uniform(.02, .04)) * -direction(
+        lean + rng.normal(0, 6))
+    pose_face(joints, head, radius, turn, rng.uniform(-.12, .12))
+    return Body(joints, head, radius, turn, rng.uniform(.8, 1.25))
+
+
+def place_body(body: Body, scale: float, roll: float,
+               origin: ndarray) -> Body:
+    """The body in pixels: a stature of ``scale``, turned by ``roll``."""
+    c, s = scale * np.cos(roll), scale * np.sin(roll)
+    turn = np.array([[c, s], [-s, c]])
+    return replace(
+        body,
+        joints=body.joints @ turn + origin,
+        head=body.head @ turn + origin,
+        radius=body.radius * scale)
+
+
+@dataclass
+class Canvas:
+    """An image, and the number of the part that each pixel shows.
+
+    Attributes:
+        image: [H, W, 3] uint8.
+        parts: [H, W] uint8; 0 where there is background.
+    """
+    image: ndarray
+    parts: ndarray = field(init=False)
+
+    def __post_init__(self):
+        self.parts = np.zeros(self.image.shape[:2], np.uint8)
+
+    def polygon(self, points: ndarray, color: ndarray, part: Optional[int]):
+        """Fill a convex polygon; a part of None is a detail on another."""
+        points = np.round(points * 2**SHIFT).astype(np.int32)
+        color = [float(c) for c in color]
+        cv2.fillConvexPoly(self.image, points, color, cv2.LINE_AA, SHIFT)
+        if part is not None:
+            cv2.fillConvexPoly(self.parts, points, int(part), cv2.LINE_8,
+                               SHIFT)
+
+    def ellipse(self, middle: ndarray, axes: Tuple[float, float],
+                color: ndarray, part: Optional[int] = None, roll: float = 0):
+        t = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+        x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
+        c, s = np.cos(roll), np.sin(roll)
+        points = np.stack([c * x - s * y, s * x + c * y], 1)
+        self.polygon(middle + points, color, part)
+
+    def limb(self, start: ndarray, end: ndarray, widths: Tuple[float, float],
+             color: ndarray, part: Optional[int] = None):
+        """Two discs of half the widths and what lies between."""
+        along = end - start
+        across = np.array([-along[1], along[0]]) / (
+            2 * max(np.hypot(*along), 1e-6))
+        self.polygon(
+            np.stack([
+                start + across * widths[0], start - across * widths[0],
+                end - across * widths[1], end + across * widths[1]
+            ]), color, part)
+        for middle, width in zip((start, end), widths):
+            self.ellipse(middle, (width / 2, width / 2), color, part)
+
+
+@dataclass
+class Look:
+    """What a person wears, in colours."""
+    skin: ndarray
+    hair: ndarray
+    shirt: ndarray
+    trousers: ndarray
+    shoes: ndarray
+    sleeves: bool  # down to the wrists
+    shorts: bool
+    beard: bool
+
+
+def sample_color(rng: Generator) -> ndarray:
+    return rng.integers(15, 245, 3).astype(float)
+
+
+def sample_look(rng: Generator) -> Look:
+    tint = rng.uniform(.85, 1.1)
+    return Look(
+        np.clip(tint * np.array(SKIN[rng.integers(len(SKIN))]), 0, 255),
+        np.array(HAIR[rng.integers(len(HAIR))]), sample_color(rng),
+        sample_color(rng), sample_color(rng), *(rng.random(3) < (.5, .3, .2)))
+
+
+def draw_leg(canvas: Canvas, body: Body, look: Look, side: int, base: int,
+             scale: float):
+    hip, knee, ankle = (body.at(i, side) for i in (HIP, KNEE, ANKLE))
+    thick = scale * body.girth
+    shin = look.skin if look.shorts else look.trousers
+    part = base + of_side(SHIN, side)
+    canvas.ellipse(ankle + np.array([side * .015, .02]) * scale,
+                   (.028 * scale, .02 * scale), look.shoes, part)
+    canvas.limb(knee, ankle, (.06 * thick, .042 * thick), shin, part)
+    canvas.limb(hip, knee, (.095 * thick, .066 * thick), look.trousers,
+                base + of_side(THIGH, side))
+
+
+def draw_arm(canvas: Canvas, body: Body, look: Look, side: int, base: int,
+             scale: float):
+    shoulder, elbow, wrist = (body.at(i, side)
+                              for i in (SHOULDER, ELBOW, WRIST))
+    thick = scale * body.girth
+    along = (wrist - elbow) / max(np.hypot(*(wrist - elbow)), 1e-6)
+    part = base + of_side(FOREARM, side)
+    canvas.limb(shoulder, elbow, (.068 * thick, .05 * thick), look.shirt,
+                base + of_side(ARM, side))
+    canvas.ellipse(wrist + .02 * scale * along,
+                   (.024 * scale, .024 * scale), look.skin, part)
+    canvas.limb(elbow, wrist, (.05 * thick, .036 * thick),
+                look.shirt if look.sleeves else look.skin, part)
+
+
+def draw_torso(canvas: Canvas, body: Body, look: Look, base: int,
+               scale: float):
+    left, right = (body.at(SHOULDER, side) for side in SIDES)
+    hips = [body.at(HIP, side) for side in SIDES]
+    wide = .03 * body.girth * scale
+    out = (left - right) / max(np.hypot(*(left - right)), 1e-6)
+    middle = (left + right) / 2
+    canvas.limb(middle, body.head, (.06 * scale, .055 * scale), look.skin,
+                base + TORSO)
+    canvas.limb(hips[0], hips[1], (.09 * scale, .09 * scale), look.trousers,
+                base + TORSO)
+    canvas.polygon(
+        np.stack([
+            left + out * wide * .3, right - out * wide * .3,
+            hips[1] - out * wide, hips[0] + out * wide
+        ]), look.shirt, base + TORSO)
+    canvas.limb(left, right, (.05 * scale, .05 * scale), look.shirt,
+                base + TORSO)
+
+
+def draw_head(canvas: Canvas, body: Body, look: Look, base: int):
+    r, dark = body.radius, look.skin * .6
+    ears = {side: np.cos(body.turn + side * np.pi / 2) for side in SIDES}
+    for over in (False, True):
+        for side in SIDES:
+            if (ears[side] > -.3) == over:
+                canvas.ellipse(body.at(EAR, side), (.17 * r, .25 * r),
+                               look.skin * .85, base + of_side(EARS, side))
+        if not over:
+            canvas.ellipse(body.head - (0, .12 * r), (.86 * r, r), look.hair,
+                           base + HEAD)
+            shift = np.array([.1 * np.sin(body.turn) * r, .12 * r])
+            canvas.ellipse(body.head + shift, (.75 * r, .86 * r), look.skin,
+                           base + HEAD)
+    nose, eyes = body.at(NOSE), [body.at(EYE, side) for side in SIDES]
+    if look.beard:
+        canvas.ellipse(nose + (0, .5 * r), (.45 * r, .28 * r), look.hair)
+    for eye in eyes:
+        canvas.ellipse(eye, (.17 * r, .11 * r), (250, 250, 250))
+        canvas.ellipse(eye, (.09 * r, .1 * r), (40, 30, 20))
+    canvas.ellipse(nose - (0, .08 * r), (.09 * r, .16 * r), dark)
+    canvas.ellipse(nose + (0, .36 * r), (.25 * r, .07 * r), (70, 60, 150))
+
+
+def draw_pattern(canvas: Canvas, look: Look, base: int, rng: Generator,
+                 scale: float):
+    """Stripes or checks over shirt and upper arms."""
+    part = canvas.parts - base  # wraps around below base, which is harmless
+    y, x = np.nonzero((part >= TORSO) & (part < FOREARM))
+    angle, wave = rng.uniform(0, np.pi), 2 * np.pi / rng.uniform(6, 16)
+    on = np.sin(wave * (x * np.cos(angle) + y * np.sin(angle))) > .2
+    if rng.random() < .4:
+        on |= np.sin(wave * (y * np.cos(angle) - x * np.sin(angle))) > .6
+    shirt = np.abs(canvas.image[y, x] - look.shirt).max(1) < 40
+    canvas.image[y[on & shirt], x[on & shirt]] = sample_color(rng)
+
+
+def draw_person(canvas: Canvas, body: Body, look: Look, base: int,
+                scale: float, rng: Generator):
+    """Draw from back to front; an arm may be behind the trunk."""
+    behind = rng.random(2) < .3
+    for side in rng.permutation(SIDES):
+        draw_leg(canvas, body, look, side, base, scale)
+    for over in (False, True):
+        for side, hidden in zip(SIDES, behind):
+            if hidden != over:
+                draw_arm(canvas, body, look, side, base, scale)
+        if not over:
+            draw_torso(canvas, body, look, base, scale)
+    draw_head(canvas, body, look, base)
+    if rng.random() < .35:
+        draw_pattern(canvas, look, base, rng, scale)
+
+
+def draw_thing(canvas: Canvas, middle: ndarray, size: float, rng: Generator,
+               part: Optional[int] = None):
+    """A box, a disc or a bar of random colour."""
+    color, (a, b) = sample_color(rng), size * rng.uniform(.3, 1, 2)
+    kind, angle = rng.integers(3), rng.uniform(0, 180)
+    if kind == 0:
+        u, v = a * direction(angle), b * direction(angle + 90)
+        canvas.polygon(
+            middle + np.stack([u + v, u - v, -u - v, v - u]), color, part)
+    elif kind == 1:
+        canvas.ellipse(middle, (a, b), color, part, np.radians(angle))
+    else:
+        along = 1.5 * size * direction(angle)
+        canvas.limb(middle - along, middle + along, (.3 * a, .3 * b), color,
+                    part)
+
+
+def draw_background(rng: Generator, height: int, width: int) -> ndarray:
+    """Smooth colours with clutter on them, [H, W, 3] uint8."""
+    coarse = rng.integers(0, 255, (*rng.integers(2, 5, 2), 3), np.uint8)
+    canvas = Canvas(
+        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    for _ in range(rng.integers(2, 12)):
+        draw_thing(canvas, rng.uniform(0, 1, 2) * (width, height),
+                   rng.uniform(.04, .22) * height, rng)
+    return canvas.image
+
+
+def sample_place(rng: Generator, body: Body, scale: float, roll: float,
+                 slot: Tuple[float, float], height: int) -> Body:
+    """Put a body between two columns; one of ten crosses the border."""
+    placed = place_body(body, scale, roll, np.zeros(2))
+    low, high = placed.joints.min(0), placed.joints.max(0)
+    margin = .06 * scale
+    y = rng.uniform(margin - low[1],
+                    max(height - margin - high[1], margin - low[1] + 1))
+    x = rng.uniform(*slot) - (low[0] + high[0]) / 2
+    if rng.random() < .1:
+        y += rng.choice((-.25, .4)) * scale
+    return place_body(body, scale, roll, np.array([x, y]))
+
+
+def annotate(canvas: Canvas, body: Body, base: int,
+             drawn: int) -> Optional[Dict[str, Any]]:
+    """What COCO says of a person, or None for one who is not seen at all.
+
+    Args:
+        drawn: Pixels that the person took before others came in front.
+    """
+    mask = (canvas.parts >= base) & (canvas.parts < base + PARTS)
+    mask = mask & (canvas.parts != OCCLUDER)
+    area = int(mask.sum())
+    if area < 32:
+        return None
+    points = np.zeros((17, 3))
+    if area > HIDDEN * drawn:
+        points = label_points(canvas, body, base)
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+    return dict(
+        keypoints=[round(float(v), 2) for v in points.flat],
+        num_keypoints=int((points[:, 2] > 0).sum()),
+        area=area,
+        bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
+        segmentation=[o.ravel().tolist() for o in outlines if len(o) > 2],
+        iscrowd=0,
+        category_id=1)
+
+
+def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
+    """[17, 3]: x, y and 2 if seen, 1 if covered; zeros outside the image."""
+    height, width = canvas.parts.shape
+    points = np.zeros((17, 3))
+    for index, (x, y) in enumerate(body.joints):
+        column, row = int(round(x)), int(round(y))
+        if not (0 <= column < width and 0 <= row < height):
+            continue
+        left = index - (index + 1) % 2 if index else EYE
+        side = (index + 1) % 2 if index else 0
+        part = int(canvas.parts[row, column]) - base
+        shown = {p if p in (HEAD, TORSO) else p + side for p in SHOWS[left]}
+        points[index] = x, y, 2 if part in shown else 1
+    return points
+
+
+def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
+    """An image of one to three people and their annotations.
+
+    Returns:
+        The image [H, W, 3] uint8 in blue, green, red, and a dict in COCO's
+        words for each person, without ``id`` and ``image_id``.
+    """
+    height, width = (240, 320) if rng.random() < .7 else (320, 240)
+    canvas = Canvas(draw_background(rng, height, width))
+    people = []
+    count = rng.choice(3, p=(.45, .4, .15)) + 1
+    for i in rng.permutation(count):
+        stature = rng.uniform(.5, .95) * min(height, 280) * .9**(count - 1)
+        slot = np.array([i + .25, i + .75]) * width / count
+        body = sample_place(rng, sample_body(rng), stature,
+                            rng.normal(0, .12), slot, height)
+        base = 1 + PARTS * len(people)
+        draw_person(canvas, body, sample_look(rng), base, stature, rng)
+        drawn = int(((canvas.parts >= base) &
+                     (canvas.parts < base + PARTS)).sum())
+        people.append((body, base, drawn))
+    for body, *_ in people:
+        if rng.random() < .2:
+            spot = body.joints[rng.integers(5, 17)] + rng.normal(0, 8, 2)
+            draw_thing(canvas, spot, rng.uniform(8, 20), rng, OCCLUDER)
+    noise = rng.integers(-9, 10, canvas.image.shape, np.int8)
+    image = np.clip(canvas.image + noise.astype(np.int16), 0, 255)
+    found = [annotate(canvas, *person) for person in people]
+    return image.astype(np.uint8), [a for a in found if a is not None]
+
+
+def write_split(root: Path, split: str, count: int, seed: int):
+    """Write ``<split>/*.jpg`` and ``annotations/person_keypoints_<split>``.
+
+    Each image has its own generator, so the first images of a larger set are
+    those of a smaller one.
+    """
+    images, annotations = [], []
+    (root / split).mkdir(parents=True)
+    for number in range(1, count + 1):
+        # Splits must not share images, whatever their sizes and order.
+        stream = [seed, number, *split.encode()]
+        image, people = draw_scene(np.random.default_rng(stream))
+        name = f'{number:012d}.jpg'
+        cv2.imwrite(
+            str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        height, width = image.shape[:2]
+        images.append(
+            dict(id=number, file_name=name, width=width, height=height))
+        for person in people:
+            annotations.append(
+                dict(person, id=len(annotations) + 1, image_id=number))
+    category = dict(
+        id=1, name='person', supercategory='person', keypoints=KEYPOINTS,
+        skeleton=SKELETON)
+    path = root / 'annotations' / f'person_keypoints_{split}.json'
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        json.dumps(
+            dict(
+                info=dict(description='Drawn people', seed=seed),
+                licenses=[],
+                images=images,
+                annotations=annotations,
+                categories=[category])))
+
+
+def make_people(root: Path, train: int, val: int, seed: int = 0):
+    """Write a data set in the layout of COCO 2017 key points.
+
+    Args:
+        root: A folder without such a data set.
+        train: Images in ``train2017``.
+        val: Images in ``val2017``, none of which is in ``train2017``.
+    """
+    for split, count in (('train2017', train), ('val2017', val)):
+        write_split(Path(root), split, count, seed)

@@ -1,0 +1,124 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Key points of people, in the layout of COCO."""
+from itertools import groupby
+from pathlib import Path
+from typing import List, Sequence
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from numpy import ndarray
+
+from ..datasets.people import SKELETON, make_people
+from .common import Outcome, Task
+from .pictures import grid
+
+# Blue, green, red: a person's left, right, and what joins the two.
+COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))
+SEEN = 0.3  # least score of a key point to draw
+SHOWN = 12  # images
+HEIGHT, WIDTH = 330, 440
+
+
+def side_of(*joints: int) -> int:
+    """0 for the left, 1 for the right, 2 for both or the nose."""
+    sides = {2 if j == 0 else (j + 1) % 2 for j in joints}
+    return sides.pop() if len(sides) == 1 else 2
+
+
+def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
+                  scale: float):
+    """Draw one person's predicted key points, in colours by side.
+
+    Args:
+        points: [17, 2] in pixels of the image.
+        scale: Of the person; how thick lines are follows from it.
+    """
+    thick = max(int(round(scale / 80)), 1)
+    where = np.round(points * 16).astype(int)
+    for start, end in SKELETON:
+        start, end = start - 1, end - 1
+        if seen[start] and seen[end]:
+            cv2.line(image, where[start].tolist(), where[end].tolist(),
+                     COLORS[side_of(start, end)], thick + 1, cv2.LINE_AA, 4)
+    for joint in np.flatnonzero(seen):
+        at, radius = where[joint].tolist(), 16 * (thick + 1)
+        cv2.circle(image, at, radius + 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        cv2.circle(image, at, radius, COLORS[side_of(joint)], -1, cv2.LINE_AA,
+                   4)
+
+
+def draw_truth(image: ndarray, points: ndarray, seen: Sequence[bool]):
+    """Draw the labelled skeleton as thin white lines, dark around."""
+    where = np.round(points * 16).astype(int)
+    for color, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        for start, end in SKELETON:
+            if seen[start - 1] and seen[end - 1]:
+                cv2.line(image, where[start - 1].tolist(),
+                         where[end - 1].tolist(), color, thick, cv2.LINE_AA,
+                         4)
+
+
+def draw_image(model, people: List[dict]) -> ndarray:
+    """Predict the people of one image in their labelled boxes and draw."""
+    from mmpose.apis import inference_topdown
+    path = people[0]['img_path']
+    boxes = np.concatenate([person['bbox'] for person in people])
+    found = inference_topdown(model, path, boxes, 'xyxy')
+    image = cv2.imread(path)
+    zoom = 2 * min(HEIGHT / image.shape[0], WIDTH / image.shape[1])
+    image = cv2.resize(image, None, fx=zoom, fy=zoom,
+                       interpolation=cv2.INTER_CUBIC)  # yapf: disable
+    for person in people:
+        draw_truth(image, zoom * person['keypoints'][0],
+                   person['keypoints_visible'][0] > 0)
+    for person, box in zip(found, boxes):
+        points = person.pred_instances
+        draw_skeleton(image, zoom * points.keypoints[0],
+                      points.keypoint_scores[0] > SEEN, zoom * (box[3] - box[1]))
+    return image
+
+
+def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
+    """A grid of validation images with predicted and labelled skeletons."""
+    from mmengine.registry import DATASETS
+    from mmpose.apis import init_model
+    model = init_model(cfg.copy(), checkpoint, device=get_device())
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    images = []
+    for _, people in groupby((dataset.get_data_info(i)
+                              for i in range(len(dataset))),
+                             key=lambda person: person['img_id']):
+        images.append(draw_image(model, list(people)))
+        if len(images) == SHOWN:
+            break
+    path = out_dir / 'predictions.png'
+    cv2.imwrite(str(path), grid(images, 4, HEIGHT, WIDTH))
+    return [path]
+
+
+def next_commands(outcome: Outcome) -> List[str]:
+    longer = f'{outcome.work_dir}_longer'
+    return [
+        f'python tools/test.py {outcome.config} {outcome.checkpoint}',
+        f'python tools/train.py {outcome.config} --work-dir {longer} '
+        '--cfg-options train_cfg.max_epochs=20',
+        'bash tools/quickstart.sh --task pose --data-root /path/to/coco',
+    ]
+
+
+TASK = Task(
+    name='pose',
+    config='pose/hrformer_t_synthetic_112x84.py',
+    metric='coco/AP',
+    metric_label='AP',
+    make_data=make_people,
+    images=(2000, 150),
+    draw=draw,
+    next_commands=next_commands,
+    layout='COCO 2017 key points: annotations/person_keypoints_train2017.json '
+    'and _val2017.json, train2017/ and val2017/ with the images',
+    needs=('annotations/person_keypoints_train2017.json',
+           'annotations/person_keypoints_val2017.json', 'train2017',
+           'val2017'))

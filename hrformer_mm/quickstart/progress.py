@@ -1,0 +1,126 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""One line that tells how far training is, and a file of what it gave."""
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, TextIO
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+WIDTH = 24  # of the bar
+POINTS = 200  # on the curve of the loss
+LINES = 10  # without a terminal
+
+
+def clock(seconds: float) -> str:
+    """As 5:07 or 1:02:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f'{hours}:{minutes:02d}:{seconds:02d}'
+    return f'{minutes}:{seconds:02d}'
+
+
+def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
+    """Records of training up to an iteration, without a torn last line."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return [record for record in records if record['iter'] <= until]
+
+
+class Progress(Hook):
+    """Tell the progress of training and record its curves.
+
+    Args:
+        path: File for one JSON record a line: ``iter`` with ``loss``, and
+            with the metrics of each evaluation. When training resumes, it
+            goes on from the same iteration.
+        metric: Name of the one that the line shows.
+        label: What to call it.
+        stream: Where the line goes. A terminal has it rewritten in place;
+            elsewhere there are a few lines.
+    """
+    priority = 'LOWEST'
+
+    def __init__(self, path: Path, metric: str, label: str, stream: TextIO):
+        self.path, self.metric = path, metric
+        self.label, self.stream = label, stream
+        self.losses: List[float] = []
+        self.loss: Optional[float] = None
+        self.value: Optional[float] = None
+        self.shown = 0.
+        self.told = 0
+
+    def before_train(self, runner: Runner):
+        records = read_history(self.path, runner.iter)
+        self.path.write_text(''.join(
+            json.dumps(record) + '\n' for record in records))
+        for record in records:
+            self.loss = record.get('loss', self.loss)
+            self.value = record.get(self.metric, self.value)
+        self.began, self.first = time.time(), runner.iter
+        self.told = self.share(runner)
+
+    def share(self, runner: Runner) -> int:
+        return LINES * runner.iter // max(runner.max_iters, 1)
+
+    def record(self, **values: Any):
+        with self.path.open('a') as file:
+            file.write(json.dumps(values) + '\n')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int,
+                         data_batch=None, outputs: Optional[dict] = None):
+        done = runner.iter + 1
+        self.losses.append(float(outputs['loss']))
+        if done % max(runner.max_iters // POINTS, 1) == 0:
+            self.loss = sum(self.losses) / len(self.losses)
+            self.losses.clear()
+            self.record(iter=done, loss=self.loss)
+        self.show(runner, done)
+
+    def before_val_epoch(self, runner: Runner):
+        if self.stream.isatty():
+            self.show(runner, runner.iter, 'evaluating', always=True)
+
+    def after_val_epoch(self, runner: Runner,
+                        metrics: Optional[Dict[str, float]] = None):
+        values = {k: float(v) for k, v in (metrics or {}).items()
+                  if isinstance(v, (int, float)) or getattr(v, 'ndim', 1) == 0}
+        self.record(iter=runner.iter, **values)
+        self.value = values.get(self.metric, self.value)
+        self.show(runner, runner.iter, always=True)
+
+    def after_train(self, runner: Runner):
+        if self.stream.isatty():
+            self.stream.write('\n')
+
+    def line(self, runner: Runner, done: int, note: str) -> str:
+        total = max(runner.max_iters, 1)
+        full = WIDTH * done // total
+        parts = [f"[{'#' * full}{'.' * (WIDTH - full)}] {done}/{total}"]
+        if self.loss is not None:
+            parts.append(f'loss {self.loss:.3g}')
+        if self.value is not None:
+            parts.append(f'{self.label} {self.value:.3g}')
+        if done > self.first:
+            pace = (time.time() - self.began) / (done - self.first)
+            parts.append(f'eta {clock(pace * (total - done))}')
+        return '  '.join(parts + ([note] if note else []))
+
+    def show(self, runner: Runner, done: int, note: str = '',
+             always: bool = False):
+        """Rewrite the line, or print one for each tenth of training."""
+        if self.stream.isatty():
+            if always or time.time() - self.shown > .2:
+                self.shown = time.time()
+                self.stream.write(f'\r\033[K{self.line(runner, done, note)}')
+        elif always or LINES * done // runner.max_iters > self.told:
+            self.told = LINES * done // runner.max_iters
+            self.stream.write(self.line(runner, done, note) + '\n')
+        self.stream.flush()

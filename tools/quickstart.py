@@ -1,0 +1,73 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Train an HRFormer in minutes, evaluate it and draw what it predicts.
+
+Without --data-root the data is made on the fly, in the format of the real
+one. An interrupted quickstart goes on when it is started again; a finished
+one is kept, and the next one gets its own folder.
+"""
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from importlib import import_module
+
+from hrformer_mm import cli
+from hrformer_mm.zoo import TASKS
+
+EXAMPLES = """examples:
+  bash tools/quickstart.sh                          # pose, some minutes
+  bash tools/quickstart.sh --task seg
+  bash tools/quickstart.sh --epochs 20              # better, longer
+  bash tools/quickstart.sh --data-root /data/coco --train-images 3000
+  bash tools/quickstart.sh --train-images 64 --val-images 8 --epochs 1 \\
+      --cfg-options train_dataloader.num_workers=0
+
+"""
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = ArgumentParser(
+        prog='quickstart',
+        description=__doc__,
+        epilog=EXAMPLES + cli.EPILOG,
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--task', choices=TASKS, default='pose', help='default: pose')
+    parser.add_argument(
+        '--data-root',
+        help='train on this real data set instead of a made one, in the '
+        'layout of COCO (pose), Cityscapes (seg) or ImageNet (cls)')
+    parser.add_argument(
+        '--work-dir',
+        help='for logs, checkpoints and pictures (default: '
+        'work_dirs/quickstart_TASK)')
+    parser.add_argument(
+        '--epochs', type=int, help='passes over the training images')
+    parser.add_argument(
+        '--train-images',
+        type=int,
+        help='how many to make, or to take of a real data set')
+    parser.add_argument(
+        '--val-images', type=int, help='how many to make for evaluation')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of data and training')
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    args = parse_args(argv)
+    from hrformer_mm.quickstart.common import run
+    task = import_module(f'hrformer_mm.quickstart.{args.task}').TASK
+    images = None
+    if args.train_images or args.val_images:
+        images = (args.train_images or task.images[0],
+                  args.val_images or task.images[1])
+    try:
+        run(task, args.data_root, args.work_dir, args.epochs, images,
+            args.seed, args.cfg_options)
+    except KeyboardInterrupt:
+        raise SystemExit('\nstopped; the same command goes on from the last '
+                         'checkpoint')
+
+
+if __name__ == '__main__':
+    main()
