@@ -6,6 +6,7 @@ column of its own, empty where nobody trained the row.
 """
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -68,8 +69,15 @@ def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
 
 
 def shape_of(text: str) -> Optional[Tuple[int, int]]:
-    """``'1024x2048'`` as numbers."""
+    """``'1024x2048'`` as numbers, none if empty."""
     return tuple(int(n) for n in text.split('x')) if text else None
+
+
+def like(value: float, printed: str, unit: str = '') -> str:
+    """A number with as many decimals as it is printed with, else one."""
+    decimals = printed.rstrip('MG').partition('.')[2]
+    places = len(decimals) if decimals.isdigit() else 1
+    return f'{value:.{places}f}{unit}'
 
 
 def metric_text(metrics, names: Optional[Sequence[str]] = None) -> str:
@@ -90,13 +98,17 @@ def config_cell(row: Row, base: Optional[Path]) -> str:
 
 def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
     """Parameters and FLOPs as counted now and as printed."""
-    cells = {'params (paper)': printed.parameters,
-             'GFLOPs (paper)': printed.flops.removesuffix('G')}
+    cells = {
+        'params (paper)': printed.parameters,
+        'GFLOPs (paper)': printed.flops.removesuffix('G')
+    }
     if row.config:
         counted = count_row(row, shape_of(printed.flops_at))
-        cells['params'] = f'{counted.parameters / 1e6:.1f}M'
-        cells['GFLOPs'] = f"{counted.total(f'paper-{row.task}') / 1e9:.1f}"
-        cells['GMACs'] = f"{counted.total('macs') / 1e9:.1f}"
+        flops = counted.total(f'paper-{row.task}') / 1e9
+        cells['params'] = like(counted.parameters / 1e6, printed.parameters,
+                               'M')
+        cells['GFLOPs'] = like(flops, printed.flops)
+        cells['GMACs'] = like(counted.total('macs') / 1e9, printed.flops)
     return cells
 
 
@@ -123,7 +135,7 @@ def row_cells(row: Row, printed: Printed,
     return {
         'model': printed.row,
         'data': row.results[0].dataset if row.results else '',
-        'input': printed.input,
+        'input': printed.input or printed.flops_at,
         'config': config_cell(row, base),
         **cost_cells(row, printed),
         **accuracy_cells(row, printed), 'note': printed.note
@@ -155,6 +167,14 @@ def instances_table() -> str:
         ['model', 'modules', 'blocks', 'channels', 'heads', 'paper'], lines)
 
 
+def shorten(printed: Printed, task: str) -> Printed:
+    """Without notes, and of the metrics only those that a task is known by."""
+    metrics = printed.metrics
+    if not isinstance(metrics, str):
+        metrics = {k: v for k, v in metrics.items() if k in HEADLINE[task]}
+    return replace(printed, metrics=metrics, note='')
+
+
 def main_line(row: Row) -> List[Printed]:
     """How the paper's table of a task prints a row of HRFormer, if at all.
 
@@ -165,7 +185,9 @@ def main_line(row: Row) -> List[Printed]:
     if row.official and not row.paper:
         size = row.name.split('_')[1].upper()
         return [Printed(f'HRFormer-{size}', metrics={})]
-    return [row.paper[t] for t in [MAIN_TABLE[row.task]] if t in row.paper]
+    table = MAIN_TABLE[row.task]
+    return [shorten(line, row.task) for name, line in row.paper.items()
+            if name == table]
 
 
 def rows_of(name: str) -> List[Tuple[Row, Printed]]:
