@@ -1,0 +1,11 @@
+# HRFormer-B on Cityscapes, windows of 7.
+_base_ = [
+    '../_base_/seg/hrformer_b.py',
+    '../_base_/seg/cityscapes_512x1024.py',
+    '../_base_/seg/schedule_80k.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(drop_path_rate=0.4),
+    decode_head=_base_.head)

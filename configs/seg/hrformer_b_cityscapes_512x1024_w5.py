@@ -1,0 +1,4 @@
+# Windows of 5 in all branches (appendix).
+_base_ = './hrformer_b_cityscapes_512x1024.py'
+
+model = dict(backbone=dict(window_size=5))

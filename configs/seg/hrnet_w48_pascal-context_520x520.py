@@ -1,0 +1,10 @@
+# HRNet-W48 on PASCAL-Context (Table 5).
+_base_ = [
+    '../_base_/seg/hrnet_w48.py',
+    '../_base_/seg/pascal-context_520x520.py',
+    '../_base_/seg/schedule_60k.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    decode_head=_base_.head)
