@@ -203,8 +203,10 @@ class HRFormer(nn.Module):
         whole = self.with_cp is True
         self.conv1, self.bn1 = conv_bn(in_channels, 64, 3, stride=2)
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
+        # HRNet's stage 1 is as deep as its modules, HRFormer's always two.
+        depth = self.arch.blocks if self.block == 'conv' else 2
         self.layer1 = nn.Sequential(
-            bottleneck(64, whole), bottleneck(256, whole))
+            *(bottleneck(c_in, whole) for c_in in [64] + [256] * (depth - 1)))
         self.transition1 = nn.ModuleList([
             conv_bn_relu(256, c[0], 3),
             nn.Sequential(conv_bn_relu(256, c[1], 3, stride=2))

@@ -8,7 +8,7 @@ A first guess of the labels (the auxiliary branch) gathers one vector for each
 class; every pixel then attends to these vectors. Letters: K classes, C
 channels of a pixel, H x W the finest map, of stride 4.
 """
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +115,8 @@ class OCR(nn.Module):
         num_classes: K.
         channels: Inside.
         ocr_channels: Inside the attention.
+        aux_channels: Inside the auxiliary branch, by default ``channels``.
+            HRNet's is as wide as all maps together.
         dropout_ratio: Of whole channels before the last convolution.
         kernel_size: Of the two large convolutions. The official v2 has 3, v3
             has 7 with as many groups as divide channels in and out.
@@ -136,6 +138,7 @@ class OCR(nn.Module):
                  num_classes: int,
                  channels: int = 512,
                  ocr_channels: int = 256,
+                 aux_channels: Optional[int] = None,
                  dropout_ratio: float = 0.05,
                  kernel_size: int = 3,
                  groups: int = 1,
@@ -144,18 +147,21 @@ class OCR(nn.Module):
         self.align_corners = align_corners
         self.add_layers(
             sum(in_channels), num_classes, channels, ocr_channels,
-            dropout_ratio, kernel_size, groups)
+            aux_channels, dropout_ratio, kernel_size, groups)
 
     def add_layers(self, c_in: int, num_classes: int, channels: int,
-                   ocr_channels: int, dropout_ratio: float, kernel_size: int,
-                   groups: int):
+                   ocr_channels: int, aux_channels: Optional[int],
+                   dropout_ratio: float, kernel_size: int, groups: int):
         """Make the layers; apart for a class with two parents to call."""
-        if kernel_size % 2 == 0 or c_in % groups or channels % groups:
+        aux = channels if aux_channels is None else aux_channels
+        if kernel_size % 2 == 0 or any(n % groups
+                                       for n in (c_in, channels, aux)):
             raise ValueError(
-                'kernel_size must be odd, and groups must divide both the '
-                f'{c_in} channels of all maps and channels={channels}; got '
-                f'kernel_size={kernel_size} and groups={groups}')
-        self.aux = FirstGuess(c_in, channels, num_classes, kernel_size, groups)
+                'kernel_size must be odd, and groups must divide the channels '
+                f'of all maps ({c_in}), channels ({channels}) and '
+                f'aux_channels ({aux}); got kernel_size={kernel_size} and '
+                f'groups={groups}')
+        self.aux = FirstGuess(c_in, aux, num_classes, kernel_size, groups)
         self.bottleneck = ConvBNReLU(c_in, channels, kernel_size, groups)
         self.ocr = ObjectContext(channels, ocr_channels)
         self.dropout = nn.Dropout2d(dropout_ratio)

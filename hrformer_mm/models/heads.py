@@ -26,6 +26,7 @@ class OCRHead(OCR, BaseDecodeHead):
         num_classes: As in labels.
         channels: Inside.
         ocr_channels: Inside the attention.
+        aux_channels: Inside the auxiliary branch, by default ``channels``.
         dropout_ratio: Of whole channels before the last convolution.
         kernel_size: 3 is the official v2, 7 with groups v3.
         groups: Of the two large convolutions.
@@ -44,6 +45,7 @@ class OCRHead(OCR, BaseDecodeHead):
                  num_classes: int,
                  channels: int = 512,
                  ocr_channels: int = 256,
+                 aux_channels: Optional[int] = None,
                  dropout_ratio: float = 0.05,
                  kernel_size: int = 3,
                  groups: int = 1,
@@ -69,7 +71,7 @@ class OCRHead(OCR, BaseDecodeHead):
             **kwargs)
         self.add_layers(
             sum(in_channels), self.out_channels, channels, ocr_channels,
-            dropout_ratio, kernel_size, groups)
+            aux_channels, dropout_ratio, kernel_size, groups)
         self.loss_aux = loss_aux and build_loss(loss_aux)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
