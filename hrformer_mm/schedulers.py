@@ -65,3 +65,43 @@ class WarmupCosineLR(_ParamScheduler):
 
     def _get_value(self) -> List[float]:
         return [base * self.ratio(self.last_step) for base in self.base_values]
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupPolyLR(_ParamScheduler):
+    """A ramp, then polynomial decay to zero (the segmentation recipe).
+
+    At step t of T the rate is r + (1 - r) t / warmup times the full one, with
+    r = ``start_ratio``, and from the step ``warmup`` on
+    ((T - t) / (T - warmup)) ** power times it. It follows ``max_iters``, where
+    mmengine's pair of ``LinearLR`` and ``PolyLR`` has to be told.
+
+    Args:
+        optimizer: Whose learning rates are set.
+        warmup: Length of the ramp in steps.
+        start_ratio: Of the rate at step 0 to the full one.
+        power: Of the decay.
+        **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose``
+            as in mmengine. The Runner sets ``end`` to the end of training.
+    """
+
+    def __init__(self,
+                 optimizer,
+                 warmup: int = 1500,
+                 start_ratio: float = 1e-6,
+                 power: float = 0.9,
+                 **kwargs):
+        self.warmup, self.start_ratio = warmup, start_ratio
+        self.power = power
+        super().__init__(optimizer, 'lr', **kwargs)
+
+    def ratio(self, step: int) -> float:
+        """Of the rate at a step since ``begin`` to the full one."""
+        if step < self.warmup:
+            return self.start_ratio + (
+                1 - self.start_ratio) * step / self.warmup
+        left = self.end - self.begin - step
+        return (left / (left + step - self.warmup))**self.power
+
+    def _get_value(self) -> List[float]:
+        return [base * self.ratio(self.last_step) for base in self.base_values]
