@@ -83,7 +83,7 @@ def ohem_cross_entropy(logits: Tensor,
     counts[0] = True
     ranked = torch.where(counts, probs, torch.inf).sort().values
     last = (counts.sum() - 1).clamp(max=min_kept)
-    bound = ranked[last].clamp(min=thresh)
+    bound = ranked.gather(0, last[None]).clamp(min=thresh)
     hard = counts & (probs < bound)
     total = ((losses * weights).flatten() * hard).sum()
     return total / hard.sum().clamp(min=1)

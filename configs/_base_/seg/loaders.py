@@ -3,7 +3,6 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    drop_last=True,
     sampler=dict(type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(
     batch_size=1,
