@@ -1,0 +1,91 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What holds for the config rows of all tasks."""
+import ast
+import re
+
+import pytest
+from helpers import CONFIGS
+from mmengine.config import Config
+
+ROWS = sorted(CONFIGS.glob('[!_]*/*.py'))
+FRAGMENTS = sorted(CONFIGS.glob('_base_/**/*.py'))
+# <model>_<size>_<dataset>_<input>[_<change>]*
+GRAMMAR = re.compile(r'[a-z0-9-]+_[a-z0-9]+_[a-z0-9-]+_\d+(x\d+)?'
+                     r'(_[a-z0-9-]+)*')
+
+
+def name(path):
+    return str(path.relative_to(CONFIGS))
+
+
+def code_lines(path):
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def bases_and_own(path, folder):
+    """What a config inherits, and what it writes itself."""
+    tree = ast.parse(path.read_text())
+    bases = []
+    for node in list(tree.body):
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            bases = ast.literal_eval(node.value)
+            tree.body.remove(node)
+    bases = [bases] if isinstance(bases, str) else bases
+    child = folder / 'bases.py'
+    child.write_text(f'_base_ = {[str(path.parent / b) for b in bases]}')
+    inherited = Config.fromfile(child)._cfg_dict
+    own = dict(_base_=inherited)
+    exec(compile(tree, str(path), 'exec'), own)
+    return inherited, {k: v for k, v in own.items() if not k.startswith('_')}
+
+
+def unchanged(own, inherited, key=()):
+    """Keys that a config writes although its bases say the same."""
+    for k, value in own.items():
+        before = inherited.get(k)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if not value.get('_delete_'):
+                yield from unchanged(value, before, (*key, k))
+        elif k in inherited and value == before:
+            yield '.'.join((*key, k))
+
+
+def test_there_are_rows_of_all_tasks():
+    assert {path.parent.name for path in ROWS} == {'cls', 'pose', 'seg'}
+
+
+@pytest.mark.parametrize('path', ROWS, ids=name)
+def test_row_is_named_by_the_grammar(path):
+    assert GRAMMAR.fullmatch(path.stem)
+
+
+@pytest.mark.parametrize('path', ROWS, ids=name)
+def test_row_says_only_what_differs(path, tmp_path):
+    inherited, own = bases_and_own(path, tmp_path)
+    assert list(unchanged(own, inherited)) == []
+
+
+@pytest.mark.parametrize('path', ROWS, ids=name)
+def test_row_survives_a_dump(path, tmp_path, monkeypatch):
+    # yapf takes nearly all of the time and changes no value.
+    monkeypatch.setattr('mmengine.config.config.FormatCode',
+                        lambda text, **kwargs: (text, True))
+    cfg = Config.fromfile(path)
+    cfg.dump(tmp_path / 'row.py')
+    assert Config.fromfile(tmp_path / 'row.py').to_dict() == cfg.to_dict()
+
+
+def test_configs_inherit_from_this_package_only():
+    assert [p for p in ROWS + FRAGMENTS if '::' in p.read_text()] == []
+
+
+def test_configs_fit_their_budgets():
+    sizes = {name(path): len(code_lines(path)) for path in ROWS + FRAGMENTS}
+    # Rows on made-up data carry a schedule of their own.
+    made_up = ('synthetic', 'digits', 'scenes')
+    limits = {
+        k: 40 if '_base_' in k else 20 if any(m in k for m in made_up) else 12
+        for k in sizes
+    }
+    assert {k: v for k, v in sizes.items() if v > limits[k]} == {}
