@@ -55,14 +55,17 @@ def test_paper_counter_of_cls_gives_the_papers_figures(name, paper, macs):
     ('hrformer_s_cityscapes_512x1024', (1024, 1024), 418.260, 413.878),
     ('hrformer_b_cityscapes_512x1024', (1024, 1024), 1051.589, 1043.049),
     ('hrformer_b_cityscapes_512x1024_w15', (1024, 1024), 1119.863, 1106.557),
+    ('hrformer_b_cityscapes_512x1024_w9', (1024, 1024), 1064.38, None),
     ('hrformer_s_ade20k_520x520', (512, 512), 109.449, 108.312),
+    ('hrnet_w48_cityscapes_512x1024', (1024, 1024), 924.75, None),
 ])
 def test_paper_counter_of_seg_gives_the_papers_figures(name, shape, paper,
                                                        macs):
     counted = count_config(name, shape)
-    # 3e-5: a handful of small sums that the official head writes otherwise
-    assert counted.total('paper-seg') / 1e9 == pytest.approx(paper, rel=3e-5)
-    assert counted.total('macs') / 1e9 == pytest.approx(macs, rel=3e-6)
+    # 1e-4: the official head scales the attention scores, ours the queries
+    assert counted.total('paper-seg') / 1e9 == pytest.approx(paper, rel=1e-4)
+    if macs is not None:
+        assert counted.total('macs') / 1e9 == pytest.approx(macs, rel=3e-6)
 
 
 def test_nodw_is_as_cheap_as_the_official_variant():
