@@ -7,5 +7,5 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(num_classes=10), head=dict(num_classes=10),
     train_cfg=None)  # no mixing: minutes are too short for it
-train_cfg = dict(max_epochs=6)
+train_cfg = dict(max_epochs=5)
 param_scheduler = dict(warmup=1)

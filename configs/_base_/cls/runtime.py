@@ -3,7 +3,7 @@ _base_ = '../runtime.py'
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
-    checkpoint=dict(save_best='accuracy/top1'),
+    checkpoint=dict(interval=1, save_best='accuracy/top1'),
     visualization=dict(type='VisualizationHook', enable=False))
 visualizer = dict(
     type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
