@@ -24,6 +24,9 @@ HEADLINE = dict(
     pose=('AP', 'AR'),
     seg=('mIoU', 'mIoU (ms+flip)'),
     cls=('Top 1 Accuracy', 'Top 5 Accuracy'))
+DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
+        'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
+        'ade20k': 'ADE20K'}  # yapf: disable
 COUNTED: Dict[str, Count] = {}  # many rows have the same model
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
@@ -87,6 +90,14 @@ def metric_text(metrics, names: Optional[Sequence[str]] = None) -> str:
                      if names is None or name in names)
 
 
+def data_of(row: Row) -> str:
+    """Data set of a row; the name of one without a config says it."""
+    if row.results:
+        return row.results[0].dataset
+    names = [DATA[part] for part in row.name.split('_') if part in DATA]
+    return ''.join(names[:1]) + ' test-dev' * row.name.endswith('_testdev')
+
+
 def config_cell(row: Row, base: Optional[Path]) -> str:
     """Name of a row's config, as a link from the folder ``base``."""
     if not row.config:
@@ -134,7 +145,7 @@ def row_cells(row: Row, printed: Printed,
               base: Optional[Path]) -> Dict[str, str]:
     return {
         'model': printed.row,
-        'data': row.results[0].dataset if row.results else '',
+        'data': data_of(row),
         'input': printed.input or printed.flops_at,
         'config': config_cell(row, base),
         **cost_cells(row, printed),

@@ -204,13 +204,14 @@ def parse_paper(tables: Mapping[str, Mapping], where: str):
     }
 
 
-def parse_row(entry: Mapping, task: str, where: str) -> Row:
-    """One entry of ``Models`` or ``Missing``."""
+def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
+    """One entry of ``Models`` or ``Missing``; ``key`` tells them apart."""
     where = f"{where}: {entry.get('Name', 'an entry without Name')}"
     values = {k: v for k, v in entry.items() if k not in PASSED_OVER}
-    if ('Config' in values) == ('Reason' in values):
-        raise ValueError(f'{where} must have either Config or Reason')
-    if 'Config' in values and Path(values['Config']).stem != values['Name']:
+    if {'Config', 'Reason'} & set(values) != {key}:
+        raise ValueError(f'{where} must have Config if it is one of Models, '
+                         'Reason if it is Missing')
+    if key == 'Config' and Path(values['Config']).stem != values['Name']:
         raise ValueError(f"{where} must be named as {values['Config']}")
     values['Parameters'] = entry.get('Metadata', {}).get('Parameters')
     values['Results'] = tuple(
@@ -234,9 +235,11 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
         ValueError: If an entry does not follow the schema; says where.
     """
     content = yaml.safe_load(path.read_text())
-    entries = content.get('Models', []) + content.get('Missing', [])
-    where = f'{path.parent.name}/{path.name}'
-    return tuple(parse_row(e, path.parent.name, where) for e in entries)
+    task = path.parent.name
+    return tuple(
+        parse_row(entry, task, f'{task}/{path.name}', key)
+        for group, key in (('Models', 'Config'), ('Missing', 'Reason'))
+        for entry in content.get(group, ()))
 
 
 def list_rows(table: Optional[str] = None,

@@ -50,7 +50,7 @@ def parse(**changes):
     """The example's first entry with some keys changed or (None) removed."""
     entry = {**ENTRIES['Models'][0], **changes}
     entry = {k: v for k, v in entry.items() if v is not None}
-    return zoo.parse_row(entry, 'pose', 'pose/metafile.yml')
+    return zoo.parse_row(entry, 'pose', 'pose/metafile.yml', 'Config')
 
 
 def test_example_of_the_docstring_is_read(small_zoo):
@@ -86,8 +86,8 @@ def test_a_wrong_word_names_the_choices(small_zoo, call, match):
 
 
 @pytest.mark.parametrize('changes, match', [
-    (dict(Config=None), 'either Config or Reason'),
-    (dict(Reason='none'), 'either Config or Reason'),
+    (dict(Config=None), 'must have Config'),
+    (dict(Reason='none'), 'Reason if it is Missing'),
     (dict(Config='configs/pose/other.py'), 'must be named as'),
     (dict(Measurd={}), 'measurd'),
     (dict(Official=dict(Metrics={})), "missing \\['source'\\]"),
