@@ -1,15 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Drawn people in COCO key point format, to train pose models on.
 
-People face the viewer, more or less, so left and right are decided by what is
-seen and stay right when an image is flipped. Reading order: bodies, canvas,
-drawing of a person, scenes, files. A body is measured in statures from the
-middle of its hips, an image in pixels; x is to the right, y down. ``side`` is
-+1 for a person's left, which is to the right in the image, and -1 for the
-right.
+They face the viewer, more or less, so left and right are decided by what is
+seen and stay right when an image is flipped. Reading order: canvas, drawing
+of a person, scenes, files. All lengths are in pixels; ``scale`` is a person's
+stature, ``base`` the number before the person's parts in the map of parts.
 """
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -18,149 +16,30 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-KEYPOINTS = ('nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear',
-             'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow',
-             'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee',
-             'right_knee', 'left_ankle', 'right_ankle')
-SKELETON = ((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12),
-            (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3), (1, 2),
-            (1, 3), (2, 4), (3, 5), (4, 6), (5, 7))  # from 1, as in COCO
-# Of the left side; the right one is the next. The nose has no side.
-NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = (
-    0, 1, 3, 5, 7, 9, 11, 13, 15)
-SIDES = (1, -1)
+from .bodies import (ANKLE, EAR, ELBOW, EYE, HIP, KEYPOINTS, KNEE, NOSE,
+                     SHOULDER, SIDES, SKELETON, WRIST, Body, direction,
+                     of_side, place_body, sample_body)
 
-# A part and the key points that it shows where nothing lies over it.
+# Parts of a person, by number; those of a side are of the left.
 HEAD, TORSO, ARM, FOREARM, THIGH, SHIN, EARS = 1, 2, 3, 5, 7, 9, 11
-SHOWS = {
-    EYE: (HEAD, ), EAR: (EARS, ), SHOULDER: (ARM, TORSO),
-    ELBOW: (ARM, FOREARM), WRIST: (FOREARM, ), HIP: (TORSO, THIGH),
-    KNEE: (THIGH, SHIN), ANKLE: (SHIN, ),
-}  # yapf: disable
+PAIRED = (ARM, FOREARM, THIGH, SHIN, EARS)
+# The parts on which each key point is seen, if nothing lies over them.
+SEEN_ON = [(HEAD, )] + [
+    tuple(of_side(p, side) if p in PAIRED else p for p in parts)
+    for parts in ((HEAD, ), (EARS, ), (ARM, TORSO), (ARM, FOREARM),
+                  (FOREARM, ), (TORSO, THIGH), (THIGH, SHIN), (SHIN, ))
+    for side in SIDES
+]
 PARTS = 16  # numbers that a person takes in the map of parts
 OCCLUDER = 255
 HIDDEN = 0.3  # who shows less of the body than this gets no key points
+SMALLEST = 32  # area of a person to mention
 SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 
 SKIN = ((197, 219, 250), (150, 188, 234), (120, 160, 215), (85, 125, 180),
         (60, 90, 140), (40, 60, 95))  # blue, green, red, as all colours here
 HAIR = ((30, 30, 35), (35, 50, 80), (50, 85, 120), (90, 150, 200),
         (130, 130, 135), (40, 60, 150))
-
-
-def of_side(index: int, side: int) -> int:
-    """Number of a key point or part on one side, of that on the left."""
-    return index + (side < 0)
-
-
-def direction(angle: float, side: int = 1) -> ndarray:
-    """Unit vector; 0 degrees is down, 90 outwards."""
-    return np.array(
-        [side * np.sin(np.radians(angle)),
-         np.cos(np.radians(angle))])
-
-
-@dataclass
-class Body:
-    """A posed body.
-
-    Attributes:
-        joints: [17, 2], as ``KEYPOINTS``.
-        head: Middle of the head.
-        radius: Half the height of the head.
-        turn: Of the head to the image's right, in radians.
-        girth: How thick limbs are, as a multiple.
-    """
-    joints: ndarray
-    head: ndarray
-    radius: float
-    turn: float
-    girth: float
-
-    def at(self, index: int, side: int = 1) -> ndarray:
-        return self.joints[of_side(index, side)]
-
-
-def sample_arm(rng: Generator) -> Tuple[float, float]:
-    """Angles of upper arm and forearm in degrees."""
-    pose = rng.choice(4, p=(.35, .15, .2, .3))
-    if pose == 0:  # hanging
-        upper = rng.uniform(0, 25)
-        return upper, upper + rng.uniform(-25, 10)
-    if pose == 1:  # a hand at the hip
-        upper = rng.uniform(30, 60)
-        return upper, upper - rng.uniform(70, 115)
-    if pose == 2:  # up
-        upper = rng.uniform(95, 165)
-        return upper, upper + rng.uniform(-20, 80)
-    upper = rng.uniform(10, 110)
-    return upper, upper + rng.uniform(-110, 90)
-
-
-def sample_leg(rng: Generator) -> Tuple[float, float]:
-    """Angles of thigh and shin in degrees."""
-    thigh = rng.uniform(-4, 22) if rng.random() < .8 else rng.uniform(15, 65)
-    return thigh, thigh - rng.uniform(-6, 18 + .6 * thigh)
-
-
-def pose_limb(joints: ndarray, chain: Tuple[int, int, int], side: int,
-              angles: Tuple[float, float], lengths: Tuple[float, float]):
-    """Set the second and third joint of an arm or leg from its first."""
-    for i, angle, length in zip(range(2), angles, lengths):
-        start, end = (of_side(chain[i + j], side) for j in range(2))
-        joints[end] = joints[start] + length * direction(angle, side)
-
-
-def pose_face(joints: ndarray, head: ndarray, radius: float, turn: float,
-              nod: float):
-    """Set nose, eyes and ears on a head that turns around its axis."""
-    joints[NOSE] = head + radius * np.array([.85 * np.sin(turn), .15 + nod])
-    for side in SIDES:
-        eye, ear = turn + side * .5, turn + side * np.pi / 2
-        joints[of_side(EYE, side)] = head + radius * np.array(
-            [.75 * np.sin(eye), -.15 + nod])
-        joints[of_side(EAR, side)] = head + radius * np.array(
-            [.85 * np.sin(ear), .05 - nod / 2])
-
-
-def sample_body(rng: Generator) -> Body:
-    """A body of random proportions in a random pose."""
-    joints = np.zeros((17, 2))
-    yaw = rng.uniform(-.6, .6)  # radians; a body seen from aside is narrower
-    lean = rng.normal(0, 7)
-    spine = -direction(lean)
-    neck = rng.uniform(.27, .32) * spine
-    shoulder, hip = rng.uniform(.1, .135), rng.uniform(.06, .085)
-    for side in SIDES:
-        across = side * np.cos(yaw) * np.array([-spine[1], spine[0]])
-        joints[of_side(SHOULDER, side)] = neck + across * shoulder
-        joints[of_side(HIP, side)] = across * hip
-    arm = rng.uniform(.15, .18) * np.array([1, rng.uniform(.85, 1)])
-    leg = rng.uniform(.21, .25) * np.array([1, rng.uniform(.92, 1.05)])
-    for side in SIDES:
-        pose_limb(joints, (SHOULDER, ELBOW, WRIST), side, sample_arm(rng),
-                  arm * rng.uniform(.7, 1, 2))  # shorter if it points to us
-        sits = rng.uniform(.4, .8) if rng.random() < .12 else 1
-        pose_limb(joints, (HIP, KNEE, ANKLE), side, sample_leg(rng),
-                  leg * (sits, rng.uniform(.9, 1)))
-    radius = rng.uniform(.07, .09)
-    turn = np.clip(yaw + rng.normal(0, .3), -.9, .9)
-    head = neck + (radius + rng.uniform(.02, .04)) * -direction(
-        lean + rng.normal(0, 6))
-    pose_face(joints, head, radius, turn, rng.uniform(-.12, .12))
-    return Body(joints, head, radius, turn, rng.uniform(.8, 1.25))
-
-
-def place_body(body: Body, scale: float, roll: float,
-               origin: ndarray) -> Body:
-    """The body in pixels: a stature of ``scale``, turned by ``roll``."""
-    c, s = scale * np.cos(roll), scale * np.sin(roll)
-    turn = np.array([[c, s], [-s, c]])
-    return replace(
-        body,
-        joints=body.joints @ turn + origin,
-        head=body.head @ turn + origin,
-        radius=body.radius * scale)
 
 
 @dataclass
@@ -354,10 +233,12 @@ def draw_thing(canvas: Canvas, middle: ndarray, size: float, rng: Generator,
 
 
 def draw_background(rng: Generator, height: int, width: int) -> ndarray:
-    """Smooth colours with clutter on them, [H, W, 3] uint8."""
-    coarse = rng.integers(0, 255, (*rng.integers(2, 5, 2), 3), np.uint8)
+    """Smooth, rather pale colours with clutter on them, [H, W, 3] uint8."""
+    coarse = rng.uniform(0, 255, (*rng.integers(2, 5, 2), 3))
+    coarse += rng.uniform(.2, .9) * (coarse.mean(2, keepdims=True) - coarse)
     canvas = Canvas(
-        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+        cv2.resize(coarse.astype(np.uint8), (width, height),
+                   interpolation=cv2.INTER_CUBIC))  # yapf: disable
     for _ in range(rng.integers(2, 12)):
         draw_thing(canvas, rng.uniform(0, 1, 2) * (width, height),
                    rng.uniform(.04, .22) * height, rng)
@@ -378,31 +259,9 @@ def sample_place(rng: Generator, body: Body, scale: float, roll: float,
     return place_body(body, scale, roll, np.array([x, y]))
 
 
-def annotate(canvas: Canvas, body: Body, base: int,
-             drawn: int) -> Optional[Dict[str, Any]]:
-    """What COCO says of a person, or None for one who is not seen at all.
-
-    Args:
-        drawn: Pixels that the person took before others came in front.
-    """
-    mask = (canvas.parts >= base) & (canvas.parts < base + PARTS)
-    mask = mask & (canvas.parts != OCCLUDER)
-    area = int(mask.sum())
-    if area < 32:
-        return None
-    points = np.zeros((17, 3))
-    if area > HIDDEN * drawn:
-        points = label_points(canvas, body, base)
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-    return dict(
-        keypoints=[round(float(v), 2) for v in points.flat],
-        num_keypoints=int((points[:, 2] > 0).sum()),
-        area=area,
-        bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
-        segmentation=[o.ravel().tolist() for o in outlines if len(o) > 2],
-        iscrowd=0,
-        category_id=1)
+def pixels_of(canvas: Canvas, base: int) -> ndarray:
+    """[H, W] bool: where a person is seen."""
+    return (canvas.parts >= base) & (canvas.parts < base + PARTS)
 
 
 def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
@@ -411,14 +270,36 @@ def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
     points = np.zeros((17, 3))
     for index, (x, y) in enumerate(body.joints):
         column, row = int(round(x)), int(round(y))
-        if not (0 <= column < width and 0 <= row < height):
-            continue
-        left = index - (index + 1) % 2 if index else EYE
-        side = (index + 1) % 2 if index else 0
-        part = int(canvas.parts[row, column]) - base
-        shown = {p if p in (HEAD, TORSO) else p + side for p in SHOWS[left]}
-        points[index] = x, y, 2 if part in shown else 1
+        if 0 <= column < width and 0 <= row < height:
+            part = int(canvas.parts[row, column]) - base
+            points[index] = x, y, 2 if part in SEEN_ON[index] else 1
     return points
+
+
+def annotate(canvas: Canvas, body: Body, base: int,
+             drawn: int) -> Optional[Dict[str, Any]]:
+    """What COCO says of a person, or None for one who is not seen at all.
+
+    Args:
+        drawn: Pixels that the person took before others came in front.
+    """
+    mask = pixels_of(canvas, base).astype(np.uint8)
+    area = int(mask.sum())
+    if area < SMALLEST:
+        return None
+    points = np.zeros((17, 3))
+    if area > HIDDEN * drawn:
+        points = label_points(canvas, body, base)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    return dict(
+        keypoints=[round(float(v), 2) for v in points.flat],
+        num_keypoints=int((points[:, 2] > 0).sum()),
+        area=area,
+        bbox=list(cv2.boundingRect(mask)),
+        segmentation=[o.ravel().tolist() for o in outlines if len(o) > 2],
+        iscrowd=0,
+        category_id=1)
 
 
 def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
@@ -439,9 +320,7 @@ def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
                             rng.normal(0, .12), slot, height)
         base = 1 + PARTS * len(people)
         draw_person(canvas, body, sample_look(rng), base, stature, rng)
-        drawn = int(((canvas.parts >= base) &
-                     (canvas.parts < base + PARTS)).sum())
-        people.append((body, base, drawn))
+        people.append((body, base, pixels_of(canvas, base).sum()))
     for body, *_ in people:
         if rng.random() < .2:
             spot = body.joints[rng.integers(5, 17)] + rng.normal(0, 8, 2)
@@ -466,26 +345,24 @@ def write_split(root: Path, split: str, count: int, seed: int):
         image, people = draw_scene(np.random.default_rng(stream))
         name = f'{number:012d}.jpg'
         cv2.imwrite(
-            str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 85])
         height, width = image.shape[:2]
         images.append(
             dict(id=number, file_name=name, width=width, height=height))
         for person in people:
             annotations.append(
                 dict(person, id=len(annotations) + 1, image_id=number))
-    category = dict(
-        id=1, name='person', supercategory='person', keypoints=KEYPOINTS,
-        skeleton=SKELETON)
+    category = dict(id=1, name='person', supercategory='person',
+                    keypoints=KEYPOINTS, skeleton=SKELETON)  # yapf: disable
+    content = dict(
+        info=dict(description='Drawn people', seed=seed),
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=[category])
     path = root / 'annotations' / f'person_keypoints_{split}.json'
     path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        json.dumps(
-            dict(
-                info=dict(description='Drawn people', seed=seed),
-                licenses=[],
-                images=images,
-                annotations=annotations,
-                categories=[category])))
+    path.write_text(json.dumps(content))
 
 
 def make_people(root: Path, train: int, val: int, seed: int = 0):

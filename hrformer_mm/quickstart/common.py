@@ -221,7 +221,8 @@ def aside(path: Path) -> Iterator[None]:
                     logger.removeHandler(handler)
 
 
-def fit_and_evaluate(task: Task, cfg: Config, stream: TextIO) -> dict:
+def fit_and_evaluate(cfg: Config, metric: str, label: str,
+                     stream: TextIO) -> dict:
     """Train, or go on with it, and give the metrics of the last weights."""
     work_dir = Path(cfg.work_dir)
     history = work_dir / HISTORY
@@ -233,10 +234,10 @@ def fit_and_evaluate(task: Task, cfg: Config, stream: TextIO) -> dict:
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.register_hook(
-        Progress(history, task.metric, task.metric_label, stream))
+        Progress(history, metric, label, stream))
     runner.train()
     for record in reversed(read_history(history)):
-        if task.metric in record and record['iter'] == runner.max_iters:
+        if metric in record and record['iter'] == runner.max_iters:
             return record
     return {k: float(v) for k, v in runner.val_loop.run().items()}
 
@@ -301,7 +302,8 @@ def run(task: Task,
     tell(f'training {Path(task.config).stem}; all that the frameworks print '
          f'goes to {folder / LOG}')
     with aside(folder / LOG):
-        metrics = fit_and_evaluate(task, cfg, stream)
+        metrics = fit_and_evaluate(cfg, task.metric, task.metric_label,
+                                   stream)
         checkpoint = last_checkpoint(folder)
         config = folder / Path(task.config).name
         cfg.resume, cfg.load_from = False, None

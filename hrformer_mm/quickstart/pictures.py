@@ -1,13 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Curves of training, and pictures laid out in a grid."""
+"""Curves of training, and pictures laid out in rows."""
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 import cv2
 import numpy as np
 from numpy import ndarray
 
 LOSS, METRIC = '#4c72b0', '#c44e52'
+GAP = 6  # between images
 
 
 def plot_curves(records: Sequence[Dict], metric: str, label: str,
@@ -21,9 +22,9 @@ def plot_curves(records: Sequence[Dict], metric: str, label: str,
     from matplotlib.figure import Figure
     figure = Figure((9, 3.4), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    for axes, key, title, color in zip(
-            figure.subplots(1, 2), ('loss', metric),
-        ('training loss', f'{label}, held-out images'), (LOSS, METRIC)):
+    curves = (('loss', 'training loss', LOSS),
+              (metric, f'{label}, held-out images', METRIC))
+    for axes, (key, title, color) in zip(figure.subplots(1, 2), curves):
         points = [(r['iter'], r[key]) for r in records if key in r]
         if points:
             axes.plot(*zip(*points), color=color,
@@ -38,29 +39,48 @@ def plot_curves(records: Sequence[Dict], metric: str, label: str,
     figure.savefig(path)
 
 
-def fit(image: ndarray, height: int, width: int) -> ndarray:
-    """Scale an image to fit and centre it on white."""
-    scale = min(height / image.shape[0], width / image.shape[1])
-    size = [max(round(scale * n), 1) for n in image.shape[1::-1]]
-    image = cv2.resize(image, size, interpolation=(
-        cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-    tile = np.full((height, width, 3), 255, np.uint8)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    tile[top:top + size[1], left:left + size[0]] = image
-    return tile
+def stretch(image: ndarray, height: int, width: int) -> ndarray:
+    """Resize, smoothly in both directions."""
+    shrinks = height < image.shape[0]
+    return cv2.resize(
+        image, (width, height),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def grid(images: Sequence[ndarray], columns: int, height: int,
-         width: int) -> ndarray:
-    """Lay images out in rows of tiles with white between them."""
-    tiles = [
-        cv2.copyMakeBorder(fit(image, height, width), *[4] * 4,
-                           cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for image in images
-    ]
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
-    rows: List[ndarray] = [
-        np.hstack(tiles[i:i + columns]) for i in range(0, len(tiles), columns)
-    ]
+def fill_row(images: Sequence[ndarray], width: int, height: int) -> ndarray:
+    """Images beside each other, equally high, with white around.
+
+    They fill the width, unless that made them higher than ``height``.
+    """
+    aspects = [image.shape[1] / image.shape[0] for image in images]
+    free = width - GAP * (len(images) + 1)
+    height = min(round(free / sum(aspects)), height)
+    row = np.full((height + GAP, width, 3), 255, np.uint8)
+    left = GAP
+    for image, aspect in zip(images, aspects):
+        tile = stretch(image, height, int(aspect * height))
+        row[:height, left:left + tile.shape[1]] = tile
+        left += tile.shape[1] + GAP
+    return row
+
+
+def mosaic(images: Sequence[ndarray], caption: str, width: int = 1500,
+           height: int = 330) -> ndarray:
+    """Lay images out in rows of at most that height, below a caption.
+
+    Args:
+        images: Each [H, W, 3] uint8.
+    """
+    title = np.full((36, width, 3), 255, np.uint8)
+    cv2.putText(title, caption, (GAP, 25), cv2.FONT_HERSHEY_SIMPLEX, .6,
+                (60, 60, 60), 1, cv2.LINE_AA)
+    rows, row = [title], []
+    for image in images:
+        row.append(image)
+        aspects = sum(i.shape[1] / i.shape[0] for i in row)
+        if aspects * height >= width:
+            rows.append(fill_row(row, width, height))
+            row = []
+    if row:
+        rows.append(fill_row(row, width, height))
     return np.vstack(rows)
