@@ -121,12 +121,15 @@ def allow_official_checkpoints() -> bool:
 def register_config_package() -> bool:
     """Let configs inherit from ``hrformer_mm::pose/...``.
 
-    mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410).
+    mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410), and
+    looks for an editable install (PEP 660) in site-packages, where it is not.
+    The name of a file of the package, in place of the distribution's, makes
+    it ask Python where the package is.
     """
     if find_spec('mmengine') is None:
         return False
     from mmengine.config import utils
-    utils.MODULE2PACKAGE.setdefault('hrformer_mm', 'hrformer-mm')
+    utils.MODULE2PACKAGE.setdefault('hrformer_mm', __name__)
     return True
 
 
