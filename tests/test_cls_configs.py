@@ -13,6 +13,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (MODELS, PARAM_SCHEDULERS, TRANSFORMS,
                                init_default_scope)
 
+from hrformer_mm.checkpoints import convert
+
 ROWS = {
     # size: channels, drop path, parameters
     't': ((18, 36, 72, 144), 0., 8_035_820),
@@ -268,3 +270,30 @@ def test_rows_train_and_evaluate(size, layout, tmp_path):
     assert runner.iter == 2
     assert math.isfinite(scalars['train/loss'])
     assert 0 <= scalars['val/accuracy/top1'] <= 100
+
+
+def test_own_images_are_fine_tuned_from_imagenet(tmp_path):
+    write_images(tmp_path / 'images', 'folders')
+    tiny = {'model.backbone.arch': 'tiny',
+            'model.neck.in_channels': ROWS['t'][0]}
+    trained = MODELS.build(load('t').model)
+    state_dict, _ = convert(dict(trained.state_dict()), 'official-cls')
+    weights = tmp_path / 'hrt.pth'
+    torch.save(dict(model=state_dict), weights)
+    cfg = tiny_row(
+        'cls/hrformer_s_folder_224.py', tmp_path / 'work',
+        tmp_path / 'images', load_from=str(weights), **tiny, **{
+            'model.head.num_classes': 2,
+            'model.data_preprocessor.num_classes': 2,
+            'train_dataloader.dataset.pipeline.1.scale': 64,
+            'default_hooks.checkpoint': None,
+            'optim_wrapper.optimizer.lr': 0.,
+        })
+    runner = run_row(cfg)
+    assert runner.model.head.fc.out_features == 2
+    assert runner.train_loop.dataloader.dataset.CLASSES == ('n0', 'n1')
+    given = trained.state_dict()
+    for name, tensor in runner.model.named_parameters():
+        if not name.startswith('head.'):
+            assert torch.equal(tensor, given[name]), name
+    assert 0 <= last_scalars(runner)['val/accuracy/top1'] <= 100

@@ -2,7 +2,7 @@
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(
-        num_classes=1000, to_rgb=True,
+        num_classes=1000, to_onehot=True, to_rgb=True,
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(
         type='hrformer_mm.HRFormer', arch='small', upsample='nearest'),

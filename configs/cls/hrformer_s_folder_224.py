@@ -1,0 +1,12 @@
+# Fine-tune HRFormer-S on your own images: see "Your own images" in README.md.
+_base_ = [
+    '../_base_/cls/hrformer_s.py',
+    '../_base_/cls/folder_224.py',
+    '../_base_/cls/schedule_30e.py',
+]
+num_classes = 10  # as many as there are folders in train/
+load_from = 'weights/hrt_small.pth'
+model = dict(
+    data_preprocessor=dict(num_classes=num_classes),
+    head=dict(num_classes=num_classes),
+    train_cfg=None)  # no mixing of images: few epochs do not need it
