@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes sure of the environment, then runs the lint and the tests.
+#
+#   bash tools/run_tests.sh                     # what takes less than a minute
+#   bash tools/run_tests.sh --slow              # all
+#   bash tools/run_tests.sh -m slow             # only what takes longer
+#   bash tools/run_tests.sh tests/test_zoo.py -k row   # arguments of pytest
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "${1:-}" = --slow ]; then
+    shift
+    set -- -m 'slow or not slow' "$@"
+fi
+python=$(bash tools/setup_env.sh)
+
+"$python" -m flake8
+"$python" -m isort --check .
+"$python" -m codespell_lib
+
+# One process for each core, up to four, and one thread in each: most of the
+# time is Python and small tensors, for which threads only wait for each other.
+workers=$("$python" -c 'import os; print(min(os.cpu_count(), 4))')
+export OMP_NUM_THREADS=1
+# Without a seed of the day, as the names of tests must agree between workers.
+export PYTHONHASHSEED=0
+exec "$python" -m pytest -q -n "$workers" --dist loadfile "$@"
