@@ -1,8 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Counters against the paper's figures, torch's counter and MMEngine's."""
 import json
-import subprocess
-import sys
+import runpy
 import warnings
 
 import pytest
@@ -53,9 +52,7 @@ def test_paper_counter_of_cls_gives_the_papers_figures(name, paper, macs):
 
 @pytest.mark.parametrize('name, shape, paper, macs', [
     ('hrformer_s_cityscapes_512x1024', (1024, 1024), 418.260, 413.878),
-    ('hrformer_b_cityscapes_512x1024', (1024, 1024), 1051.589, 1043.049),
     ('hrformer_b_cityscapes_512x1024_w15', (1024, 1024), 1119.863, 1106.557),
-    ('hrformer_b_cityscapes_512x1024_w9', (1024, 1024), 1064.38, None),
     ('hrformer_s_ade20k_520x520', (512, 512), 109.449, 108.312),
     ('hrnet_w48_cityscapes_512x1024', (1024, 1024), 924.75, None),
 ])
@@ -154,17 +151,16 @@ def test_stages_are_those_of_the_paper():
     ]
 
 
-def test_tool_prints_writes_and_draws(tmp_path):
+def test_tool_prints_writes_and_draws(tmp_path, capsys):
     json_file, png = tmp_path / 'count.json', tmp_path / 'count.png'
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/analysis/get_flops.py'),
-         'configs/pose/hrformer_t_coco_256x192.py', '--shape', '64', '64',
-         '--json', str(json_file), '--plot', str(png)],
-        cwd=ROOT, env={'PYTHONPATH': str(ROOT)}, capture_output=True,
-        text=True)  # yapf: disable
-    assert done.returncode == 0, done.stderr
-    assert '2,524,759 parameters' in done.stdout
-    assert flops.WHY_THEY_DIFFER in done.stdout
+    main = runpy.run_path(str(ROOT / 'tools/analysis/get_flops.py'))['main']
+    main([
+        str(CONFIGS / 'pose/hrformer_t_coco_256x192.py'), '--shape', '64',
+        '64', '--json', str(json_file), '--plot', str(png)
+    ])
+    printed = capsys.readouterr().out
+    assert '2,524,759 parameters' in printed
+    assert flops.WHY_THEY_DIFFER in printed
     content = json.loads(json_file.read_text())
     assert content['shape'] == [64, 64] and 'stage4' in content['stages']
     assert png.read_bytes().startswith(b'\x89PNG')
