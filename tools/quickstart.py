@@ -58,9 +58,11 @@ def main(argv=None):
     from hrformer_mm.quickstart.common import run
     task = import_module(f'hrformer_mm.quickstart.{args.task}').TASK
     images = None
-    if args.train_images or args.val_images:
-        images = (args.train_images or task.images[0],
-                  args.val_images or task.images[1])
+    if (args.train_images, args.val_images) != (None, None):
+        images = tuple(
+            usual if asked is None else asked
+            for asked, usual in zip((args.train_images, args.val_images),
+                                    task.images))
     try:
         run(task, args.data_root, args.work_dir, args.epochs, images,
             args.seed, args.cfg_options)

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """What the quickstarts of all tasks share; a task says only what differs."""
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -178,11 +179,29 @@ def choose_work_dir(wanted: Path, request: dict,
             tell(f'{folder} is kept; it holds a finished or another run')
 
 
+def write_json(path: Path, content: dict):
+    """Replace a file at once, so that it is never half written."""
+    fresh = path.with_suffix('.new')
+    fresh.write_text(json.dumps(content, default=str))
+    os.replace(fresh, path)
+
+
+def check_counts(epochs: Optional[int], images: Optional[Tuple[int, int]]):
+    """Raise ValueError for a count below one."""
+    counts = dict(epochs=epochs)
+    if images:
+        counts.update(zip(('train images', 'val images'), images))
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f'{name} must be at least 1, got {value}')
+
+
 def fill_config(task: Task, cfg: Config, data_root: Optional[str],
                 epochs: Optional[int], images: Optional[Tuple[int, int]],
                 seed: int, cfg_options: Optional[dict],
                 tell: Callable[[str], None]):
     """Put the data, and what the user asked for, into the config."""
+    check_counts(epochs, images)
     if data_root:
         check_layout(task, data_root)
         task.use_data_root(cfg, data_root)
@@ -233,8 +252,7 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     # Runners of one process share what has the same name.
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(
-        Progress(history, metric, label, stream))
+    runner.register_hook(Progress(history, metric, label, stream))
     runner.train()
     for record in reversed(read_history(history)):
         if metric in record and record['iter'] == runner.max_iters:
@@ -297,7 +315,7 @@ def run(task: Task,
         Path(work_dir or f'work_dirs/quickstart_{task.name}'), request, tell)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / STATE
-    state.write_text(json.dumps(dict(request=request)))
+    write_json(state, dict(request=request))
     cfg.work_dir = str(folder)
     tell(f'training {Path(task.config).stem}; all that the frameworks print '
          f'goes to {folder / LOG}')
@@ -314,6 +332,6 @@ def run(task: Task,
                     task.metric_label, curves)
     outcome = Outcome(config, checkpoint, folder, metrics,
                       [*pictures, curves], Path(cfg.data_root))
-    state.write_text(json.dumps(dict(request=request, metrics=metrics)))
+    write_json(state, dict(request=request, metrics=metrics))
     tell(summary(task, outcome, time.time() - began))
     return outcome

@@ -65,10 +65,7 @@ class Progress(Hook):
             self.loss = record.get('loss', self.loss)
             self.value = record.get(self.metric, self.value)
         self.began, self.first = time.time(), runner.iter
-        self.told = self.share(runner)
-
-    def share(self, runner: Runner) -> int:
-        return LINES * runner.iter // max(runner.max_iters, 1)
+        self.told = LINES * runner.iter // max(runner.max_iters, 1)
 
     def record(self, **values: Any):
         with self.path.open('a') as file:
@@ -120,7 +117,9 @@ class Progress(Hook):
             if always or time.time() - self.shown > .2:
                 self.shown = time.time()
                 self.stream.write(f'\r\033[K{self.line(runner, done, note)}')
-        elif always or LINES * done // runner.max_iters > self.told:
+        elif always or (done < runner.max_iters and
+                        LINES * done // runner.max_iters > self.told):
+            # The last iteration is told with its evaluation.
             self.told = LINES * done // runner.max_iters
             self.stream.write(self.line(runner, done, note) + '\n')
         self.stream.flush()

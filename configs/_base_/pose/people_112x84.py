@@ -13,7 +13,6 @@ target = dict(type='GenerateTarget', encoder=codec)
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,
-    drop_last=True,
     dataset=dict(
         data_root=data_root,
         pipeline=[*_base_.load, flip, crop, target, _base_.pack]))
