@@ -260,6 +260,15 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     return {k: float(v) for k, v in runner.val_loop.run().items()}
 
 
+def from_here(command: str) -> str:
+    """A command that is meant for the root of the checkout, for this folder."""
+    if Path.cwd() == root():
+        return command
+    for folder in ('tools', 'configs'):
+        command = command.replace(f' {folder}/', f' {root()}/{folder}/')
+    return command
+
+
 def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     """What to read at the end."""
     lines = [
@@ -271,7 +280,9 @@ def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     ]
     lines += [f'  {what:<12}{path}' for what, path in places]
     lines += ['', 'To try next:']
-    lines += [f'  {line}' for line in task.next_commands(outcome)]
+    if os.path.dirname(sys.executable) not in os.get_exec_path():
+        lines.append(f'  source {sys.prefix}/bin/activate')
+    lines += [f'  {from_here(line)}' for line in task.next_commands(outcome)]
     return '\n'.join(lines)
 
 
