@@ -261,7 +261,7 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
 
 
 def from_here(command: str) -> str:
-    """A command that is meant for the root of the checkout, for this folder."""
+    """A command for the root of the checkout, made to work in this folder."""
     if Path.cwd() == root():
         return command
     for folder in ('tools', 'configs'):
