@@ -215,14 +215,18 @@ def show_predictions(cfg: Config, show: bool, folder: Optional[str],
     if scope not in VISUALIZATION_HOOKS:
         raise ValueError(f'--show and --show-dir know the scopes '
                          f'{sorted(VISUALIZATION_HOOKS)}, got {scope!r}')
-    hook = cfg.default_hooks.setdefault('visualization', {})
-    hook.update(type=VISUALIZATION_HOOKS[scope], show=show,
-                interval=interval, wait_time=wait_time)  # yapf: disable
+    hook = dict(
+        cfg.default_hooks.get('visualization', {}),
+        type=VISUALIZATION_HOOKS[scope],
+        show=show,
+        interval=interval,
+        wait_time=wait_time)
     hook['draw' if scope == 'mmseg' else 'enable'] = True
     if folder and scope == 'mmseg':  # its hook has no folder of its own
         cfg.visualizer.save_dir = folder
     elif folder:
         hook['out_dir'] = os.path.abspath(folder)
+    cfg.default_hooks.visualization = hook
 
 
 def use_tta(cfg: Config):
