@@ -1,11 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The classification head: counts, arithmetic, MMPretrain's interfaces."""
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import CONFIGS, SHARED
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 
 from hrformer_mm.checkpoints import convert
 from hrformer_mm.core import ARCHS, HRFormer
@@ -164,6 +167,46 @@ def test_class_activation_map_is_reached_at_the_final_layer(classifier):
     # A linear classifier after average pooling: the gradient is its weights.
     torch.testing.assert_close(
         kept['grad'].sum((2, 3))[0], classifier.head.fc.weight[1])
+
+
+@pytest.fixture(scope='module')
+def released(classifier, tmp_path_factory):
+    """A config, a checkpoint and an image, as a user has them."""
+    folder = tmp_path_factory.mktemp('released')
+    cfg = Config.fromfile(CONFIGS / 'cls/hrformer_t_imagenet_224.py')
+    cfg.model.backbone.arch = ARCH
+    cfg.merge_from_dict({
+        'model.neck.in_channels': ARCH['channels'],
+        'model.head.num_classes': 3,
+        'test_dataloader.dataset.pipeline.1.scale': 72,
+        'test_dataloader.dataset.pipeline.2.crop_size': 64,
+    })
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    torch.save(
+        dict(state_dict=classifier.state_dict(),
+             meta=dict(dataset_meta=dict(classes=('ant', 'bee', 'cat')))),
+        folder / 'epoch_1.pth')
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    cv2.imwrite(str(folder / 'image.png'), image)
+    return [str(folder / n) for n in ('config.py', 'epoch_1.pth', 'image.png')]
+
+
+def test_mmpretrain_s_inferencer_names_the_class(released):
+    config, weights, image = released
+    infer = ImageClassificationInferencer(config, weights, device='cpu')
+    result = infer(image)[0]
+    assert result['pred_class'] == ('ant', 'bee', 'cat')[result['pred_label']]
+    assert result['pred_scores'].sum() == pytest.approx(1.)
+
+
+def test_mmpretrain_s_feature_extractor_gives_all_stages(released):
+    config, weights, image = released
+    extract = FeatureExtractor(config, weights, device='cpu')
+    maps = extract(image, stage='backbone')[0]
+    assert [m.shape for m in maps] == [(4, 16, 16), (8, 8, 8), (8, 4, 4),
+                                       (8, 2, 2)]
+    assert extract(image, stage='neck')[0][0].shape == (2048, )
+    assert extract(image, stage='pre_logits')[0].shape == (2048, )
 
 
 @pytest.mark.skipif(
