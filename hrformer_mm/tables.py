@@ -27,6 +27,7 @@ HEADLINE = dict(
 DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
+SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
 COUNTED: Dict[str, Count] = {}  # many rows have the same model
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
@@ -86,7 +87,8 @@ def like(value: float, printed: str, unit: str = '') -> str:
 def metric_text(metrics, names: Optional[Sequence[str]] = None) -> str:
     if isinstance(metrics, str):
         return metrics
-    return ', '.join(f'{name} {value}' for name, value in metrics.items()
+    return ', '.join(f'{SHORT.get(name, name)} {value}'
+                     for name, value in metrics.items()
                      if names is None or name in names)
 
 
@@ -127,9 +129,10 @@ def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
     """Accuracy by who says so."""
     headline = HEADLINE[row.task]
     if isinstance(printed.metrics, str):
-        cells = {f'{headline[0]} (paper)': printed.metrics}
+        name = SHORT.get(headline[0], headline[0])
+        cells = {f'{name} (paper)': printed.metrics}
     else:
-        cells = {f'{name} (paper)': str(value)
+        cells = {f'{SHORT.get(name, name)} (paper)': str(value)
                  for name, value in printed.metrics.items()}
     if row.official:
         cells['official code'] = metric_text(row.official.metrics, headline)
