@@ -21,6 +21,4 @@ python=$(bash tools/setup_env.sh)
 # time is Python and small tensors, for which threads only wait for each other.
 workers=$("$python" -c 'import os; print(min(os.cpu_count(), 4))')
 export OMP_NUM_THREADS=1
-# Without a seed of the day, as the names of tests must agree between workers.
-export PYTHONHASHSEED=0
 exec "$python" -m pytest -q -n "$workers" --dist loadfile "$@"

@@ -1,0 +1,252 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What is installed, which known faults it has, and what mends them.
+
+    python -m hrformer_mm.check_env
+
+Each fault is looked for in a process of its own, so one that crashes ends
+nothing else. The exit code is 1 if something that is needed is broken.
+"""
+import os
+import platform
+import subprocess
+import sys
+from argparse import ArgumentParser
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+PACKAGE = Path(__file__).resolve().parent
+PROBES = PACKAGE / 'probes.py'
+SECONDS = 180  # for one probe; the first import of torch can be slow
+OK, BROKEN, ABSENT = 'ok', 'BROKEN', 'not installed'
+MENDED = 'mended by hrformer_mm'
+
+# Distributions that bring the same module.
+ENGINE = ('mmengine', 'onedl-mmengine')
+MMCV = ('mmcv', 'mmcv-lite', 'onedl-mmcv')
+CV2 = ('opencv-python', 'opencv-python-headless')
+SEG = ('mmsegmentation', 'onedl-mmsegmentation')
+CLS = ('mmpretrain', 'onedl-mmpretrain')
+DET = ('mmdet', 'onedl-mmdetection')
+MIM = ('onedl-mim', 'openmim')
+TORCH, VISION, POSE = ('torch', ), ('torchvision', ), ('mmpose', )
+XTCOCO, COCO = ('xtcocotools', ), ('pycocotools', )
+
+PIP = 'python -m pip'
+BUILD_XTCOCO = (
+    f'{PIP} install cython numpy wheel "setuptools<81" && {PIP} install '
+    '--force-reinstall --no-deps --no-cache-dir --no-build-isolation '
+    '--no-binary xtcocotools xtcocotools==1.14.3')
+ONE_MMCV = (f'{PIP} uninstall -y {" ".join(MMCV)} && '
+            f'{PIP} install mmcv-lite==2.1.0 mmengine==0.10.7')
+
+# What brings a distribution that is absent.
+INSTALL = {
+    TORCH: f'{PIP} install torch torchvision',
+    VISION: f'{PIP} install torchvision',
+    CV2: f'{PIP} install opencv-python',
+    ENGINE: f'{PIP} install mmengine==0.10.7',
+    MMCV: f'{PIP} install mmcv-lite==2.1.0',
+    POSE: f'{PIP} install json_tricks munkres scipy && {PIP} install '
+    '--no-deps mmpose==1.3.2',
+    SEG: f'{PIP} install mmsegmentation==1.2.2 ftfy regex',
+    CLS: f'{PIP} install mmpretrain==1.2.0',
+    DET: f'{PIP} install mmdet==3.3.0',
+    XTCOCO: BUILD_XTCOCO,
+    COCO: f'{PIP} install pycocotools',
+    MIM: f'{PIP} install onedl-mim "setuptools<81"',
+}
+NEEDED = (TORCH, ENGINE)  # by all; the rest by some
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A known fault.
+
+    Attributes:
+        what: What holds without it, and where it was reported.
+        probe: Function of ``probes.py`` that fails with it.
+        of: Distributions that have it.
+        mend: The command that mends it.
+        needed: Whether hrformer_mm cannot be used with it.
+    """
+    what: str
+    probe: str
+    of: Tuple[str, ...]
+    mend: str
+    needed: bool = True
+
+
+# Causes stand above what follows from them.
+FAULTS = (
+    Fault('torch can be imported', 'torch_imports', TORCH,
+          f'{PIP} install --force-reinstall torch torchvision'),
+    Fault('torch takes this numpy (torch < 2.3 wants 1.x)',
+          'torch_takes_numpy', TORCH, f'{PIP} install "numpy<2"'),
+    Fault('torchvision is made for this torch', 'torchvision_matches_torch',
+          VISION, f'{PIP} install --upgrade torch=={{torch}} torchvision'),
+    Fault('OpenCV can be imported (may lack libGL)', 'opencv_imports', CV2,
+          f'{PIP} uninstall -y {" ".join(CV2)} && {PIP} install '
+          'opencv-python-headless'),
+    Fault('setuptools has pkg_resources (mmcv#3325, mim#242)',
+          'pkg_resources_is_there', ENGINE,
+          f'{PIP} install "setuptools>=68,<81"'),
+    Fault("a Runner's checkpoint loads (mmengine#1655)",
+          'runner_checkpoint_loads', ENGINE, INSTALL[ENGINE]),
+    Fault('hrformer_mm:: configs are found (mmengine#1410)',
+          'config_package_resolves', ENGINE,
+          f'{PIP} install --no-deps -e {PACKAGE.parent}'),
+    Fault('mmcv is there once', 'mmcv_is_there_once', MMCV, ONE_MMCV),
+    Fault('mmcv can be imported', 'mmcv_imports', MMCV, ONE_MMCV),
+    Fault('mmcv.ops can be imported (mmcv#3319)', 'mmcv_ops_import', MMCV,
+          ONE_MMCV),
+    Fault('MMDetection takes this mmcv', 'mmdet_imports', DET, ONE_MMCV),
+    Fault('MMSegmentation takes this mmcv (mmsegmentation#3729)',
+          'mmseg_imports', SEG, ONE_MMCV),
+    Fault('MMPretrain takes this mmcv', 'mmpretrain_imports', CLS, ONE_MMCV),
+    Fault('MMPose takes this mmcv, and does without chumpy (chumpy#57)',
+          'mmpose_imports', POSE, ONE_MMCV),
+    Fault('xtcocotools takes this numpy (xtcocoapi#45)',
+          'xtcocotools_takes_numpy', XTCOCO, BUILD_XTCOCO),
+    Fault('pycocotools takes this numpy', 'pycocotools_takes_numpy', COCO,
+          f'{PIP} install --force-reinstall --no-deps pycocotools'),
+    Fault('mmdet.models can be imported', 'mmdet_models_import', DET,
+          f'{PIP} install --force-reinstall --no-deps mmdet==3.3.0 && '
+          f'{PIP} install mmdet==3.3.0'),
+    Fault('mmseg.models can be imported (mmsegmentation#3026)',
+          'mmseg_models_import', SEG,
+          f'{PIP} install ftfy regex mmsegmentation==1.2.2'),
+    Fault('mmpretrain.models can be imported', 'mmpretrain_models_import',
+          CLS, INSTALL[CLS]),
+    Fault('mmpose.models can be imported', 'mmpose_models_import', POSE,
+          f'{INSTALL[DET]} && {INSTALL[POSE]}'),
+    Fault('mim runs (mim#246)', 'mim_runs', MIM,
+          f'{PIP} uninstall -y openmim && {INSTALL[MIM]}', False),
+    Fault('download.openmmlab.com has a certificate (mmcv#3302)',
+          'openmmlab_server_answers', (),
+          'put the weights into weights/, or export HRFORMER_MM_MIRROR=URL',
+          False),
+)  # yapf: disable
+
+
+@dataclass(frozen=True)
+class Finding:
+    fault: Fault
+    state: str
+    remark: str = ''
+
+    @property
+    def is_fatal(self) -> bool:
+        if self.state == ABSENT:
+            return self.fault.of in NEEDED
+        return self.state == BROKEN and self.fault.needed
+
+    @property
+    def command(self) -> str:
+        """What mends it, or brings what is absent; empty if all is well."""
+        if self.state == ABSENT:
+            return INSTALL[self.fault.of]
+        if self.state != BROKEN:
+            return ''
+        return self.fault.mend.format(torch=installed(TORCH).get('torch'))
+
+
+def installed(names: Sequence[str]) -> Dict[str, str]:
+    """Versions of those distributions that are there."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+def run_probe(name: str, mended: bool) -> Tuple[bool, str]:
+    """Whether a probe passes, and its remark or error."""
+    code = f'import runpy; runpy.run_path({str(PROBES)!r})[{name!r}]()'
+    path = os.pathsep.join(
+        filter(None, [str(PACKAGE.parent),
+                      os.environ.get('PYTHONPATH')]))
+    try:
+        run = subprocess.run(
+            [sys.executable, '-c', ('import hrformer_mm; ' * mended) + code],
+            env=dict(os.environ, PYTHONPATH=path, PYTHONWARNINGS='ignore'),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return False, f'took more than {SECONDS} s'
+    passed = run.returncode == 0
+    if passed:
+        return True, run.stdout.partition('remark: ')[2].strip()
+    lines = run.stderr.strip().splitlines()
+    return False, lines[-1] if lines else f'ended with {run.returncode}'
+
+
+def find(fault: Fault) -> Finding:
+    """Look for a fault, first without what hrformer_mm mends."""
+    if fault.of and not installed(fault.of):
+        return Finding(fault, ABSENT)
+    for state in (OK, MENDED):
+        passed, remark = run_probe(fault.probe, mended=state == MENDED)
+        if passed:
+            return Finding(fault, state, remark)
+    return Finding(fault, BROKEN, remark)
+
+
+def print_versions():
+    print(f'{"python":24}{platform.python_version()} ({sys.executable})')
+    for name, number in installed(
+        ('hrformer-mm', *TORCH, *VISION, 'numpy', *CV2, *ENGINE, *MMCV, *POSE,
+         *SEG, *CLS, *DET, *XTCOCO, *COCO, *MIM, 'setuptools')).items():
+        print(f'{name:24}{number}')
+
+
+def check(faults: Sequence[Fault]) -> List[Finding]:
+    """Look for faults, and print each as soon as it is looked for."""
+    findings = []
+    width = max(len(fault.what) for fault in faults) + 2
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for finding in pool.map(find, faults):
+            remark = f' ({finding.remark[:200]})' if finding.remark else ''
+            print(f'{finding.fault.what:{width}}{finding.state}{remark}',
+                  flush=True)
+            findings.append(finding)
+    return findings
+
+
+def print_commands(findings: Sequence[Finding], title: str):
+    commands = dict.fromkeys(f.command for f in findings)
+    if commands:
+        print(f'\n{title}')
+        for command in commands:
+            print(f'  {command}')
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = ArgumentParser(
+        prog='python -m hrformer_mm.check_env',
+        description='Say what is installed, which known faults it has, and '
+        'what mends them.')
+    parser.add_argument(
+        '--offline',
+        action='store_true',
+        help='do not ask a server whether it answers')
+    args = parser.parse_args(argv)
+    print_versions()
+    print('\nLooking for known faults:', flush=True)
+    findings = check([f for f in FAULTS if f.of or not args.offline])
+    print_commands([f for f in findings if f.state == BROKEN or f.is_fatal],
+                   'To mend it, from the top; each may mend those below it:')
+    print_commands(
+        [f for f in findings if f.state == ABSENT and not f.is_fatal],
+        'To install what is absent, if you want its task:')
+    return int(any(f.is_fatal for f in findings))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
