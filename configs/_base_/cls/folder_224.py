@@ -2,7 +2,7 @@
 _base_ = './imagenet_224.py'
 data_root = 'data/folder/'
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=64, drop_last=False,
     dataset=dict(
         _delete_=True, type='CustomDataset', data_root=data_root,
         data_prefix='train', pipeline=_base_.train_pipeline))
