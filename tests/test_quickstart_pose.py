@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from socket import gethostname
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 from helpers import ROOT, SHARED
 from mmengine.config import Config
@@ -156,13 +158,29 @@ def test_a_finished_run_is_kept_and_the_next_gets_its_own_folder(finished):
     assert 'is kept' in text[0]
 
 
+def interrupted(folder, process):
+    folder.mkdir()
+    common.write_json(
+        folder / common.STATE, dict(request=dict(seed=0), process=process))
+    return folder
+
+
 def test_another_request_does_not_go_on_with_an_interrupted_one(tmp_path):
-    wanted = tmp_path / 'run'
-    wanted.mkdir()
-    common.write_json(wanted / common.STATE, dict(request=dict(seed=0)))
+    wanted = interrupted(tmp_path / 'run', 'elsewhere 1')
     tell = [].append
     assert common.choose_work_dir(wanted, dict(seed=0), tell) == wanted
     assert common.choose_work_dir(wanted, dict(seed=1), tell) != wanted
+
+
+def test_two_at_once_do_not_share_a_folder(tmp_path):
+    sleeper = subprocess.Popen(['sleep', '60'])
+    process = f'{gethostname()} {sleeper.pid}'
+    wanted = interrupted(tmp_path / 'run', process)
+    tell = [].append
+    assert common.choose_work_dir(wanted, dict(seed=0), tell) != wanted
+    sleeper.kill()
+    sleeper.wait()
+    assert common.choose_work_dir(wanted, dict(seed=0), tell) == wanted
 
 
 def test_a_folder_with_something_else_is_not_used(tmp_path):
@@ -267,8 +285,7 @@ def test_time_is_written_as_on_a_clock(seconds, text):
 
 
 def test_rows_of_pictures_fill_the_width():
-    images = [cv2.merge([cv2.UMat(40, w, cv2.CV_8U).get() * 0] * 3)
-              for w in (80, 30, 60, 60)]
+    images = [np.zeros((40, w, 3), np.uint8) for w in (80, 30, 60, 60)]
     picture = pictures.mosaic(images, '', width=300, height=50)
     dark = (picture.sum(2) == 0).any(0)
     assert picture.shape[1] == 300 and dark[10] and dark[285]

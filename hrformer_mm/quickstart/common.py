@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from socket import gethostname
 from tempfile import TemporaryDirectory
 from typing import Callable, Iterator, List, Optional, TextIO, Tuple
 
@@ -18,7 +19,7 @@ from mmengine.runner import Runner
 from ..training import fit_machine, merge_options, read_config, set_data_root
 from ..zoo import root
 from .pictures import plot_curves
-from .progress import Progress, clock, read_history
+from .progress import Progress, read_history
 
 STAMP = 'quickstart_data.json'  # in data that was made here
 STATE = 'quickstart.json'  # in a work dir: what was asked, and what it gave
@@ -157,6 +158,21 @@ def set_epochs(cfg: Config, epochs: int):
                 scheduler[word] = new
 
 
+def is_running(process: str) -> bool:
+    """Whether a process, as host and number, is another one of this host."""
+    host, _, number = process.rpartition(' ')
+    if host != gethostname() or int(number) == os.getpid() or \
+            os.name != 'posix':
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
 def choose_work_dir(wanted: Path, request: dict,
                     tell: Callable[[str], None]) -> Path:
     """The wanted folder if it is free or was interrupted in the same work.
@@ -170,13 +186,15 @@ def choose_work_dir(wanted: Path, request: dict,
         state = folder / STATE
         if state.exists():
             found = json.loads(state.read_text())
-            if found['request'] == request and 'metrics' not in found:
+            if found['request'] == request and 'metrics' not in found and \
+                    not is_running(found['process']):
                 tell(f'going on with the interrupted quickstart in {folder}')
                 return folder
         elif not folder.exists() or not any(folder.iterdir()):
             return folder
         if number == 1:
-            tell(f'{folder} is kept; it holds a finished or another run')
+            tell(f'{folder} is kept; it holds a finished, running or '
+                 'different run')
 
 
 def write_json(path: Path, content: dict):
@@ -232,12 +250,14 @@ def last_checkpoint(work_dir: Path) -> Optional[Path]:
 def aside(path: Path) -> Iterator[None]:
     """Send what frameworks print and log into a file instead."""
     with path.open('a', buffering=1) as file:
-        with redirect_stdout(file), redirect_stderr(file):
-            yield
-        for logger in MMLogger._instance_dict.values():
-            for handler in list(logger.handlers):
-                if getattr(handler, 'stream', None) is file:
-                    logger.removeHandler(handler)
+        try:
+            with redirect_stdout(file), redirect_stderr(file):
+                yield
+        finally:
+            for logger in MMLogger._instance_dict.values():
+                for handler in list(logger.handlers):
+                    if getattr(handler, 'stream', None) is file:
+                        logger.removeHandler(handler)
 
 
 def fit_and_evaluate(cfg: Config, metric: str, label: str,
@@ -272,8 +292,8 @@ def from_here(command: str) -> str:
 def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     """What to read at the end."""
     lines = [
-        '', f'{task.metric_label} {outcome.metrics[task.metric]:.3f} on '
-        f'held-out images, in {clock(seconds)} minutes', ''
+        '', f'{task.metric_label} {outcome.metrics[task.metric]:.3g} on '
+        f'held-out images, in {seconds / 60:.1f} minutes', ''
     ]
     places = [('pictures', p) for p in outcome.pictures] + [
         ('checkpoint', outcome.checkpoint), ('config', outcome.config)
@@ -326,7 +346,8 @@ def run(task: Task,
         Path(work_dir or f'work_dirs/quickstart_{task.name}'), request, tell)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / STATE
-    write_json(state, dict(request=request))
+    found = dict(request=request, process=f'{gethostname()} {os.getpid()}')
+    write_json(state, found)
     cfg.work_dir = str(folder)
     tell(f'training {Path(task.config).stem}; all that the frameworks print '
          f'goes to {folder / LOG}')
@@ -343,6 +364,6 @@ def run(task: Task,
                     task.metric_label, curves)
     outcome = Outcome(config, checkpoint, folder, metrics,
                       [*pictures, curves], Path(cfg.data_root))
-    write_json(state, dict(request=request, metrics=metrics))
+    write_json(state, dict(found, metrics=metrics))
     tell(summary(task, outcome, time.time() - began))
     return outcome
