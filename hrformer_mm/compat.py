@@ -6,6 +6,7 @@ nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 """
 import sys
 from collections import OrderedDict
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pickle import UnpicklingError
@@ -134,8 +135,13 @@ def register_config_package() -> bool:
 
 
 def install():
-    """Mend everything; safe to call again."""
-    provide_mmcv_ext()
-    allow_runner_checkpoints()
-    allow_official_checkpoints()
-    register_config_package()
+    """Mend everything; safe to call again.
+
+    A torch that cannot be imported is left to those that need it: check_env
+    must run without, to say so.
+    """
+    with suppress(ImportError, OSError):
+        provide_mmcv_ext()
+        allow_runner_checkpoints()
+        allow_official_checkpoints()
+        register_config_package()
