@@ -55,9 +55,10 @@ class RepresentationHead(nn.Module):
 
     Example:
         >>> import torch
-        >>> maps = [torch.rand(1, c, 64 // c, 64 // c) for c in (8, 16, 32, 64)]
+        >>> maps = [torch.rand(2, c, 64 // c, 64 // c)
+        ...         for c in (8, 16, 32, 64)]
         >>> RepresentationHead((8, 16, 32, 64))(maps).shape
-        torch.Size([1, 2048, 1, 1])
+        torch.Size([2, 2048, 1, 1])
     """
 
     def __init__(self, in_channels: Sequence[int], dw_conv: bool = True):

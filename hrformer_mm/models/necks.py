@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer's representation head as a neck for MMPretrain."""
+from copy import deepcopy
 from typing import Optional, Sequence, Tuple
 
 from mmengine.model import BaseModule
@@ -12,14 +13,14 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class HRFormerClsNeck(RepresentationHead, BaseModule):
-    """:class:`hrformer_mm.core.RepresentationHead`, then global pooling.
+    """The representation head, then global average pooling.
 
-    Takes the tuple of four maps that the backbone gives and gives a tuple
-    with one tensor, [B, 2048] for MMPretrain's ``LinearClsHead``. The pooling
-    is MMPretrain's and lives in here because lists in configs are replaced
-    and never merged: with two necks in a list every size would repeat both.
-    The map before pooling, which class activation maps need, is the output of
-    ``neck.final_layer``.
+    See :class:`hrformer_mm.core.cls_head.RepresentationHead`. Takes the four
+    maps of the backbone and gives a tuple with one tensor, [B, 2048] for
+    MMPretrain's ``LinearClsHead``. The pooling is MMPretrain's and lives in
+    here because lists in configs are replaced and never merged: with two necks
+    in a list every size would repeat both. The map before pooling, which class
+    activation maps need, is the output of ``neck.final_layer``.
 
     Args:
         in_channels: Channels of the four maps, finest first.
@@ -34,7 +35,7 @@ class HRFormerClsNeck(RepresentationHead, BaseModule):
                  pool: bool = True,
                  init_cfg: Optional[dict] = None):
         super().__init__(in_channels, dw_conv)
-        self.init_cfg = init_cfg
+        self.init_cfg = deepcopy(init_cfg)
         self.gap = GlobalAveragePooling() if pool else None
 
     def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
