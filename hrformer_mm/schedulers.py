@@ -1,5 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Learning-rate schedules that mmengine's own cannot express."""
+"""Learning-rate schedules that mmengine's own cannot express.
+
+Rates are fractions of a group's own, so they follow ``auto_scale_lr``, and
+have a closed form in the step, so a resumed training needs nothing else.
+"""
 from math import cos, pi
 from typing import List
 
@@ -8,33 +12,19 @@ from mmengine.optim import _ParamScheduler
 from .registry import PARAM_SCHEDULERS
 
 
-@PARAM_SCHEDULERS.register_module()
-class WarmupCosineLR(_ParamScheduler):
-    """One cosine over the whole training, its beginning replaced by a ramp.
-
-    This is timm's ``CosineLRScheduler`` as the official classification code
-    calls it: the cosine counts from step 0, so the rate steps from the full
-    one to slightly below it when the warm-up ends. mmengine's pair of
-    ``LinearLR`` and ``CosineAnnealingLR`` starts a shorter cosine there. All
-    rates are fractions of a group's own, so they follow ``auto_scale_lr``.
+class WarmupLR(_ParamScheduler):
+    """A ramp, and then what a subclass says in ``decay``.
 
     Args:
         optimizer: Whose learning rates are set.
         warmup: Length of the ramp, in epochs if ``by_epoch``.
         start_ratio: Of the rate at step 0 to the full one.
-        end_ratio: Of the rate at ``end`` to the full one.
         **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose``
             as in mmengine. The Runner sets ``end`` to the end of training.
     """
 
-    def __init__(self,
-                 optimizer,
-                 warmup: int,
-                 start_ratio: float = 1e-3,
-                 end_ratio: float = 1e-2,
-                 **kwargs):
-        self.warmup = warmup
-        self.start_ratio, self.end_ratio = start_ratio, end_ratio
+    def __init__(self, optimizer, warmup: int, start_ratio: float, **kwargs):
+        self.warmup, self.start_ratio = warmup, start_ratio
         super().__init__(optimizer, 'lr', **kwargs)
 
     @classmethod
@@ -45,7 +35,7 @@ class WarmupCosineLR(_ParamScheduler):
                               end: int,
                               begin: int = 0,
                               by_epoch: bool = True,
-                              **kwargs) -> 'WarmupCosineLR':
+                              **kwargs) -> 'WarmupLR':
         """Make one that steps every iteration, of lengths in epochs."""
         return cls(
             *args,
@@ -55,20 +45,53 @@ class WarmupCosineLR(_ParamScheduler):
             by_epoch=False,
             **kwargs)
 
+    def decay(self, step: int) -> float:
+        """Of the rate at a step after the ramp to the full one."""
+        raise NotImplementedError
+
     def ratio(self, step: int) -> float:
         """Of the rate at a step since ``begin`` to the full one."""
-        if step < self.warmup:
-            return self.start_ratio + (
-                1 - self.start_ratio) * step / self.warmup
-        phase = pi * step / (self.end - self.begin)
-        return self.end_ratio + (1 - self.end_ratio) * (1 + cos(phase)) / 2
+        if step >= self.warmup:
+            return self.decay(step)
+        return self.start_ratio + (1 - self.start_ratio) * step / self.warmup
 
     def _get_value(self) -> List[float]:
         return [base * self.ratio(self.last_step) for base in self.base_values]
 
 
 @PARAM_SCHEDULERS.register_module()
-class WarmupPolyLR(_ParamScheduler):
+class WarmupCosineLR(WarmupLR):
+    """One cosine over the whole training, its beginning replaced by a ramp.
+
+    This is timm's ``CosineLRScheduler`` as the official classification code
+    calls it: the cosine counts from step 0, so the rate steps from the full
+    one to slightly below it when the warm-up ends. mmengine's pair of
+    ``LinearLR`` and ``CosineAnnealingLR`` starts a shorter cosine there.
+
+    Args:
+        optimizer: Whose learning rates are set.
+        warmup: Length of the ramp, in epochs if ``by_epoch``.
+        start_ratio: Of the rate at step 0 to the full one.
+        end_ratio: Of the rate at ``end`` to the full one.
+        **kwargs: See :class:`WarmupLR`.
+    """
+
+    def __init__(self,
+                 optimizer,
+                 warmup: int,
+                 start_ratio: float = 1e-3,
+                 end_ratio: float = 1e-2,
+                 **kwargs):
+        self.end_ratio = end_ratio
+        super().__init__(optimizer, warmup, start_ratio, **kwargs)
+
+    def decay(self, step: int) -> float:
+        phase = pi * step / (self.end - self.begin)
+        return self.end_ratio + (1 - self.end_ratio) * (1 + cos(phase)) / 2
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupPolyLR(WarmupLR):
     """A ramp, then polynomial decay to zero (the segmentation recipe).
 
     At step t of T the rate is r + (1 - r) t / warmup times the full one, with
@@ -81,8 +104,7 @@ class WarmupPolyLR(_ParamScheduler):
         warmup: Length of the ramp in steps.
         start_ratio: Of the rate at step 0 to the full one.
         power: Of the decay.
-        **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose``
-            as in mmengine. The Runner sets ``end`` to the end of training.
+        **kwargs: See :class:`WarmupLR`.
     """
 
     def __init__(self,
@@ -91,17 +113,9 @@ class WarmupPolyLR(_ParamScheduler):
                  start_ratio: float = 1e-6,
                  power: float = 0.9,
                  **kwargs):
-        self.warmup, self.start_ratio = warmup, start_ratio
         self.power = power
-        super().__init__(optimizer, 'lr', **kwargs)
+        super().__init__(optimizer, warmup, start_ratio, **kwargs)
 
-    def ratio(self, step: int) -> float:
-        """Of the rate at a step since ``begin`` to the full one."""
-        if step < self.warmup:
-            return self.start_ratio + (
-                1 - self.start_ratio) * step / self.warmup
-        left = self.end - self.begin - step
-        return (left / (left + step - self.warmup))**self.power
-
-    def _get_value(self) -> List[float]:
-        return [base * self.ratio(self.last_step) for base in self.base_values]
+    def decay(self, step: int) -> float:
+        total = self.end - self.begin
+        return ((total - step) / (total - self.warmup))**self.power
