@@ -209,6 +209,17 @@ def test_mmpretrain_s_feature_extractor_gives_all_stages(released):
     assert extract(image, stage='pre_logits')[0].shape == (2048, )
 
 
+def test_mmpretrain_s_tools_take_official_files_as_they_are(
+        released, classifier, tmp_path):
+    config, weights, image = released
+    state_dict, _ = convert(classifier.state_dict(), 'official-cls')
+    official = tmp_path / 'hrt.pth'
+    torch.save(dict(model=state_dict, epoch=299), official)
+    theirs, ours = (FeatureExtractor(config, str(path), device='cpu')(
+        image, stage='pre_logits')[0] for path in (official, weights))
+    torch.testing.assert_close(theirs, ours)
+
+
 @pytest.mark.skipif(
     not SHARED.exists(), reason='needs the golden files of the project')
 @pytest.mark.parametrize('name', ['official_cls', 'official_cls_pad'])
