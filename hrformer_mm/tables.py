@@ -100,6 +100,11 @@ def data_of(row: Row) -> str:
     return ''.join(names[:1]) + ' test-dev' * row.name.endswith('_testdev')
 
 
+def own_input(row: Row) -> str:
+    """Height x width that a row's config has by its name."""
+    return '{}x{}'.format(*zoo.input_size(row.name)) if row.config else ''
+
+
 def config_cell(row: Row, base: Optional[Path]) -> str:
     """Name of a row's config, as a link from the folder ``base``."""
     if not row.config:
@@ -149,7 +154,7 @@ def row_cells(row: Row, printed: Printed,
     return {
         'model': printed.row,
         'data': data_of(row),
-        'input': printed.input or printed.flops_at,
+        'input': printed.input or printed.flops_at or own_input(row),
         'config': config_cell(row, base),
         **cost_cells(row, printed),
         **accuracy_cells(row, printed), 'note': printed.note
@@ -189,19 +194,20 @@ def shorten(printed: Printed, task: str) -> Printed:
     return replace(printed, metrics=metrics, note='')
 
 
-def main_line(row: Row) -> List[Printed]:
+def main_line(row: Row) -> Optional[Printed]:
     """How the paper's table of a task prints a row of HRFormer, if at all.
 
     Rows that only the README of the official code has count as well.
     """
     if not row.name.startswith('hrformer_'):
-        return []
-    if row.official and not row.paper:
-        size = row.name.split('_')[1].upper()
-        return [Printed(f'HRFormer-{size}', metrics={})]
+        return None
     table = MAIN_TABLE[row.task]
-    return [shorten(line, row.task) for name, line in row.paper.items()
-            if name == table]
+    if table in row.paper:
+        return shorten(row.paper[table], row.task)
+    if row.official and 'Table 4' not in row.paper:  # that is COCO test-dev
+        return Printed(f"HRFormer-{row.name.split('_')[1].upper()}",
+                       metrics={})
+    return None
 
 
 def rows_of(name: str) -> List[Tuple[Row, Printed]]:
@@ -213,8 +219,8 @@ def rows_of(name: str) -> List[Tuple[Row, Printed]]:
     if name not in NAMES:
         raise ValueError(f'table must be one of {list(NAMES)}, got {name!r}')
     if name in zoo.TASKS:
-        return [(row, line) for row in zoo.list_rows(task=name)
-                for line in main_line(row)]
+        lines = [(row, main_line(row)) for row in zoo.list_rows(task=name)]
+        return [(row, line) for row, line in lines if line]
     table = NAMES[name]
     return [(row, row.paper[table]) for row in zoo.list_rows(table)]
 
