@@ -74,3 +74,7 @@ PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',
     'WarmupPolyLR': 'schedulers',
 })
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    mmengine.OPTIM_WRAPPER_CONSTRUCTORS, {
+        'FewGroupsConstructor': 'optim',
+    })
