@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import wraps
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -91,8 +91,25 @@ def add_cfg_options(parser: ArgumentParser):
         'inside a value')
 
 
-def add_common(parser: ArgumentParser):
-    """Flags that training and testing share."""
+def make_parser(description: str, examples: str = '') -> ArgumentParser:
+    """A parser of what all tools with a config take."""
+    parser = ArgumentParser(
+        description=description,
+        epilog=f'{examples}\n{EPILOG}',
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--data-root',
+        help="folder of the data set, instead of the config's data_root")
+    add_cfg_options(parser)
+    return parser
+
+
+def add_run_flags(parser: ArgumentParser):
+    """What training and testing take besides."""
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go (default: work_dirs/NAME)')
     parser.add_argument(
         '--show-dir',
         help='draw predictions of the evaluation into this folder')
@@ -105,7 +122,6 @@ def add_common(parser: ArgumentParser):
         type=float,
         default=1,
         help='seconds each window stays (default: 1)')
-    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

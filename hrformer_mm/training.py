@@ -7,6 +7,7 @@ which serves the configs of all three frameworks.
 """
 import inspect
 import os
+from argparse import Namespace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Iterator, List, Mapping, Optional, Tuple
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.fileio import dump
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -113,22 +116,20 @@ def set_data_root(cfg: Config, folder: str):
         cfg[key] = replace_prefix(cfg[key], old, new)
 
 
-def data_paths(dataset: Mapping) -> Iterator[Tuple[str, str]]:
-    """Local files and folders that a data set reads: (its word, path)."""
+def data_paths(dataset: Mapping) -> Iterator[Tuple[str, Optional[str]]]:
+    """Files and folders that a data set reads; a path may be empty."""
     if 'dataset' in dataset:
         yield from data_paths(dataset['dataset'])
     for part in dataset.get('datasets', ()):
         yield from data_paths(part)
     folder = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or {}
-    named = prefix if isinstance(prefix, dict) else dict(data_prefix=prefix)
-    words = dict(
-        data_root='', ann_file=dataset.get('ann_file'), **named,
-        bbox_file=dataset.get('bbox_file'))
-    for word, path in words.items():
-        path = os.path.join('' if word == 'bbox_file' else folder, path or '')
-        if path and (words[word] or word == 'data_root') and '://' not in path:
-            yield word, path
+    prefixes = prefix if isinstance(prefix, dict) else {'data_prefix': prefix}
+    below = {'ann_file': dataset.get('ann_file'), **prefixes}
+    yield 'data_root', folder
+    yield 'bbox_file', dataset.get('bbox_file')
+    yield from ((word, path and os.path.join(folder, path))
+                for word, path in below.items())
 
 
 def check_data(cfg: Config, *loaders: str):
@@ -140,7 +141,7 @@ def check_data(cfg: Config, *loaders: str):
     for name in loaders:
         loader = cfg.get(name)
         for word, path in data_paths(loader['dataset']) if loader else ():
-            if not os.path.exists(path):
+            if path and '://' not in path and not os.path.exists(path):
                 raise FileNotFoundError(
                     f'the {word} of {name} does not exist: {path}; put the '
                     'data there (the README of the config has the layout) or '
@@ -229,6 +230,31 @@ def show_predictions(cfg: Config, show: bool, folder: Optional[str],
     cfg.default_hooks.visualization = hook
 
 
+def config_for(args: Namespace) -> Config:
+    """The config of a command line with the flags that all tools take.
+
+    Args:
+        args: From a parser of :func:`hrformer_mm.cli.make_parser`.
+    """
+    cfg = read_config(args.config)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    merge_options(cfg, args.cfg_options)
+    return cfg
+
+
+def config_to_run(args: Namespace) -> Config:
+    """:func:`config_for`, with the flags that training and testing share."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = config_for(args)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir)
+    if args.show or args.show_dir:
+        show_predictions(cfg, args.show, args.show_dir, args.interval,
+                         args.wait_time)
+    return cfg
+
+
 def use_tta(cfg: Config):
     """Test with the scales and flips of ``tta_pipeline``.
 
@@ -313,14 +339,25 @@ def train(cfg: Config):
     Runner.from_cfg(cfg).train()
 
 
-def test(cfg: Config, checkpoint: str) -> Mapping[str, float]:
+def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     """Check, fit and evaluate a checkpoint on the test data.
+
+    Args:
+        cfg: A config that is not used again.
+        checkpoint: Path or URL.
+        out: A json file for the metrics.
 
     Returns:
         The metrics by name.
+
+    Raises:
+        FileNotFoundError: For the checkpoint and the data.
     """
     check_checkpoint(checkpoint)
     check_inputs(cfg, 'test_dataloader')
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
-    return Runner.from_cfg(cfg).test()
+    metrics = Runner.from_cfg(cfg).test()
+    if out and is_main_process():
+        dump(metrics, out, file_format='json')
+    return metrics

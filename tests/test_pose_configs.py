@@ -210,10 +210,19 @@ def small_row(name, coco, folder):
     return cfg
 
 
-@pytest.mark.parametrize('name', [
-    'hrformer_s_coco_256x192_dark', 'hrformer_s_coco_256x192_udp',
-    'hrformer_b_coco_384x288'
-])
+def mark_slow(names, *fast):
+    """Parameters of which only some are for the default run."""
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(
+    'name',
+    mark_slow([row for row in ROWS if parts(row)[2] != 'testdev'],
+              'hrformer_s_coco_256x192_dark', 'hrformer_s_coco_256x192_udp',
+              'hrformer_b_coco_384x288'))
 def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
     runner = run_row(small_row(name, coco, tmp_path))
     scalars = last_scalars(runner)
@@ -222,11 +231,10 @@ def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
     assert list(tmp_path.glob('best_coco_AP_epoch_1.pth'))
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name == 'hrformer_t_coco_256x192' else
-                 pytest.mark.slow) for name in ROWS
-    if not name.endswith('_testdev')
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'name',
+    mark_slow([row for row in ROWS if not parts(row)[2]],
+              'hrformer_t_coco_256x192'))
 def test_row_trains_and_evaluates(name, coco, tmp_path):
     runner = run_row(tiny_row(f'pose/{name}.py', tmp_path, coco))
     assert runner.iter == 2

@@ -1,12 +1,13 @@
-# Writes OUTFILE_PREFIX.keypoints.json for the evaluation server of COCO.
-_base_ = './hrformer_b_coco_384x288.py'
+_base_ = [
+    '../_base_/pose/hrformer_b.py',
+    '../_base_/pose/coco_384x288_testdev.py',
+    '../_base_/pose/schedule_210e.py',
+]
 
-test_dataloader = dict(
-    dataset=dict(
-        ann_file='annotations/image_info_test-dev2017.json',
-        bbox_file=f'{_base_.data_root}person_detection_results/'
-        'COCO_test-dev2017_detections_AP_H_609_person.json',
-        data_prefix=dict(img='test2017/')))
+model = dict(
+    backbone=dict(drop_path_rate=0.3), head=dict(decoder=_base_.codec))
+# Batch: 128 in the paper, and of the released config on 16 GPUs.
+train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(base_batch_size=128)
 test_evaluator = dict(
-    format_only=True,
     outfile_prefix='work_dirs/hrformer_b_coco_384x288_testdev/test-dev2017')

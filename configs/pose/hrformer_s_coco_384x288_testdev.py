@@ -1,12 +1,9 @@
-# Writes OUTFILE_PREFIX.keypoints.json for the evaluation server of COCO.
-_base_ = './hrformer_s_coco_384x288.py'
+_base_ = [
+    '../_base_/pose/hrformer_s.py',
+    '../_base_/pose/coco_384x288_testdev.py',
+    '../_base_/pose/schedule_210e.py',
+]
 
-test_dataloader = dict(
-    dataset=dict(
-        ann_file='annotations/image_info_test-dev2017.json',
-        bbox_file=f'{_base_.data_root}person_detection_results/'
-        'COCO_test-dev2017_detections_AP_H_609_person.json',
-        data_prefix=dict(img='test2017/')))
+model = dict(head=dict(decoder=_base_.codec))
 test_evaluator = dict(
-    format_only=True,
     outfile_prefix='work_dirs/hrformer_s_coco_384x288_testdev/test-dev2017')
