@@ -273,3 +273,8 @@ def test_tool_prints_writes_and_checks(small_zoo, capsys):
 def test_torch_default_device_is_left_alone(small_zoo):
     zoo.build_model(zoo.get_config('hrformer_b_coco_384x288'))
     assert torch.empty(1).device.type == 'cpu'
+
+
+@pytest.mark.slow
+def test_configs_metafiles_and_tables_of_this_repository_agree():
+    assert tables.drift() == []
