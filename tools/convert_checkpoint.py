@@ -26,8 +26,7 @@ def parse_args(argv=None) -> Namespace:
         epilog=EXAMPLES + cli.EPILOG,
         formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('source', help='path, name or URL of the weights')
-    parser.add_argument(
-        'target', help='file to write, .pth or .safetensors')
+    parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
         '--to', choices=TARGETS, default='ours', help='layout of the target')
     parser.add_argument(
@@ -36,6 +35,10 @@ def parse_args(argv=None) -> Namespace:
         '--key',
         help='entry of the source that holds the tensors, such as '
         'ema_state_dict')
+    parser.add_argument(
+        '--prefix',
+        default='',
+        help='of the names to take, where there are several models')
     parser.add_argument(
         '--check',
         action='store_true',
@@ -54,7 +57,7 @@ def words(args: Mapping[str, Any]) -> str:
 def main(argv=None):
     args = parse_args(argv)
     report = convert_file(args.source, args.target, args.to, args.arch,
-                          args.key, args.check, args.force)
+                          args.key, args.prefix, args.check, args.force)
     print(report)
     if report.truths:
         print(f'trained with {words(report.truths)}')

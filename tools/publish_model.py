@@ -32,8 +32,7 @@ def parse_args(argv=None) -> Namespace:
         epilog=EXAMPLES + cli.EPILOG,
         formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('source', help='checkpoint of a training')
-    parser.add_argument(
-        'target', help='file to write, .pth or .safetensors')
+    parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
         '--config', help='its config, if not the one it was trained with')
     parser.add_argument(

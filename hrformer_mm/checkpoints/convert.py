@@ -58,8 +58,10 @@ class Report:
     unexpected: List[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        words = [f'{self.source} weights: {self.matched} tensors matched',
-                 f'{self.converted} converted']
+        words = [
+            f'{self.source} weights: {self.matched} tensors matched',
+            f'{self.converted} converted'
+        ]
         for name in ('interpolated', 'added', 'dropped'):
             if getattr(self, name):
                 words.append(f'{len(getattr(self, name))} {name}')
@@ -95,6 +97,8 @@ def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
 def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     """Remove wrappers such as ``module.`` from the names.
 
+    ``torch.compile`` puts its own in the middle of them.
+
     Returns:
         The tensors, of which the backbone's are named ``backbone.`` or not at
         all, and the names outside the wrapper.
@@ -102,21 +106,27 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     Raises:
         ValueError: If no backbone is among them, or more than one.
     """
+    state_dict = {
+        k.replace('_orig_mod.', ''): v
+        for k, v in state_dict.items()
+    }
     found = roots(state_dict)
     if not found:
         raise ValueError('these are not the weights of an HRFormer: no tensor '
                          'is called stage2.0.fuse_layers.*; there are'
                          f'{first_few(list(state_dict)) or " none"}')
     if len(found) > 1:
-        raise ValueError(f'the weights of {len(found)} backbones are here, '
-                         f'under the prefixes {found}; choose one')
+        raise ValueError(f'the weights of {len(found)} backbones are here; '
+                         f'choose one by its prefix out of {found}')
     wrapper = found[0]
     if wrapper.endswith(BACKBONE):
         wrapper = wrapper[:-len(BACKBONE)]
     inside = OrderedDict((k[len(wrapper):], v) for k, v in state_dict.items()
                          if k.startswith(wrapper) and isinstance(v, Tensor))
-    return inside, [k for k, v in state_dict.items()
-                    if not k.startswith(wrapper) and isinstance(v, Tensor)]
+    return inside, [
+        k for k, v in state_dict.items()
+        if not k.startswith(wrapper) and isinstance(v, Tensor)
+    ]
 
 
 def reroot(state_dict: StateDict, source: str) -> StateDict:
@@ -147,11 +157,11 @@ def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
 def truths_of(source: str, state_dict: StateDict,
               stored: Mapping[str, Any]) -> Dict[str, Any]:
     """Arguments with which weights were trained; what is stored wins."""
+    if not any('.attn.attn.' in k for k in state_dict):
+        return dict(stored)  # an HRNet
     truths = dict(LAYOUTS[source].truths)
-    if any('.attn.attn.' in k for k in state_dict):
-        has_tables = any(k.endswith(TABLE) for k in state_dict)
-        truths['rel_pos_bias'] = has_tables and truths.get(
-            'rel_pos_bias', True)
+    truths['rel_pos_bias'] = truths.get('rel_pos_bias', True) and any(
+        k.endswith(TABLE) for k in state_dict)
     return {**truths, **stored}
 
 
@@ -201,8 +211,10 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
         match = QKV.match(key) if layout.split_qkv else None
         pieces = {key: value}
         if match:  # each with its own memory, or files would hold it thrice
-            pieces = {f'{match[1]}{x}_proj.{match[2]}': v.clone()
-                      for x, v in zip('qkv', value.chunk(3))}
+            pieces = {
+                f'{match[1]}{x}_proj.{match[2]}': v.clone()
+                for x, v in zip('qkv', value.chunk(3))
+            }
         for k, v in pieces.items():
             name = rename(k, layout, to_ours=False)
             if name is None:
@@ -242,8 +254,8 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
             if value.shape[1] not in heads:
                 raise ValueError(f'how many heads branches of {value.shape[1]}'
                                  ' channels have is unknown; give arch')
-            out[match[1] + TABLE] = value.new_zeros(
-                13 * 13, heads[value.shape[1]])
+            out[match[1] + TABLE] = value.new_zeros(13 * 13,
+                                                    heads[value.shape[1]])
             report.added.append(match[1] + TABLE)
     return out
 
@@ -251,8 +263,8 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
 def convert(checkpoint: Mapping,
             to: str = 'ours',
             source: Optional[str] = None,
-            arch: Union[None, str, Arch, Mapping] = None
-            ) -> Tuple[StateDict, Report]:
+            arch: Union[None, str, Arch, Mapping] = None,
+            prefix: str = '') -> Tuple[StateDict, Report]:
     """Name the tensors of a checkpoint as another code base does.
 
     Args:
@@ -263,12 +275,16 @@ def convert(checkpoint: Mapping,
         source: Its layout; by default recognised from the names.
         arch: Tells the number of heads where neither the tensors nor the
             channels do.
+        prefix: Of the names to take, where there are several models.
 
     Raises:
-        ValueError: If it is not an HRFormer's.
+        ValueError: If it is not an HRFormer's, or those of several.
     """
     stored = stored_truths(checkpoint)
-    tensors, outside = strip(unwrap(checkpoint))
+    tensors, outside = strip({
+        k[len(prefix):]: v
+        for k, v in unwrap(checkpoint).items() if k.startswith(prefix)
+    })
     source = source or recognise(tensors)
     tensors = reroot(tensors, source)
     report = Report(source, unexpected=outside)
@@ -285,7 +301,9 @@ def convert(checkpoint: Mapping,
     return out, report
 
 
-def to_layout(state_dict: StateDict, to: str, report: Report,
+def to_layout(state_dict: StateDict,
+              to: str,
+              report: Report,
               arch: Union[None, str, Arch, Mapping] = None) -> StateDict:
     """From ours to another layout, with tables as its code needs them."""
     if report.truths.get('rel_pos_bias', True) is False:

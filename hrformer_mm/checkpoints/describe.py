@@ -28,8 +28,10 @@ def describe(state_dict: Mapping[str, Tensor],
     Raises:
         ValueError: If they are not a whole backbone's.
     """
-    tensors = {k[len(BACKBONE):]: v for k, v in state_dict.items()
-               if k.startswith(BACKBONE)}
+    tensors = {
+        k[len(BACKBONE):]: v
+        for k, v in state_dict.items() if k.startswith(BACKBONE)
+    }
     try:
         return describe_backbone(tensors, arch and get_arch(arch))
     except (KeyError, IndexError) as error:

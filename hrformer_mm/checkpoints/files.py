@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import shutil
-import struct
 import tempfile
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Union
 import torch
 from torch import Tensor
 
+from .catalogue import page_of
 from .convert import MARK
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
@@ -52,9 +52,11 @@ def find_file(name: PathLike) -> Path:
             return path
     looked = ', '.join([str(p) for p in places] + urls)
     mirror = '' if os.environ.get(MIRROR) else f', ${MIRROR} is not set'
+    page = page_of(base)
+    source = f' (released at {page})' if page else ''
     raise FileNotFoundError(
         f'weights {base} are not there (looked at {looked}{mirror}): put the '
-        'file at one of these paths, or train from scratch with '
+        f'file{source} at one of these paths, or train from scratch with '
         '--cfg-options model.backbone.init_cfg=None')
 
 
@@ -149,32 +151,36 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_pickle(path: Path, map_location: Any) -> Any:
-    if zipfile.is_zipfile(path):
+    """Read with ``weights_only``, errors in one line."""
+    with open(path, 'rb') as file:
+        is_zip = file.read(2) == b'PK'
+    if is_zip:
         check_zip(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL ([\w.]+)|(?:global|class) ([\w.]+)',
-                          str(error))
-        what = (found[1] or found[2]) if found else 'more than tensors'
-        raise ValueError(
-            f'{path} was refused: it holds {what}, which reading could run; '
-            'only tensors and plain values are read') from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError,
-            AttributeError, TypeError, AssertionError, struct.error) as error:
-        reason = str(error).strip().partition('\n')[0]
-        raise ValueError(f'{path} is cut off or is not a checkpoint: '
-                         f'{reason or type(error).__name__}') from None
+    except Exception as error:  # a damaged pickle can raise anything
+        if isinstance(error, MemoryError):
+            raise
+        found = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if isinstance(error, pickle.UnpicklingError) and found:
+            raise ValueError(
+                f'{path} was refused: it holds {found[1]}, not only tensors '
+                'and plain values, and reading that could run code') from None
+        raise ValueError(f'{path} is cut off or is not a checkpoint '
+                         f'({type(error).__name__})') from None
 
 
 def check_zip(path: Path):
     """Refuse archives that unpack to more than their size.
 
     Raises:
-        ValueError: If one does. PyTorch never compresses.
+        ValueError: If one does, as PyTorch's never do, or its end is missing.
     """
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(info.file_size for info in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise ValueError(f'{path} is cut off: the end is missing') from None
     if unpacked > path.stat().st_size:
         raise ValueError(f'{path} was refused: {path.stat().st_size} bytes '
                          f'that claim to hold {unpacked}')
@@ -199,8 +205,8 @@ def check_sizes(checkpoint: Mapping, path: Path):
     """
     for tensor in tensors_in(checkpoint):
         if tensor.layout != torch.strided or (
-                tensor.numel() * tensor.element_size() >
-                tensor.untyped_storage().nbytes()):
+                tensor.numel() * tensor.element_size()
+                > tensor.untyped_storage().nbytes()):
             raise ValueError(f'{path} was refused: a tensor of shape '
                              f'{tuple(tensor.shape)} is not all there')
 
@@ -212,14 +218,16 @@ def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
             tensors = OrderedDict((k, file.get_tensor(k)) for k in file.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f'{path} is cut off or is not a checkpoint: {error}'
-                         ) from None
+        raise ValueError(
+            f'{path} is cut off or is not a checkpoint: {error}') from None
     if isinstance(map_location, (str, torch.device)):
         tensors = OrderedDict(
             (k, v.to(map_location)) for k, v in tensors.items())
     if MARK in meta:
         tensors._metadata = {
-            'backbone': {MARK: dict(meta[MARK].get('truths', {}))}
+            'backbone': {
+                MARK: dict(meta[MARK].get('truths', {}))
+            }
         }
     return dict(state_dict=tensors, meta=meta)
 
@@ -251,8 +259,14 @@ def write_checkpoint(checkpoint: Mapping, path: PathLike, force: bool = False):
 
 
 def write_safetensors(checkpoint: Mapping, path: Path):
+    """Tensors in memory of their own, and the meta as JSON."""
     from safetensors.torch import save_file
     tensors = next(v for k, v in checkpoint.items() if k != 'meta')
+    seen, alone = set(), {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        own = tensor.clone() if memory in seen else tensor
+        alone[name] = own.contiguous()
+        seen.add(memory)
     meta = json.dumps(checkpoint.get('meta', {}), default=str)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path,
-              metadata=dict(format='pt', meta=meta))  # yapf: disable
+    save_file(alone, path, metadata=dict(format='pt', meta=meta))

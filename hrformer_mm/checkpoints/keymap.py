@@ -56,8 +56,7 @@ def conv_bn(ours: str, theirs: str, conv: int = 0) -> Pairs:
             (f'{ours}.bn.', f'{theirs}.{conv + 1}.0.'))
 
 
-OFFICIAL_BLOCKS = (('.attn.attn.proj.', '.attn.attn.out_proj.'),
-                   ('.ffn.', '.mlp.'))
+OUT_PROJ = ('.attn.attn.proj.', '.attn.attn.out_proj.')
 # A convolution, its norm and an activation for each of three layers.
 SEQUENTIAL_FFN = tuple(
     (f'.ffn.{ours}.', f'.ffn.layers.{i}.') for ours, i in (
@@ -72,8 +71,7 @@ OFFICIAL_OCR = (
     *conv_bn('decode_head.ocr.key_project.1', f'{OCR}.f_object', 2),
     *conv_bn('decode_head.ocr.value_project', f'{OCR}.f_down'),
     *conv_bn('decode_head.ocr.out_project', f'{OCR}.f_up'),
-    *conv_bn('decode_head.ocr.bottleneck',
-             'ocr_distri_head.conv_bn_dropout'),
+    *conv_bn('decode_head.ocr.bottleneck', 'ocr_distri_head.conv_bn_dropout'),
     ('decode_head.conv_seg.', 'cls_head.'),
     *conv_bn('decode_head.aux.conv', 'aux_head'),
     ('decode_head.aux.conv_seg.', 'aux_head.2.'),
@@ -82,7 +80,7 @@ OFFICIAL_OCR = (
 HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'head.'), ('head.fc.', None))
 OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
                 ('head.fc.', None))  # yapf: disable
-OFFICIAL = dict(blocks=OFFICIAL_BLOCKS, split_qkv=True)
+OFFICIAL = dict(blocks=(OUT_PROJ, ('.ffn.', '.mlp.')), split_qkv=True)
 # The official pose code has the bias tables but does not add them.
 NEAREST = dict(rel_pos_bias=True, upsample='nearest')
 BILINEAR = dict(rel_pos_bias=False, upsample='bilinear')
@@ -92,10 +90,13 @@ LAYOUTS = {
     'mmpose': Layout(HEATMAPS, truths=dict(upsample='bilinear')),
     # Before MMPose 1.0.
     'mmpose-0.x': Layout(OLD_HEATMAPS, truths=dict(upsample='bilinear')),
-    # With the feed-forward of the port to MMSegmentation (mmseg#1382), which
-    # other ports have too.
     'mmpose-sequential': Layout(
         HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
+    # The port to MMSegmentation (mmseg#1382), which HRFuser took to MMDet,
+    # and its first version. Their heads are other ones.
+    'mmseg': Layout(((BACKBONE, BACKBONE), ), (OUT_PROJ, *SEQUENTIAL_FFN)),
+    'mmseg-early': Layout(
+        ((BACKBONE, BACKBONE), ), (OUT_PROJ, ), split_qkv=True),
     'official-cls': Layout(
         ((BACKBONE, ''), ('neck.incre_modules.', 'incre_modules.'),
          ('neck.downsamp_modules.', 'downsamp_modules.'),
@@ -131,8 +132,9 @@ def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
 
 def roots(keys: Iterable[str]) -> List[str]:
     """What stands before the names of each backbone among the keys."""
-    return sorted(
-        {k[:-len(ANCHOR)] for k in keys if k.endswith(ANCHOR)}, key=len)
+    return sorted({k[:-len(ANCHOR)]
+                   for k in keys if k.endswith(ANCHOR)},
+                  key=lambda root: (len(root), root))
 
 
 def recognise(keys: Iterable[str]) -> str:
@@ -145,29 +147,27 @@ def recognise(keys: Iterable[str]) -> str:
     def has(piece: str) -> bool:
         return any(piece in k for k in keys)
 
-    is_official = has('.attn.attn.q_proj.')
+    is_split = has('.attn.attn.q_proj.')
     if starts('keypoint_head.'):
-        return 'official-pose' if is_official else 'mmpose-0.x'
+        return 'official-pose' if is_split else 'mmpose-0.x'
     if starts('ocr_distri_head.', 'aux_head.', 'cls_head.', 'conv3x3.'):
         return 'official-seg'
     if starts('classifier.', 'incre_modules.', 'downsamp_modules.'):
         return 'official-cls'
-    if is_official:  # a backbone alone
-        return 'official-cls' if gives_four_maps(keys) else 'official-pose'
+    if is_split and has('.ffn.'):
+        return 'mmseg-early'
+    if is_split:  # an official backbone alone
+        return 'official-cls' if out_indices(keys) != (0, ) else \
+            'official-pose'
     if has('.ffn.layers.'):
-        return 'mmpose-sequential'
+        return 'mmseg' if has(OUT_PROJ[1]) else 'mmpose-sequential'
     return 'mmpose' if has(INDEX) else 'ours'
-
-
-def gives_four_maps(keys: Iterable[str]) -> bool:
-    """Whether the last module of stage 4 has more than the finest output."""
-    return any(branch > 0 for branch in out_indices(keys))
 
 
 def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
     """Branches that a network gives, by the outputs of its last module."""
-    matches = map(re.compile(r'stage4\.(\d+)\.fuse_layers\.(\d)\.').search,
-                  keys)
+    matches = map(
+        re.compile(r'stage4\.(\d+)\.fuse_layers\.(\d)\.').search, keys)
     outs = {(int(m[1]), int(m[2])) for m in matches if m}
     last = max((module for module, _ in outs), default=0)
     return tuple(sorted(branch for m, branch in outs if m == last))

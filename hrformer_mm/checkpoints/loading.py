@@ -19,13 +19,13 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..core.hrformer import HRFormer
 from .convert import (MARK, Report, StateDict, convert, first_few,
-                      interpolate_table, stored_truths, unwrap, window_of)
+                      interpolate_table, unwrap, window_of)
 from .files import PathLike, find_file, read_checkpoint
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
 TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
-OPT_OUT = ("init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) of "
-           'the backbone takes what there is')
+OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
+           'of the backbone takes what there is')
 
 
 def is_unused(name: str, backbone: HRFormer) -> bool:
@@ -68,24 +68,32 @@ def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
                            f'{tuple(mine.shape)}')
         fitting[name] = value
     # Old files do not count the batches of their norms.
-    missing = [k for k in own if k not in fitting
-               and not k.endswith('num_batches_tracked')]
+    missing = [
+        k for k in own
+        if k not in fitting and not k.endswith('num_batches_tracked')
+    ]
     extra = [k for k in tensors if k not in own]
     unexpected = [k for k in extra if not is_unused(k, backbone)]
     report.dropped += [k for k in extra if is_unused(k, backbone)]
+    report.matched = len(fitting) - len(misfits)
     report.missing += missing
     report.unexpected += unexpected
     if misfits:
         refuse(report, len(misfits), len(own), 'have another shape', misfits)
-    for names, what in ((missing, 'are missing'),
-                        (unexpected, 'too many are there')):
-        if names and strict:
-            refuse(report, len(names), len(own), what, names, f'; {OPT_OUT}')
+    if missing and strict:
+        refuse(report, len(missing), len(own), 'are missing', missing, OPT_OUT)
+    if unexpected and strict:
+        refuse(report, len(unexpected), len(own), 'too many are there',
+               unexpected, OPT_OUT)
     return fitting
 
 
-def refuse(report: Report, some: int, total: int, what: str,
-           names: List[str], way_out: str = ''):
+def refuse(report: Report,
+           some: int,
+           total: int,
+           what: str,
+           names: List[str],
+           way_out: str = ''):
     raise RuntimeError(
         f'these {report.source} weights do not fit the backbone, nothing was '
         f'loaded: of its {total} tensors, {some} {what}{first_few(names)}'
@@ -124,6 +132,8 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
         ValueError: If they are none of an HRFormer.
     """
     found, own = inside(state_dict, prefix), model.state_dict()
+    if not isinstance(model.backbone, HRFormer):
+        return  # compiled or distributed by itself; its own hook serves
     if all(k in own and not k.startswith(BACKBONE) for k in unwrap(found)):
         return  # nothing, or a head alone
     tensors, report = convert(found)
@@ -174,15 +184,18 @@ def part(tensors: StateDict, prefix: str, report: Report) -> StateDict:
                        if k.startswith(prefix))
 
 
-def warn_of_contradictions(truths: Mapping[str, Any], backbone: HRFormer,
+def warn_of_contradictions(truths: Mapping[str, Any],
+                           backbone: HRFormer,
                            names: Sequence[str] = TRUTHS):
     """Warn in one line if weights were trained with other arguments.
 
     They load all the same, for only the arithmetic differs, and give other
     outputs.
     """
-    wrong = {k: truths[k] for k in names
-             if k in truths and truths[k] != getattr(backbone, k)}
+    wrong = {
+        k: truths[k]
+        for k in names if k in truths and truths[k] != getattr(backbone, k)
+    }
     if wrong:
         args = ', '.join(f'{k}={v!r}' for k, v in wrong.items())
         sets = ' '.join(f'model.backbone.{k}={v}' for k, v in wrong.items())
@@ -220,12 +233,8 @@ def load_pretrained(backbone: HRFormer,
         ValueError: If the file is none of an HRFormer or was refused.
     """
     path = find_file(checkpoint)
-    found = read_checkpoint(path, map_location)
-    truths = stored_truths(found)
-    if prefix is not None:
-        found = inside(unwrap(found), prefix)
-    tensors, report = convert(found)
-    report.truths.update(truths)
+    tensors, report = convert(
+        read_checkpoint(path, map_location), prefix=prefix or '')
     # Weights for classification are meant to be trained on for other tasks.
     names = ('rel_pos_bias', ) if task_of(tensors) == 'cls' else TRUTHS
     fitting = fit(part(tensors, BACKBONE, report), backbone, report, strict)
@@ -233,7 +242,6 @@ def load_pretrained(backbone: HRFormer,
     with torch.no_grad():
         for name, value in fitting.items():
             own[name].copy_(value)
-    report.matched = len(fitting)
     print_log(f'{path.name}: {report}', 'current')
     warn_of_contradictions(report.truths, backbone, names)
     return report

@@ -10,7 +10,7 @@ import torch
 from ..core.arch import get_arch
 from ..core.hrformer import HRFormer
 from ..version import __version__
-from .convert import MARK, Report, StateDict, convert, unwrap
+from .convert import MARK, Report, StateDict, convert, first_few, unwrap
 from .describe import describe, name_of
 from .files import (PathLike, find_file, read_checkpoint, sha256,
                     write_checkpoint)
@@ -26,6 +26,7 @@ def convert_file(source: PathLike,
                  to: str = 'ours',
                  arch: Optional[str] = None,
                  key: Optional[str] = None,
+                 prefix: str = '',
                  check: bool = False,
                  force: bool = False) -> Report:
     """Write a checkpoint as another code base names it.
@@ -37,6 +38,7 @@ def convert_file(source: PathLike,
         arch: Size that the weights must be of; needed where neither names nor
             shapes tell the number of heads.
         key: Entry of the source that holds the tensors, where several do.
+        prefix: Of the names to take, where there are several models.
         check: Read the target back and hold it against the source, see
             :func:`check_target`.
         force: Replace a target that is there.
@@ -48,13 +50,13 @@ def convert_file(source: PathLike,
         FileExistsError: If the target is there and ``force`` is not given.
     """
     path = find_file(source)
-    checkpoint = read_checkpoint(path)
+    checkpoint = dict(read_checkpoint(path))
     if key is not None:
-        checkpoint = dict(state_dict=unwrap(checkpoint, key))
-    ours, report = convert(checkpoint)
+        checkpoint['state_dict'] = unwrap(checkpoint, key)
+    ours, report = convert(checkpoint, prefix=prefix)
     args = {**describe(ours, arch), **report.truths}
     del ours  # joined projections are copies
-    tensors, report = convert(checkpoint, to, arch=args['arch'])
+    tensors, report = convert(checkpoint, to, arch=args['arch'], prefix=prefix)
     if arch is not None and args['arch'] != get_arch(arch):
         raise ValueError(f'{path.name} is not of size {arch!r} but '
                          f'{name_of(args["arch"])}')
@@ -62,21 +64,25 @@ def convert_file(source: PathLike,
     meta[MARK] = dict(
         facts(args, report.truths),
         layout=to,
-        source=dict(
-            file=path.name, sha256=sha256(path), layout=report.source))
-    del checkpoint
-    write_checkpoint({LAYOUTS[to].container: tensors, 'meta': meta}, target,
-                     force)
+        source=dict(file=path.name, sha256=sha256(path), layout=report.source))
+    write_checkpoint({
+        LAYOUTS[to].container: tensors,
+        'meta': meta
+    }, target, force)
+    del tensors
     if check:
-        check_target(target, path, key, args)
+        before, _ = convert(checkpoint, prefix=prefix)
+        check_target(target, before, args)
     return report
 
 
 def other_truths(report: Report, to: str) -> Dict[str, Any]:
     """What the code of a layout computes otherwise than the weights want."""
     there = LAYOUTS[to].truths
-    return {k: there[k] for k, v in report.truths.items()
-            if k in there and there[k] != v}
+    return {
+        k: there[k]
+        for k, v in report.truths.items() if k in there and there[k] != v
+    }
 
 
 def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
@@ -89,32 +95,33 @@ def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
         truths=dict(truths))
 
 
-def check_target(target: PathLike, source: PathLike, key: Optional[str],
-                 args: Mapping[str, Any]):
-    """Hold a converted file against its source.
+def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
+    """Hold a converted file against its source in our layout.
 
-    Converted back to our layout all tensors must be equal to the bit, and
-    they must fill a backbone completely. Tables that had no effect may be
-    left out, or be zero where there were none.
+    Converted back all tensors must be equal to the bit, and they must fill a
+    backbone. Tables without effect may have gone or come as zeros.
 
     Raises:
         ValueError: Names the tensors that differ.
         RuntimeError: If the backbone is incomplete.
     """
-    before, report = convert(unwrap(read_checkpoint(source), key))
-    after, _ = convert(read_checkpoint(target))
+    after, report = convert(read_checkpoint(target))
     if not args.get('rel_pos_bias', True):
         before, after = without_tables(before), without_tables(after)
-    wrong = [k for k in after
-             if k not in before or not torch.equal(before[k], after[k])]
+    wrong = [
+        k for k in after
+        if k not in before or not torch.equal(before[k], after[k])
+    ]
     wrong += [k for k in before if k not in after and k.startswith(BACKBONE)]
     if wrong:
-        raise ValueError(f'{target} differs from {source} in {len(wrong)} '
-                         f'tensors: {wrong[:3]}')
-    inner = {k[len(BACKBONE):]: v for k, v in after.items()
-             if k.startswith(BACKBONE)}
+        raise ValueError(f'{target} differs from its source in {len(wrong)} '
+                         f'tensors{first_few(wrong)}')
     with torch.device('meta'):
         backbone = HRFormer(**args)
+    inner = {
+        k[len(BACKBONE):]: v
+        for k, v in after.items() if k.startswith(BACKBONE)
+    }
     fit(inner, backbone, report, strict=True)
 
 
@@ -151,15 +158,21 @@ def publish(source: PathLike,
     target, path = Path(target), find_file(source)
     checkpoint = read_checkpoint(path)
     tensors, report = convert(checkpoint)
-    meta = {k: v for k, v in (checkpoint.get('meta') or {}).items()
-            if k not in ('experiment_name', 'time')}
+    meta = {
+        k: v
+        for k, v in (checkpoint.get('meta') or {}).items()
+        if k not in ('experiment_name', 'time')
+    }
     if config is not None:
         from mmengine.config import Config
         meta['cfg'] = Config.fromfile(config).pretty_text
     if metrics is None and path.name.startswith('best_'):
         metrics = last_metrics(checkpoint)
     meta[MARK] = dict(
-        facts({**describe(tensors), **report.truths}, report.truths),
+        facts({
+            **describe(tensors),
+            **report.truths
+        }, report.truths),
         commit=commit or current_commit() or 'unknown',
         metrics=dict(metrics or {}))
     temporary = target.with_name(f'.{os.getpid()}.{target.name}')
@@ -182,8 +195,11 @@ def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
     They are those of its weights if it was saved for being the best.
     """
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
-    return {k[len('val/'):]: float(v.current()) for k, v in scalars.items()
-            if k.startswith('val/') and not k.endswith('time')}
+    return {
+        k[len('val/'):]: float(v.current())
+        for k, v in scalars.items()
+        if k.startswith('val/') and not k.endswith('time')
+    }
 
 
 def current_commit() -> Optional[str]:
@@ -191,7 +207,9 @@ def current_commit() -> Optional[str]:
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(['git', 'rev-parse', '--short=12', 'HEAD'],
-                              cwd=here, capture_output=True, text=True)
+                              cwd=here,
+                              capture_output=True,
+                              text=True)
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
