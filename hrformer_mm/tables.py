@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from torch import nn
+
 from . import zoo
 from .core import ARCHS
 from .flops import CONVENTIONS, Count, count
@@ -28,7 +30,8 @@ DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
 SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
-COUNTED: Dict[str, Count] = {}  # many rows have the same model
+BUILT: Dict[str, nn.Module] = {}  # by config: many rows have the same model
+COUNTED: Dict[tuple, Count] = {}  # by model and shape
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
 PRINTED_ARCHS = {
@@ -57,18 +60,30 @@ def count_table(counted: Count) -> str:
     return markdown_table(['stage', *CONVENTIONS], [*rows, ['total', *total]])
 
 
+def build_row(row: Row) -> nn.Module:
+    """A row's model on the meta device; rows that share one build it once."""
+    cfg = zoo.get_config(row)
+    key = str(cfg.model)
+    if key not in BUILT:
+        BUILT[key] = zoo.build_model(cfg)
+    return BUILT[key]
+
+
+def parameters(row: Row) -> int:
+    return sum(p.numel() for p in build_row(row).parameters())
+
+
 def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
-    """Build a row's model on the meta device and count what it costs.
+    """Count what a row's model costs, once for each model and shape.
 
     Args:
         row: One with a config.
         shape: Height and width; by default the one in the row's name.
     """
-    cfg = zoo.get_config(row)
-    shape = shape or zoo.input_size(row.name)
-    key = f'{cfg.model} {shape}'
+    model = build_row(row)
+    key = (id(model), shape or zoo.input_size(row.name))
     if key not in COUNTED:
-        COUNTED[key] = count(zoo.build_model(cfg), shape)
+        COUNTED[key] = count(model, key[1])
     return COUNTED[key]
 
 
@@ -259,6 +274,12 @@ def documents() -> List[Path]:
     return [path for path in places if path.exists()]
 
 
+def table_rows(block: str) -> List[str]:
+    """Lines of a table without what depends on the width of its columns."""
+    lines = [' '.join(line.split()) for line in block.splitlines()]
+    return [line for line in lines if line.strip('|- ')]
+
+
 def stale_documents() -> List[str]:
     """What in the documents is not as it would be written now."""
     problems = []
@@ -266,11 +287,13 @@ def stale_documents() -> List[str]:
         text = path.read_text()
         for old, new in zip(BLOCK.finditer(text),
                             BLOCK.finditer(refresh(text, path.parent))):
-            lines = set(new[0].splitlines()) ^ set(old[0].splitlines())
-            if lines:
-                problems.append(f'{path.relative_to(zoo.root())}: table '
-                                f'{old[2]}: {len(lines)} lines differ, first '
-                                f'{min(lines)}')
+            if old[0] == new[0]:
+                continue
+            rows = [row for row in table_rows(new[0])
+                    if row not in table_rows(old[0])]
+            problems.append(
+                f'{path.relative_to(zoo.root())}: table {old[2]} is stale; '
+                f'now: {rows[0] if rows else "fewer rows"}')
     return problems
 
 
@@ -286,7 +309,7 @@ def drift() -> List[str]:
         if not row.path.exists():
             problems.append(f'{row.config}: is in a metafile but not there')
             continue
-        found = count_row(row).parameters
+        found = parameters(row)
         if row.parameters != found:
             problems.append(f'{row.name}: the metafile says '
                             f'{row.parameters} parameters, it has {found}')
