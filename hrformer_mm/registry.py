@@ -15,6 +15,14 @@ EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='pose', mmseg='seg',
               mmpretrain='cls')  # yapf: disable
 
 
+def install_line(extra: str) -> str:
+    """The command that installs what an extra stands for."""
+    line = f"pip install 'hrformer-mm[{extra}]'"
+    if extra == 'pose':  # no extra can ask for a package without chumpy
+        line += ' && pip install --no-deps mmpose==1.3.2'
+    return line
+
+
 class LazyRegistry(mmengine.Registry):
     """A registry that imports the module of an entry on its first use.
 
@@ -48,7 +56,7 @@ class LazyRegistry(mmengine.Registry):
                 raise
             raise ImportError(
                 f'hrformer_mm.{name} needs {package}, which is not '
-                f"installed: pip install 'hrformer-mm[{extra}]'") from error
+                f'installed: {install_line(extra)}') from error
 
 
 MODELS = LazyRegistry(

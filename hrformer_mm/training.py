@@ -21,7 +21,7 @@ from mmengine.fileio import dump
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from .registry import EXTRAS, MODELS
+from .registry import EXTRAS, MODELS, install_line
 from .zoo import root
 
 # Top-level keys that the Runner reads from the config but not as arguments.
@@ -60,7 +60,7 @@ def read_config(path: str) -> Config:
     if scope in EXTRAS and find_spec(scope) is None:
         raise ImportError(
             f'{path} needs {scope}, which is not installed: '
-            f"pip install 'hrformer-mm[{EXTRAS[scope]}]'")
+            f'{install_line(EXTRAS[scope])}')
     return cfg
 
 
