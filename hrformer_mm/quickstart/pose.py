@@ -103,10 +103,11 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 def next_commands(outcome: Outcome) -> List[str]:
     longer = f'{outcome.work_dir}_longer'
+    epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',
         f'python tools/train.py {outcome.config} --work-dir {longer} '
-        '--cfg-options train_cfg.max_epochs=20',
+        f'--cfg-options train_cfg.max_epochs={epochs}',
         'bash tools/quickstart.sh --task pose --data-root /path/to/coco',
     ]
 

@@ -79,11 +79,14 @@ class Progress(Hook):
             self.loss = sum(self.losses) / len(self.losses)
             self.losses.clear()
             self.record(iter=done, loss=self.loss)
-        self.show(runner, done)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch=None):
+        self.show(runner)  # here, as an evaluation may come after the last
 
     def before_val_epoch(self, runner: Runner):
         if self.stream.isatty():
-            self.show(runner, runner.iter, 'evaluating', always=True)
+            self.show(runner, 'evaluating', always=True)
 
     def after_val_epoch(self, runner: Runner,
                         metrics: Optional[Dict[str, float]] = None):
@@ -91,14 +94,14 @@ class Progress(Hook):
                   if isinstance(v, (int, float)) or getattr(v, 'ndim', 1) == 0}
         self.record(iter=runner.iter, **values)
         self.value = values.get(self.metric, self.value)
-        self.show(runner, runner.iter, always=True)
+        self.show(runner, always=True)
 
     def after_train(self, runner: Runner):
         if self.stream.isatty():
             self.stream.write('\n')
 
-    def line(self, runner: Runner, done: int, note: str) -> str:
-        total = max(runner.max_iters, 1)
+    def line(self, runner: Runner, note: str) -> str:
+        done, total = runner.iter, max(runner.max_iters, 1)
         full = WIDTH * done // total
         parts = [f"[{'#' * full}{'.' * (WIDTH - full)}] {done}/{total}"]
         if self.loss is not None:
@@ -110,16 +113,14 @@ class Progress(Hook):
             parts.append(f'eta {clock(pace * (total - done))}')
         return '  '.join(parts + ([note] if note else []))
 
-    def show(self, runner: Runner, done: int, note: str = '',
-             always: bool = False):
+    def show(self, runner: Runner, note: str = '', always: bool = False):
         """Rewrite the line, or print one for each tenth of training."""
+        share = LINES * runner.iter // max(runner.max_iters, 1)
         if self.stream.isatty():
             if always or time.time() - self.shown > .2:
                 self.shown = time.time()
-                self.stream.write(f'\r\033[K{self.line(runner, done, note)}')
-        elif always or (done < runner.max_iters and
-                        LINES * done // runner.max_iters > self.told):
-            # The last iteration is told with its evaluation.
-            self.told = LINES * done // runner.max_iters
-            self.stream.write(self.line(runner, done, note) + '\n')
+                self.stream.write(f'\r\033[K{self.line(runner, note)}')
+        elif always or share > self.told:
+            self.told = share
+            self.stream.write(self.line(runner, note) + '\n')
         self.stream.flush()
