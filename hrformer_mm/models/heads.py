@@ -1,12 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer's segmentation head for MMSegmentation."""
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import torch
 import torch.nn.functional as F
-from mmseg.models.builder import build_loss
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import accuracy
-from torch import Tensor
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor, nn
 
 from ..core.losses import two_classes
 from ..core.ocr import OCR
@@ -34,10 +35,17 @@ class OCRHead(OCR, BaseDecodeHead):
         loss_aux: Of the auxiliary logits, or ``None`` to train without.
         align_corners: For all resizing, also of images in
             ``EncoderDecoder``.
+        out_channels: 1 for two classes with one logit; by default
+            ``num_classes``.
+        threshold: Of the probability, with one logit.
+        ignore_index: Label of pixels without a class.
         init_cfg: As in mmengine; ``None`` keeps torch's own initial values,
             as the official code does.
-        **kwargs: ``out_channels``, ``threshold`` and ``ignore_index`` of
-            ``BaseDecodeHead``.
+
+    There is no ``sampler``: hard pixels are chosen by a loss.
+
+    Raises:
+        ValueError: If the layers do not fit, see the class above.
     """
 
     def __init__(self,
@@ -55,8 +63,10 @@ class OCRHead(OCR, BaseDecodeHead):
                      type='hrformer_mm.PixelCrossEntropyLoss',
                      loss_weight=0.4),
                  align_corners: bool = True,
-                 init_cfg: Union[None, dict, List[dict]] = None,
-                 **kwargs):
+                 out_channels: Optional[int] = None,
+                 threshold: Optional[float] = None,
+                 ignore_index: int = 255,
+                 init_cfg: Union[None, dict, List[dict]] = None):
         BaseDecodeHead.__init__(
             self,
             in_channels=in_channels,
@@ -66,13 +76,15 @@ class OCRHead(OCR, BaseDecodeHead):
             in_index=tuple(range(len(in_channels))),
             input_transform='resize_concat',
             loss_decode=loss_decode,
+            out_channels=out_channels,
+            threshold=threshold,
+            ignore_index=ignore_index,
             align_corners=align_corners,
-            init_cfg=init_cfg,
-            **kwargs)
+            init_cfg=init_cfg)
         self.add_layers(
             sum(in_channels), self.out_channels, channels, ocr_channels,
             aux_channels, dropout_ratio, kernel_size, groups)
-        self.loss_aux = loss_aux and build_loss(loss_aux)
+        self.loss_aux = loss_aux and MMSEG_MODELS.build(loss_aux)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits [B, out_channels, H, W] of stride 4."""
@@ -80,32 +92,52 @@ class OCRHead(OCR, BaseDecodeHead):
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list,
              train_cfg: Any) -> Dict[str, Tensor]:
-        """Losses and accuracies of the main and the auxiliary logits.
-
-        They are computed in float32, also in mixed precision.
-        """
-        logits, guess = (x.float() for x in OCR.forward(self, inputs))
-        result = self.loss_by_feat(logits, batch_data_samples)
+        """Losses and accuracies of the main and the auxiliary logits."""
+        logits, guess = OCR.forward(self, inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        if self.out_channels == 1:  # MMSegmentation's takes all for class 0
-            result['acc_seg'] = self.accuracy(
-                self.enlarge(logits, labels), labels)
+        losses = self.loss_decode
+        if not isinstance(losses, nn.ModuleList):
+            losses = [losses]
+        named = [(loss.loss_name, loss) for loss in losses]
+        result = self.judge(logits, labels, named, 'acc_seg')
         if self.loss_aux is not None:
-            guess = self.enlarge(guess, labels)
-            result['loss_aux'] = self.loss_aux(
-                guess, labels, ignore_index=self.ignore_index)
-            result['acc_aux'] = self.accuracy(guess, labels)
+            named = [('loss_aux', self.loss_aux)]
+            result.update(self.judge(guess, labels, named, 'acc_aux'))
         return result
 
-    def enlarge(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits of the size of labels [B, H, W]."""
+    def judge(self, logits: Tensor, labels: Tensor,
+              losses: Sequence[Tuple[str, nn.Module]],
+              accuracy_name: str) -> Dict[str, Tensor]:
+        """Losses by name, and the percentage of pixels that are right.
+
+        Computed in float32 and at the size of the labels [B, H, W].
+        """
+        logits = self.enlarge(logits.float(), labels.shape[-2:])
+        result: Dict[str, Tensor] = {}
+        for name, loss in losses:
+            value = loss(logits, labels, ignore_index=self.ignore_index)
+            result[name] = result[name] + value if name in result else value
+        result[accuracy_name] = accuracy(
+            two_classes(logits.detach()),
+            labels,
+            ignore_index=self.ignore_index)
+        return result
+
+    def predict_by_feat(self, seg_logits: Tensor,
+                        batch_img_metas: Sequence[dict]) -> Tensor:
+        """Logits of the size of the model's input.
+
+        MMSegmentation's own warns of every new size with aligned corners.
+        """
+        meta = batch_img_metas[0]
+        size = meta['img_shape']
+        if not isinstance(size, torch.Size):  # which a sliding window has
+            size = meta.get('pad_shape', size)[:2]
+        return self.enlarge(seg_logits, size)
+
+    def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(
             logits,
-            labels.shape[-2:],
+            tuple(size),
             mode='bilinear',
             align_corners=self.align_corners)
-
-    def accuracy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Percentage of labelled pixels, [1]."""
-        return accuracy(
-            two_classes(logits), labels, ignore_index=self.ignore_index)

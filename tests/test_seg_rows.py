@@ -1,0 +1,149 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Every segmentation row trains and evaluates on data in its real layout."""
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from mmengine.config import Config
+from mmengine.runner import Runner
+from seg_data import write_tiny
+
+from hrformer_mm.training import use_tta
+from hrformer_mm.zoo import build_model, list_rows
+
+DATASETS = ('cityscapes', 'pascal-context', 'pascal-context-60', 'coco-stuff',
+            'coco-stuff-164k', 'ade20k')
+FILES = sorted(p.stem for p in (CONFIGS / 'seg').glob('*.py'))
+ROWS = [name for name in FILES if 'synthetic' not in name]
+# One for each kind of data set; the others are large or alike.
+QUICK = ('hrformer_t_cityscapes_512x1024', 'hrformer_s_pascal-context_520x520',
+         'hrformer_s_coco-stuff_520x520', 'hrformer_s_ade20k_520x520')
+
+
+def slow_unless(quick, names):
+    return [
+        pytest.param(n, marks=[] if n in quick else [pytest.mark.slow])
+        for n in names
+    ]
+
+
+PARAMETERS = {
+    'hrformer_t_cityscapes_512x1024': 6_269_834,
+    'hrformer_s_cityscapes_512x1024': 13_523_856,
+    'hrformer_b_cityscapes_512x1024': 56_032_512,
+    'hrformer_b_cityscapes_512x1024_w5': 56_011_040,
+    'hrformer_b_cityscapes_512x1024_w9': 56_061_792,
+    'hrformer_b_cityscapes_512x1024_w11': 56_098_880,
+    'hrformer_b_cityscapes_512x1024_w13': 56_143_776,
+    'hrformer_b_cityscapes_512x1024_w15': 56_196_480,
+    'hrformer_b_cityscapes_512x1024_wmixed': 56_116_320,
+    'hrnet_w48_cityscapes_512x1024': 74_522_182,
+    'hrformer_t_pascal-context_520x520': 6_310_874,
+    'hrformer_s_pascal-context_520x520': 13_564_896,
+    'hrformer_b_pascal-context_520x520': 56_073_552,
+    'hrformer_b_pascal-context_520x520_w15': 56_237_520,
+    'hrformer_s_coco-stuff_520x520': 13_679_808,
+    'hrformer_b_coco-stuff_520x520': 56_188_464,
+    'hrformer_b_coco-stuff_520x520_w15': 56_352_432,
+    'hrformer_s_coco-stuff-164k_520x520': 13_679_808,
+    'hrformer_b_coco-stuff-164k_520x520': 56_188_464,
+    'hrformer_b_coco-stuff-164k_520x520_w15': 56_352_432,
+    'hrformer_s_ade20k_520x520': 13_658_262,
+    'hrformer_b_ade20k_520x520': 56_166_918,
+    'hrformer_b_ade20k_520x520_w13': 56_278_182,
+}
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """Folder of each data set."""
+    root = tmp_path_factory.mktemp('data')
+    return {name: write_tiny(name, root / name) for name in DATASETS}
+
+
+def shrink(cfg: Config, size: int = 64):
+    """Crops and shorter sides of 64 instead of 512 and 520."""
+    cfg.model.data_preprocessor.size = (size, size)
+    pipelines = [cfg[f'{split}_dataloader'].dataset.pipeline
+                 for split in ('train', 'val', 'test')]
+    for step in [*sum(pipelines, []), *cfg.tta_pipeline]:
+        if step.type == 'RandomCrop':
+            step.crop_size = (size, size)
+        if step.type == 'Resize':
+            step.scale = (10000, size)
+
+
+def row(name: str, data: dict, work_dir: Path, **options) -> Config:
+    cfg = tiny_row(f'seg/{name}.py', work_dir, data[name.split('_')[2]],
+                   **options)
+    shrink(cfg)
+    return cfg
+
+
+def trained(name: str, data: dict, work_dir: Path) -> Runner:
+    """Two iterations and an evaluation of a row, without a checkpoint."""
+    return run_row(
+        row(
+            name, data, work_dir, **{
+                'default_hooks.checkpoint.interval': -1,
+                'default_hooks.checkpoint.save_best': None,
+                'default_hooks.checkpoint.save_last': False,
+            }))
+
+
+def assert_trained(runner: Runner):
+    scalars = last_scalars(runner)
+    assert runner.iter == 2
+    assert 0 <= scalars['val/mIoU'] <= 100
+    for name in ('loss', 'decode.loss_aux', 'decode.acc_seg',
+                 'decode.acc_aux'):
+        assert torch.isfinite(torch.tensor(scalars[f'train/{name}'])), name
+
+
+@pytest.mark.parametrize('name', slow_unless(QUICK, ROWS))
+def test_row_trains_and_evaluates(name, data, tmp_path):
+    assert_trained(trained(name, data, tmp_path))
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_row_has_the_official_parameters(name):
+    model = build_model(Config.fromfile(CONFIGS / f'seg/{name}.py'))
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    'dataset', slow_unless(('cityscapes', 'coco-stuff'), DATASETS))
+def test_a_run_resumes_and_is_tested_with_scales_and_flips(
+        dataset, data, tmp_path):
+    crop = '512x1024' if dataset == 'cityscapes' else '520x520'
+    name = f'hrformer_s_{dataset}_{crop}'
+    small = {
+        'model.backbone.arch': 'tiny',
+        'model.decode_head.in_channels': (18, 36, 72, 144),
+        'model.decode_head.channels': 32,
+        'model.decode_head.ocr_channels': 16,
+        'test_dataloader.dataset.indices': 1,
+        'test_dataloader.batch_size': 1,
+    }
+    first = run_row(row(name, data, tmp_path, **small))
+    cfg = row(name, data, tmp_path, resume=True, **small)
+    cfg.train_cfg.update(max_iters=4, val_interval=4)
+    second = Runner.from_cfg(cfg)
+    second.load_or_resume()
+    assert second.iter == 2
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key])
+    second.train()
+    assert second.iter == 4
+
+    cfg = row(name, data, tmp_path, **small)
+    cfg.load_from = str(tmp_path / 'iter_4.pth')
+    use_tta(cfg)
+    assert 0 <= Runner.from_cfg(cfg).test()['mIoU'] <= 100
+
+
+def test_every_row_has_its_entry_and_parameters():
+    entries = {r.name: r.parameters for r in list_rows(task='seg') if r.config}
+    assert set(entries) == set(FILES)
+    assert {k: entries[k] for k in PARAMETERS} == PARAMETERS
