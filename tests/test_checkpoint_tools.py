@@ -339,9 +339,28 @@ def test_released_weights_are_listed_with_all_one_needs_to_use_them(entry):
     assert args.source == entry.name and args.arch == entry.arch
     # Options are what the layout's truths ask for beyond the config's.
     wanted = LAYOUTS[entry.layout].truths
-    other = [f'model.backbone.{k}={v}' for k, v in wanted.items()
-             if backbone.get(k, True) != v]
+    other = [
+        f'model.backbone.{k}={v}' for k, v in wanted.items()
+        if backbone.get(k, True) != v
+    ]
     assert other == entry.options.split() or entry.backbone
+
+
+@pytest.mark.parametrize('task', ['pose', 'seg'])
+def test_a_row_is_built_without_its_weights_and_asks_for_them_in_one_line(
+        task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('HRFORMER_MM_WEIGHTS', raising=False)
+    monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
+    model = build(
+        task, vars(foreign.TINY), **{
+            'model.backbone.init_cfg':
+            dict(type='Pretrained', checkpoint='hrt_small.pth')
+        })
+    with pytest.raises(FileNotFoundError, match='init_cfg=None') as error:
+        model.init_weights()
+    assert '\n' not in str(error.value)
+    assert 'github.com/HRNet/HRFormer' in str(error.value)
 
 
 def test_pretrained_files_of_configs_are_listed_or_ours():

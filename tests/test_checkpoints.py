@@ -337,6 +337,34 @@ def test_weights_of_another_network_are_refused(state_dict):
         mm_load_state_dict(model, OrderedDict(state_dict))
 
 
+odd = st.one_of(
+    st.none(), st.integers(), st.text(max_size=3),
+    st.builds(torch.zeros, st.lists(st.integers(0, 3), max_size=3)))
+names = st.one_of(
+    st.integers(0, 3),
+    st.sampled_from([
+        'state_dict', 'model', 'meta', 'module', 'hrformer_mm', 'truths',
+        'stage2.0.fuse_layers.0.1.0.weight',
+        'backbone.stage2.0.fuse_layers.0.1.0.weight',
+        'stage2.0.branches.0.0.attn.attn.q_proj.weight',
+        'stage2.0.branches.0.0.attn.attn.k_proj.weight',
+        'stage2.0.branches.0.0.attn.attn.v_proj.weight',
+        'stage2.0.branches.0.0.attn.attn.relative_position_bias_table'
+    ]))
+
+
+@given(
+    st.recursive(st.dictionaries(names, odd),
+                 lambda inner: st.dictionaries(names, st.one_of(odd, inner))),
+    st.sampled_from(list(LAYOUTS)))  # yapf: disable
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_file_holds_the_mistake_is_one_line(content, to):
+    try:
+        describe(convert(convert(content, to=to)[0])[0])
+    except ValueError as error:
+        assert '\n' not in str(error)
+
+
 def test_two_backbones_are_told_apart_by_their_prefix(tiny):
     both = {
         f'{who}.{k}': v

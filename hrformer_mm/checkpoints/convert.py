@@ -19,6 +19,8 @@ from .keymap import (BACKBONE, INDEX, LAYOUTS, Q_PROJ, QKV, TABLE, recognise,
 CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema',
               'ema_state_dict')  # yapf: disable
 MARK = 'hrformer_mm'  # our entry in the meta of files and of state dicts
+# Arguments of the backbone that change what it computes but no tensor.
+TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
 StateDict = Dict[str, Tensor]
 
 
@@ -145,12 +147,13 @@ def reroot(state_dict: StateDict, source: str) -> StateDict:
 def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
     """Truths that we have written into a checkpoint or a state dict."""
     meta = checkpoint.get('meta')
-    if isinstance(meta, Mapping) and MARK in meta:
-        return dict(meta[MARK].get('truths', {}))
     modules = getattr(unwrap(checkpoint), '_metadata', None) or {}
-    for entry in modules.values():
-        if MARK in entry:
-            return dict(entry[MARK])
+    ours = meta.get(MARK) if isinstance(meta, Mapping) else None
+    found = [ours.get('truths')] if isinstance(ours, Mapping) else []
+    found += [entry.get(MARK) for entry in modules.values()]
+    for truths in found:
+        if isinstance(truths, Mapping):
+            return {k: truths[k] for k in TRUTHS if k in truths}
     return {}
 
 
@@ -278,19 +281,25 @@ def convert(checkpoint: Mapping,
         prefix: Of the names to take, where there are several models.
 
     Raises:
-        ValueError: If it is not an HRFormer's, or those of several.
+        ValueError: If it is not an HRFormer's or of several, or its tensors
+            do not fit together.
     """
     stored = stored_truths(checkpoint)
     tensors, outside = strip({
         k[len(prefix):]: v
-        for k, v in unwrap(checkpoint).items() if k.startswith(prefix)
+        for k, v in unwrap(checkpoint).items()
+        if isinstance(k, str) and k.startswith(prefix)
     })
     source = source or recognise(tensors)
     tensors = reroot(tensors, source)
     report = Report(source, unexpected=outside)
     report.truths = truths_of(source, tensors, stored)
-    out = tensors if source == 'ours' else to_ours(tensors, report)
-    out = to_layout(out, to, report, arch)
+    try:
+        out = tensors if source == 'ours' else to_ours(tensors, report)
+        out = to_layout(out, to, report, arch)
+    except (RuntimeError, IndexError) as error:  # torch, about odd shapes
+        raise ValueError(f'these {source} weights are damaged: '
+                         f'{str(error).splitlines()[0]}') from error
     derived = {*report.added} & {*report.dropped}  # indices of both layouts
     report.added = [k for k in report.added if k not in derived]
     report.dropped = [k for k in report.dropped if k not in derived]

@@ -34,9 +34,10 @@ def describe(state_dict: Mapping[str, Tensor],
     }
     try:
         return describe_backbone(tensors, arch and get_arch(arch))
-    except (KeyError, IndexError) as error:
-        raise ValueError('these are not the weights of a whole backbone: '
-                         f'there is no {error}') from None
+    except (KeyError, IndexError, TypeError) as error:
+        what = 'lack' if isinstance(error, KeyError) else 'have odd shapes:'
+        raise ValueError('these are not the weights of a whole backbone, they '
+                         f'{what} {error}') from None
 
 
 def describe_backbone(tensors: Mapping[str, Tensor],

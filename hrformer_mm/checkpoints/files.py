@@ -7,13 +7,14 @@ import pickle
 import re
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from collections import OrderedDict
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Union
+from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -71,15 +72,19 @@ def download(url: str, path: Path) -> bool:
     """Fetch a file whole, or not at all if it is not there.
 
     Raises:
-        ValueError: If the name carries a hash that the content has not.
+        ValueError: If it is cut off, or its name carries a hash that its
+            content has not.
     """
     try:
         with urllib.request.urlopen(url, timeout=60) as source:
             with replacing(path) as temporary:
                 with open(temporary, 'wb') as file:
                     shutil.copyfileobj(source, file)
+                length = source.headers.get('Content-Length')
+                if length and int(length) != temporary.stat().st_size:
+                    raise ValueError(f'{url} was cut off; try again')
                 check_hash(path.name, temporary)
-    except (urllib.error.URLError, TimeoutError):
+    except (URLError, HTTPException, ConnectionError, TimeoutError):
         return False
     return True
 

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..core.hrformer import HRFormer
-from .convert import (MARK, Report, StateDict, convert, first_few,
+from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
                       interpolate_table, unwrap, window_of)
 from .files import PathLike, find_file, read_checkpoint
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
-TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
 OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
            'of the backbone takes what there is')
 
