@@ -5,5 +5,6 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=2e-3))
 param_scheduler = dict(warmup=50, start_ratio=0.01)
 train_cfg = dict(max_iters=300, val_interval=100)
 default_hooks = dict(
-    checkpoint=dict(interval=100, max_keep_ckpts=1), logger=dict(interval=10))
+    checkpoint=dict(interval=100, max_keep_ckpts=1, save_best=None),
+    logger=dict(interval=10))
 sync_bn = None

@@ -22,8 +22,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    short_side,
+    *test_pipeline[:2],
     dict(
         type='TestTimeAug',
         transforms=[

@@ -1,0 +1,110 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Streets, in the layout of Cityscapes."""
+from pathlib import Path
+from typing import List, Sequence
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from numpy import ndarray
+
+from ..datasets.scenes import make_scenes
+from .common import Outcome, Task
+from .pictures import GAP, mosaic
+
+SHOWN = 8  # images
+HEIGHT = 224  # to draw at
+CAPTION = 'image, truth (black: no label), prediction'
+
+
+def paint(labels: ndarray, palette: Sequence) -> ndarray:
+    """Colours (blue, green, red) of labels [H, W]; without one, black."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
+    return colors[labels]
+
+
+def beside(images: Sequence[ndarray]) -> ndarray:
+    """Images as one, all of the same height, with white between."""
+    images = [
+        cv2.resize(
+            x, (round(HEIGHT * x.shape[1] / x.shape[0]), HEIGHT),
+            interpolation=cv2.INTER_NEAREST) for x in images
+    ]
+    white = np.full((HEIGHT, GAP, 3), 255, np.uint8)
+    return np.hstack([x for image in images for x in (image, white)][:-1])
+
+
+def draw_legend(names: Sequence[str], palette: Sequence,
+                width: int) -> ndarray:
+    """Names of classes on their colours, in rows."""
+    step, height = 150, 28
+    across = width // step
+    rows = -(-len(names) // across)
+    legend = np.full((height * rows, width, 3), 255, np.uint8)
+    for i, (name, color) in enumerate(zip(names, palette)):
+        x, y = GAP + step * (i % across), height * (i // across)
+        cv2.rectangle(legend, (x, y + 5), (x + 18, y + 21), color[::-1], -1)
+        cv2.putText(legend, name, (x + 24, y + 19), cv2.FONT_HERSHEY_SIMPLEX,
+                    .5, (60, 60, 60), 1, cv2.LINE_AA)
+    return legend
+
+
+def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
+    """Validation images, their labels and what is predicted, in rows."""
+    from mmengine.registry import DATASETS, init_default_scope
+    from mmseg.apis import inference_model, init_model
+    init_default_scope(cfg.default_scope)
+    model = init_model(cfg.copy(), checkpoint, device=get_device())
+    pipeline = [
+        step for step in cfg.val_dataloader.dataset.pipeline
+        if step.type in ('LoadImageFromFile', 'LoadAnnotations')
+    ]
+    dataset = DATASETS.build(
+        dict(cfg.val_dataloader.dataset, pipeline=pipeline))
+    palette, seen, rows = dataset.metainfo['palette'], set(), []
+    for i in range(min(SHOWN, len(dataset))):
+        data = dataset[i]
+        found = inference_model(model, data['img_path']).pred_sem_seg
+        found = found.data[0].cpu().numpy().astype(np.uint8)
+        truth = data['gt_seg_map']
+        seen |= {*np.unique(truth).tolist(), *np.unique(found).tolist()}
+        rows.append(
+            beside([
+                data['img'],
+                paint(truth, palette),
+                paint(found, palette)
+            ]))
+    picture = mosaic(rows, CAPTION)
+    classes = [c for c in sorted(seen) if c < len(palette)]
+    legend = draw_legend([dataset.metainfo['classes'][c] for c in classes],
+                         [palette[c] for c in classes], picture.shape[1])
+    path = out_dir / 'predictions.png'
+    cv2.imwrite(str(path), np.vstack([picture, legend]))
+    return [path]
+
+
+def next_commands(outcome: Outcome) -> List[str]:
+    longer = f'{outcome.work_dir}_longer'
+    return [
+        f'python tools/test.py {outcome.config} {outcome.checkpoint} --tta',
+        f'python tools/train.py {outcome.config} --work-dir {longer} '
+        '--cfg-options train_cfg.max_iters=2000',
+        'bash tools/quickstart.sh --task seg --data-root /path/to/cityscapes',
+    ]
+
+
+TASK = Task(
+    name='seg',
+    config='seg/hrformer_t_synthetic_112x224.py',
+    metric='mIoU',
+    metric_label='mIoU',
+    make_data=make_scenes,
+    images=(600, 60),
+    draw=draw,
+    next_commands=next_commands,
+    layout='Cityscapes: leftImg8bit/train and val with the images, '
+    'gtFine/train and val with *_gtFine_labelTrainIds.png',
+    needs=('leftImg8bit/train', 'leftImg8bit/val', 'gtFine/train',
+           'gtFine/val'))
