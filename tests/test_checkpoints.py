@@ -276,7 +276,7 @@ def test_weights_load_into_another_window(tiny, log):
 
 
 def test_another_window_of_a_table_that_fits_none_is_refused():
-    with pytest.raises(ValueError, match='168 rows'):
+    with pytest.raises(ValueError, match='168, 2'):
         interpolate_table(torch.rand(168, 2), 7)
 
 

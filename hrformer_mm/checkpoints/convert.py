@@ -331,10 +331,11 @@ def window_of(table: Tensor) -> int:
     Raises:
         ValueError: If no window has a table of this length.
     """
-    side = isqrt(len(table))
-    if side * side != len(table) or side % 2 == 0:
-        raise ValueError(f'a relative position bias table of {len(table)} '
-                         'rows fits no window')
+    rows = table.shape[0] if table.ndim == 2 else 0
+    side = isqrt(rows)
+    if side * side != rows or side % 2 == 0:
+        raise ValueError('a relative position bias table of shape '
+                         f'{tuple(table.shape)} fits no window')
     return (side + 1) // 2
 
 

@@ -113,7 +113,8 @@ def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
     truths = local_metadata.get(MARK, {})
     if not is_exact(found, backbone):
         tensors, report = convert(found)
-        fitting = fit(part(tensors, BACKBONE, report), backbone, report, True)
+        fitting = fit(backbone_of(tensors), backbone, report, True)
+        report.dropped += heads_of(tensors)
         replace(state_dict, prefix, fitting)
         print_log(str(report), 'current')
         truths = {**report.truths, **truths}
@@ -136,17 +137,13 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
     if all(k in own and not k.startswith(BACKBONE) for k in unwrap(found)):
         return  # nothing, or a head alone
     tensors, report = convert(found)
-    known = set(tensors) - set(report.unexpected)
-    backbone = part(tensors, BACKBONE, report)
-    fitting = OrderedDict(
-        (BACKBONE + k, v)
-        for k, v in fit(backbone, model.backbone, report, True).items())
-    for key in report.dropped[:]:
-        # The head of another task goes quietly; ours does not.
-        if key in tensors and (key in own or key not in known
-                               or report.source == 'ours'):
-            report.dropped.remove(key)
+    fitting = OrderedDict((BACKBONE + k, v) for k, v in fit(
+        backbone_of(tensors), model.backbone, report, True).items())
+    for key in heads_of(tensors):
+        if report.source == 'ours' or key in own or key in report.unexpected:
             fitting[key] = tensors[key]
+        else:  # the head of another task goes quietly
+            report.dropped.append(key)
     report.matched = sum(k in own for k in fitting)
     replace(state_dict, prefix, fitting)
     if report.source != 'ours' or report.interpolated:
@@ -176,11 +173,15 @@ def is_exact(tensors: Mapping[str, Tensor], module: nn.Module) -> bool:
         for k, v in tensors.items())
 
 
-def part(tensors: StateDict, prefix: str, report: Report) -> StateDict:
-    """The tensors under a prefix, without it; the rest counts as dropped."""
-    report.dropped += [k for k in tensors if not k.startswith(prefix)]
-    return OrderedDict((k[len(prefix):], v) for k, v in tensors.items()
-                       if k.startswith(prefix))
+def backbone_of(tensors: StateDict) -> StateDict:
+    """The backbone's tensors of a model, without ``backbone.``."""
+    return OrderedDict((k[len(BACKBONE):], v) for k, v in tensors.items()
+                       if k.startswith(BACKBONE))
+
+
+def heads_of(tensors: StateDict) -> List[str]:
+    """Names of the others."""
+    return [k for k in tensors if not k.startswith(BACKBONE)]
 
 
 def warn_of_contradictions(truths: Mapping[str, Any],
@@ -236,7 +237,8 @@ def load_pretrained(backbone: HRFormer,
         read_checkpoint(path, map_location), prefix=prefix or '')
     # Weights for classification are meant to be trained on for other tasks.
     names = ('rel_pos_bias', ) if task_of(tensors) == 'cls' else TRUTHS
-    fitting = fit(part(tensors, BACKBONE, report), backbone, report, strict)
+    fitting = fit(backbone_of(tensors), backbone, report, strict)
+    report.dropped += heads_of(tensors)
     own = backbone.state_dict()
     with torch.no_grad():
         for name, value in fitting.items():

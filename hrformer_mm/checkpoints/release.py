@@ -15,7 +15,7 @@ from .describe import describe, name_of
 from .files import (PathLike, find_file, read_checkpoint, sha256,
                     write_checkpoint)
 from .keymap import BACKBONE, LAYOUTS, TABLE
-from .loading import fit
+from .loading import backbone_of, fit
 
 # What a training saves to go on, and a release does not need.
 TRAINING = ('optimizer', 'param_schedulers', 'message_hub', 'ema_state_dict')
@@ -118,11 +118,7 @@ def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
                          f'tensors{first_few(wrong)}')
     with torch.device('meta'):
         backbone = HRFormer(**args)
-    inner = {
-        k[len(BACKBONE):]: v
-        for k, v in after.items() if k.startswith(BACKBONE)
-    }
-    fit(inner, backbone, report, strict=True)
+    fit(backbone_of(after), backbone, report, strict=True)
 
 
 def without_tables(state_dict: StateDict) -> StateDict:
