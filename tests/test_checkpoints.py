@@ -213,6 +213,16 @@ def test_the_backbone_survives_any_chain_of_layouts(tiny, first, second):
             assert torch.equal(back[name], value), name
 
 
+@pytest.mark.parametrize('a, b, recognised', [
+    ('.attn.attn.proj.', '.attn.attn.out_proj.', 'mmseg'),
+    ('.ffn.', '.mlp.', 'mmpose')])  # yapf: disable
+def test_ports_that_mix_names_are_read(tiny, a, b, recognised):
+    mixed = {k.replace(a, b): v for k, v in tiny['mmpose'].items()}
+    ours, report = convert(mixed)
+    assert report.source == recognised
+    assert_same(ours, convert(tiny['mmpose'])[0])
+
+
 def test_the_old_index_free_weights_of_mmpose_load_without_bias(log):
     weights = foreign.random_tensors(
         foreign.names('mmpose', foreign.TINY, tables=False))

@@ -192,9 +192,7 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
         if key.endswith(INDEX):
             report.dropped.append(key)
             continue
-        joint, value = key, state_dict[key]
-        if layout.split_qkv:
-            joint, value = joined(key, state_dict)
+        joint, value = joined(key, state_dict)
         if value is None:
             continue
         name = rename(joint, layout, to_ours=True)

@@ -80,7 +80,10 @@ OFFICIAL_OCR = (
 HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'head.'), ('head.fc.', None))
 OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
                 ('head.fc.', None))  # yapf: disable
-OFFICIAL = dict(blocks=(OUT_PROJ, ('.ffn.', '.mlp.')), split_qkv=True)
+OFFICIAL_FFN = ('.ffn.', '.mlp.')
+OFFICIAL = dict(blocks=(OUT_PROJ, OFFICIAL_FFN), split_qkv=True)
+# Reading takes all of them, for ports have mixed them.
+ALL_BLOCKS = (OUT_PROJ, OFFICIAL_FFN, *SEQUENTIAL_FFN)
 # The official pose code has the bias tables but does not add them.
 NEAREST = dict(rel_pos_bias=True, upsample='nearest')
 BILINEAR = dict(rel_pos_bias=False, upsample='bilinear')
@@ -90,6 +93,7 @@ LAYOUTS = {
     'mmpose': Layout(HEATMAPS, truths=dict(upsample='bilinear')),
     # Before MMPose 1.0.
     'mmpose-0.x': Layout(OLD_HEATMAPS, truths=dict(upsample='bilinear')),
+    # With the feed-forward of the ports below.
     'mmpose-sequential': Layout(
         HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
     # The port to MMSegmentation (mmseg#1382), which HRFuser took to MMDet,
@@ -125,7 +129,8 @@ def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
         return None
     rest = key[len(old):]
     if BACKBONE in (old, new):
-        for a, b in (pair[::way] for pair in layout.blocks):
+        blocks = ALL_BLOCKS if to_ours else layout.blocks
+        for a, b in (pair[::way] for pair in blocks):
             rest = rest.replace(a, b)
     return new + rest
 
@@ -159,8 +164,10 @@ def recognise(keys: Iterable[str]) -> str:
     if is_split:  # an official backbone alone
         return 'official-cls' if out_indices(keys) != (0, ) else \
             'official-pose'
+    if has(OUT_PROJ[1]):
+        return 'mmseg'
     if has('.ffn.layers.'):
-        return 'mmseg' if has(OUT_PROJ[1]) else 'mmpose-sequential'
+        return 'mmpose-sequential'
     return 'mmpose' if has(INDEX) else 'ours'
 
 
