@@ -99,13 +99,15 @@ def check(cfg: Config,
 
 
 def describe(summary: Summary, most: int = 10) -> List[str]:
-    """A summary in lines, with the first ``most`` problems."""
+    """A summary in lines, with at most ``most`` problems and names."""
     counts = [f'{n} {what}' for what, n in summary.counts.items()]
     present = len(summary.classes) - len(summary.absent)
     lines = [', '.join(counts) +
              f', {present} of {len(summary.classes)} classes']
     if summary.absent:
-        lines.append(f"classes that do not occur: {', '.join(summary.absent)}")
+        dots = ', ...' * (len(summary.absent) > most)
+        lines.append('classes that do not occur: '
+                     f"{', '.join(summary.absent[:most])}{dots}")
     lines += [f'problem: {problem}' for problem in summary.problems[:most]]
     rest = len(summary.problems) - most
     if rest > 0:
