@@ -12,6 +12,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
+from setuptools.command.egg_info import egg_info
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
@@ -61,6 +62,20 @@ class BuildPy(build_py):
             add_mim(Path(self.build_lib) / 'hrformer_mm')
 
 
+class EggInfo(egg_info):
+    """Says where the package is, as mim does not ask Python.
+
+    It joins site-packages and the name in top_level.txt, which is wrong for an
+    editable install (PEP 660), unless that name is a whole path.
+    """
+
+    def run(self):
+        super().run()
+        if 'editable_wheel' in self.distribution.commands:
+            path = Path(self.egg_info) / 'top_level.txt'
+            path.write_text(f"{ROOT / 'hrformer_mm'}\n")
+
+
 class Develop(develop):
     """Makes an editable install the way of before PEP 660."""
 
@@ -76,4 +91,6 @@ class Sdist(sdist):
         add_mim(Path(base_dir) / 'hrformer_mm')
 
 
-setup(cmdclass=dict(build_py=BuildPy, develop=Develop, sdist=Sdist))
+setup(
+    cmdclass=dict(
+        build_py=BuildPy, develop=Develop, egg_info=EggInfo, sdist=Sdist))

@@ -30,7 +30,7 @@ CV2 = ('opencv-python', 'opencv-python-headless')
 SEG = ('mmsegmentation', 'onedl-mmsegmentation')
 CLS = ('mmpretrain', 'onedl-mmpretrain')
 DET = ('mmdet', 'onedl-mmdetection')
-MIM = ('onedl-mim', 'openmim')
+MIM = ('openmim', 'onedl-mim')
 TORCH, VISION, POSE = ('torch', ), ('torchvision', ), ('mmpose', )
 XTCOCO, COCO = ('xtcocotools', ), ('pycocotools', )
 
@@ -56,7 +56,8 @@ INSTALL = {
     DET: f'{PIP} install mmdet==3.3.0',
     XTCOCO: BUILD_XTCOCO,
     COCO: f'{PIP} install pycocotools',
-    MIM: f'{PIP} install onedl-mim "setuptools<81"',
+    MIM: f'{PIP} uninstall -y onedl-mim openmim && {PIP} install '
+    'openmim==0.3.9 openxlab==0.0.11 "setuptools<81"',
 }
 NEEDED = (TORCH, ENGINE)  # by all; the rest by some
 
@@ -70,23 +71,23 @@ class Fault:
         probe: Function of ``probes.py`` that fails with it.
         of: Distributions that have it.
         mend: The command that mends it.
+        ours: Whether hrformer_mm mends it, see :mod:`hrformer_mm.compat`.
         needed: Whether hrformer_mm cannot be used with it.
     """
     what: str
     probe: str
     of: Tuple[str, ...]
     mend: str
+    ours: bool = False
     needed: bool = True
 
 
 # Causes stand above what follows from them.
 FAULTS = (
-    Fault('torch can be imported', 'torch_imports', TORCH,
-          f'{PIP} install --force-reinstall torch torchvision'),
-    Fault('torch takes this numpy (torch < 2.3 wants 1.x)',
-          'torch_takes_numpy', TORCH, f'{PIP} install "numpy<2"'),
-    Fault('torchvision is made for this torch', 'torchvision_matches_torch',
-          VISION, f'{PIP} install --upgrade torch=={{torch}} torchvision'),
+    Fault('torch can be imported and takes this numpy', 'torch_imports',
+          TORCH, f'{PIP} install --force-reinstall torch torchvision'),
+    Fault('torchvision is made for this torch', 'torchvision_fits', VISION,
+          f'{PIP} install --upgrade torch=={{torch}} torchvision'),
     Fault('OpenCV can be imported (may lack libGL)', 'opencv_imports', CV2,
           f'{PIP} uninstall -y {" ".join(CV2)} && {PIP} install '
           'opencv-python-headless'),
@@ -94,40 +95,30 @@ FAULTS = (
           'pkg_resources_is_there', ENGINE,
           f'{PIP} install "setuptools>=68,<81"'),
     Fault("a Runner's checkpoint loads (mmengine#1655)",
-          'runner_checkpoint_loads', ENGINE, INSTALL[ENGINE]),
+          'runner_checkpoint_loads', ENGINE, INSTALL[ENGINE], ours=True),
     Fault('hrformer_mm:: configs are found (mmengine#1410)',
           'config_package_resolves', ENGINE,
-          f'{PIP} install --no-deps -e {PACKAGE.parent}'),
+          f'{PIP} install --no-deps -e {PACKAGE.parent}', ours=True),
     Fault('mmcv is there once', 'mmcv_is_there_once', MMCV, ONE_MMCV),
-    Fault('mmcv can be imported', 'mmcv_imports', MMCV, ONE_MMCV),
     Fault('mmcv.ops can be imported (mmcv#3319)', 'mmcv_ops_import', MMCV,
-          ONE_MMCV),
-    Fault('MMDetection takes this mmcv', 'mmdet_imports', DET, ONE_MMCV),
-    Fault('MMSegmentation takes this mmcv (mmsegmentation#3729)',
-          'mmseg_imports', SEG, ONE_MMCV),
-    Fault('MMPretrain takes this mmcv', 'mmpretrain_imports', CLS, ONE_MMCV),
-    Fault('MMPose takes this mmcv, and does without chumpy (chumpy#57)',
-          'mmpose_imports', POSE, ONE_MMCV),
-    Fault('xtcocotools takes this numpy (xtcocoapi#45)',
-          'xtcocotools_takes_numpy', XTCOCO, BUILD_XTCOCO),
-    Fault('pycocotools takes this numpy', 'pycocotools_takes_numpy', COCO,
+          ONE_MMCV, ours=True),
+    Fault('xtcocotools takes this numpy (xtcocoapi#45)', 'xtcocotools_fits',
+          XTCOCO, BUILD_XTCOCO),
+    Fault('pycocotools takes this numpy', 'pycocotools_fits', COCO,
           f'{PIP} install --force-reinstall --no-deps pycocotools'),
-    Fault('mmdet.models can be imported', 'mmdet_models_import', DET,
-          f'{PIP} install --force-reinstall --no-deps mmdet==3.3.0 && '
-          f'{PIP} install mmdet==3.3.0'),
-    Fault('mmseg.models can be imported (mmsegmentation#3026)',
-          'mmseg_models_import', SEG,
-          f'{PIP} install ftfy regex mmsegmentation==1.2.2'),
-    Fault('mmpretrain.models can be imported', 'mmpretrain_models_import',
-          CLS, INSTALL[CLS]),
-    Fault('mmpose.models can be imported', 'mmpose_models_import', POSE,
-          f'{INSTALL[DET]} && {INSTALL[POSE]}'),
-    Fault('mim runs (mim#246)', 'mim_runs', MIM,
-          f'{PIP} uninstall -y openmim && {INSTALL[MIM]}', False),
+    Fault('MMDetection takes this mmcv and can be imported',
+          'mmdet_models_import', DET,
+          f'{PIP} install pycocotools shapely six terminaltables tqdm'),
+    Fault('MMSegmentation too (mmsegmentation#3729, #3026)',
+          'mmseg_models_import', SEG, f'{PIP} install ftfy regex'),
+    Fault('MMPretrain too', 'mmpretrain_models_import', CLS, INSTALL[CLS]),
+    Fault('MMPose too, and without chumpy (chumpy#57)',
+          'mmpose_models_import', POSE, f'{INSTALL[DET]} && {INSTALL[POSE]}'),
+    Fault('mim runs and finds scripts (mim#246)', 'mim_runs', MIM, INSTALL[MIM], needed=False),
     Fault('download.openmmlab.com has a certificate (mmcv#3302)',
           'openmmlab_server_answers', (),
           'put the weights into weights/, or export HRFORMER_MM_MIRROR=URL',
-          False),
+          needed=False),
 )  # yapf: disable
 
 
@@ -150,6 +141,8 @@ class Finding:
             return INSTALL[self.fault.of]
         if self.state != BROKEN:
             return ''
+        if 'is used but incompatible' in self.remark:  # a framework's check
+            return ONE_MMCV
         return self.fault.mend.format(torch=installed(TORCH).get('torch'))
 
 
@@ -188,13 +181,13 @@ def run_probe(name: str, mended: bool) -> Tuple[bool, str]:
 
 
 def find(fault: Fault) -> Finding:
-    """Look for a fault, first without what hrformer_mm mends."""
+    """Look for a fault, at first without us if it is one that we mend."""
     if fault.of and not installed(fault.of):
         return Finding(fault, ABSENT)
-    for state in (OK, MENDED):
+    for state in (OK, MENDED)[not fault.ours:]:
         passed, remark = run_probe(fault.probe, mended=state == MENDED)
         if passed:
-            return Finding(fault, state, remark)
+            return Finding(fault, state if fault.ours else OK, remark)
     return Finding(fault, BROKEN, remark)
 
 

@@ -16,18 +16,14 @@ def remark(text: str):
 
 def torch_imports():
     import torch
+    assert torch.from_numpy(torch.ones(2).numpy()).sum() == 2
     gpu = 'no GPU in reach'
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
     remark(f'CUDA {torch.version.cuda}, {gpu}')
 
 
-def torch_takes_numpy():
-    import torch
-    assert torch.from_numpy(torch.ones(2).numpy()).sum() == 2
-
-
-def torchvision_matches_torch():
+def torchvision_fits():
     import torch
     from torchvision import ops
     boxes = torch.tensor([[0., 0, 2, 2], [0, 0, 2, 2]])
@@ -73,37 +69,12 @@ def mmcv_is_there_once():
     assert len(found) == 1, f'{sorted(found)} overwrite each other'
 
 
-def mmcv_imports():
-    import mmcv
-    mmcv.imresize
-
-
 def mmcv_ops_import():
     from mmcv import ops
     ops.nms
     import mmcv._ext as ext
     if not getattr(ext, '__file__', None):
         remark('no compiled ops, and HRFormer needs none')
-
-
-def mmpose_imports():
-    import mmpose  # checks the versions of mmcv and mmengine
-    mmpose.__version__
-
-
-def mmseg_imports():
-    import mmseg
-    mmseg.__version__
-
-
-def mmpretrain_imports():
-    import mmpretrain
-    mmpretrain.__version__
-
-
-def mmdet_imports():
-    import mmdet
-    mmdet.__version__
 
 
 def mmpose_models_import():
@@ -126,7 +97,7 @@ def mmdet_models_import():
     import_module('mmdet.apis')
 
 
-def xtcocotools_takes_numpy():
+def xtcocotools_fits():
     import numpy as np
     from xtcocotools import coco, cocoeval, mask
     assert coco.COCO and cocoeval.COCOeval
@@ -136,7 +107,7 @@ def xtcocotools_takes_numpy():
         remark('makes no masks, which key points do not need')
 
 
-def pycocotools_takes_numpy():
+def pycocotools_fits():
     import numpy as np
     from pycocotools import mask
     whole = mask.encode(np.ones((2, 2, 1), 'u1', order='F'))
@@ -153,7 +124,12 @@ def config_package_resolves():
 
 
 def mim_runs():
-    import_module('mim.commands.train')
+    # onedl-mim 0.5 goes to the folder of the first file that pip recorded for
+    # a package, which is its dist-info.
+    from mim.utils import get_installed_path
+    path = get_installed_path('mmengine')
+    assert os.path.isdir(os.path.join(path, 'runner')), (
+        f'this mim looks for the scripts of mmengine in {path}')
 
 
 def openmmlab_server_answers():

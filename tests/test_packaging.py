@@ -139,6 +139,9 @@ def test_an_editable_install_links_to_the_checkout(tree, tmp_path):
                                     cwd=tmp_path,
                                     text=True)
     assert found.strip() == str(tree / 'hrformer_mm/__init__.py')
+    # How mim finds the package, as it joins this to site-packages.
+    name = next(site.glob('hrformer_mm-*.dist-info/top_level.txt'))
+    assert site / name.read_text().strip() == tree / 'hrformer_mm'
 
 
 def test_a_wheel_of_a_checkout_that_is_installed_holds_no_links(

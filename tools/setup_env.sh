@@ -134,6 +134,9 @@ install_frameworks() {
     if [ -n "$(installed mmcv onedl-mmcv)" ]; then
         skip+='|mmcv-lite'
     fi
+    if [ -n "$(installed onedl-mim)" ]; then # they bring the same module
+        skip+='|openmim'
+    fi
     cat "$root"/requirements/{runtime,pose,seg,cls,tests}.txt |
         grep -Ev "$skip)" >"$wanted"
     pip_install --no-build-isolation -r "$wanted" &&

@@ -1,0 +1,122 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""mim runs our configs with MMPose's scripts and with ours."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, tiny_row, write_tiny_coco
+
+from hrformer_mm.check_env import run_probe
+
+pytest.importorskip('mmpose')
+MIM = Path(sys.executable).with_name('mim')
+pytestmark = pytest.mark.slow
+TINY = {
+    'model.backbone.arch':
+    dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),
+         modules=(1, 1, 1), blocks=1),
+    'model.head.in_channels': 8,
+}  # yapf: disable
+
+
+@pytest.fixture(scope='module', autouse=True)
+def skip_without_mim():
+    if not MIM.exists() or not run_probe('mim_runs', mended=False)[0]:
+        pytest.skip('there is no mim that works; see check_env')
+    if not (ROOT / 'hrformer_mm/.mim').exists():
+        pytest.skip('hrformer_mm is not installed')
+
+
+@pytest.fixture(scope='module')
+def row(tmp_path_factory) -> Path:
+    """A small pose row in a file: two iterations an epoch, made to last."""
+    folder = tmp_path_factory.mktemp('mim')
+    cfg = tiny_row('pose/hrformer_t_coco_256x192.py', folder / 'unused',
+                   write_tiny_coco(folder / 'coco'), **TINY)
+    cfg.train_cfg.update(max_epochs=500, val_interval=500)
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
+    cfg.dump(folder / 'own_row.py')
+    return folder / 'own_row.py'
+
+
+def mim(*args, **options) -> subprocess.Popen:
+    return subprocess.Popen([str(a) for a in (MIM, *args)],
+                            stdin=subprocess.DEVNULL,
+                            cwd=ROOT,
+                            **options)
+
+
+def train(package: str, row: Path, work_dir: Path, *args, **options):
+    return mim('train', package, row, '--work-dir', work_dir, *args,
+               **options)
+
+
+def logged(work_dir: Path):
+    """Each run's logged scalars, by the time of its start."""
+    return [[json.loads(line) for line in log.read_text().splitlines()]
+            for log in sorted(work_dir.glob('*/vis_data/scalars.json'))]
+
+
+def learning_rate(iteration: int) -> float:
+    """Of a step, counted from 1, of the recipe's warm-up."""
+    return 5e-4 * (.001 + .999 * (iteration - 1) / 500)
+
+
+def kill_after(process: subprocess.Popen, file: Path, seconds: int = 300):
+    """Kill a process and its children with -9 once a file is there."""
+    end = time.monotonic() + seconds
+    try:
+        while not file.exists():
+            assert process.poll() is None, 'it ended before it was killed'
+            assert time.monotonic() < end, f'no {file.name} in {seconds} s'
+            time.sleep(.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_mmpose_trains_evaluates_and_resumes_after_kill_9(row, tmp_path):
+    process = train('mmpose', row, tmp_path, start_new_session=True)
+    kill_after(process, tmp_path / 'epoch_2.pth')
+    last = (tmp_path / 'last_checkpoint').read_text()
+    saved = torch.load(last)['meta']
+    assert saved['iter'] == 2 * saved['epoch'] >= 4
+    epochs = saved['epoch'] + 2
+
+    process = train('mmpose', row, tmp_path, '--cfg-options',
+                    f'train_cfg.max_epochs={epochs}', '--resume')
+    assert process.wait() == 0
+    before, after = logged(tmp_path)
+    steps = [(x['iter'], x['lr']) for x in after if 'lr' in x]
+    assert [i for i, _ in steps] == [saved['iter'] + k for k in (1, 2, 3, 4)]
+    for iteration, rate in steps + [(x['iter'], x['lr']) for x in before]:
+        assert rate == pytest.approx(learning_rate(iteration))
+    assert 'coco/AP' in after[-1]
+    assert torch.load(tmp_path / f'epoch_{epochs}.pth')['meta']['iter'] == (
+        2 * epochs)
+
+
+def test_the_package_trains_by_its_own_script(row, tmp_path):
+    process = train('hrformer_mm', row, tmp_path, '--cfg-options',
+                    'train_cfg.max_epochs=1')
+    assert process.wait() == 0
+    (run, ) = logged(tmp_path)
+    assert [x['iter'] for x in run if 'lr' in x] == [1, 2]
+    assert 'coco/AP' in run[-1]
+
+
+def test_mim_finds_our_rows():
+    out, _ = mim(
+        'search',
+        'hrformer_mm',
+        '--model',
+        'hrformer',
+        stdout=subprocess.PIPE,
+        text=True).communicate()
+    assert 'hrformer_b_coco_384x288' in out
