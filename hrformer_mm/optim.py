@@ -10,11 +10,16 @@ from .registry import OPTIM_WRAPPER_CONSTRUCTORS
 Groups = List[Dict[str, Any]]
 
 
-def merge_groups(groups: Groups) -> Groups:
-    """Join parameter groups of equal options, in order of their first."""
+def merge_groups(groups: Groups, defaults: Dict[str, Any]) -> Groups:
+    """Join parameter groups of equal options, in order of their first.
+
+    Args:
+        defaults: Options of a group that does not have its own.
+    """
     merged: Dict[tuple, Dict[str, Any]] = {}
     for group in groups:
-        options = {k: v for k, v in group.items() if k != 'params'}
+        options = {k: v for k, v in {**defaults, **group}.items()
+                   if k != 'params' and v is not None}
         key = tuple(sorted(options.items()))
         merged.setdefault(key, dict(options, params=[]))
         merged[key]['params'] += group['params']
@@ -38,4 +43,5 @@ class FewGroupsConstructor(DefaultOptimWrapperConstructor):
                    is_dcn_module: Optional[Union[int, float]] = None):
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the whole model, after all that is in it
-            params[:] = merge_groups(params)
+            defaults = dict(lr=self.base_lr, weight_decay=self.base_wd)
+            params[:] = merge_groups(params, defaults)

@@ -148,7 +148,8 @@ def check_loaders(cfg: Config, loaders: Sequence[str], limit: Optional[int],
     result = {}
     for loader in loaders:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            dataset = DATASETS.build(dict(cfg[loader].dataset, pipeline=[]))
+            dataset = DATASETS.build(  # serialising fails on an empty one
+                dict(cfg[loader].dataset, pipeline=[], serialize_data=False))
         summary = check_dataset(dataset, spread(len(dataset), limit), workers)
         summary.problems[:0] = check_heads(cfg, len(summary.classes))
         result[loader] = summary
