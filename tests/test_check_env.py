@@ -33,7 +33,8 @@ def probes(tmp_path, monkeypatch):
 
 
 def fault(probe: str, of=('torch', ), needed: bool = True) -> Fault:
-    return Fault(f'{probe} holds', probe, of, f'mend {probe}', needed)
+    return Fault(
+        f'{probe} holds', probe, of, f'mend {probe}', ours=True, needed=needed)
 
 
 @pytest.mark.parametrize('probe, state, remark', [
@@ -48,6 +49,12 @@ def test_a_fault_is_looked_for_with_and_without_us(probes, probe, state,
     assert (finding.state, finding.remark) == (state, remark)
     assert finding.is_fatal == (state == BROKEN)
     assert finding.command == ('mend ' + probe) * (state == BROKEN)
+
+
+def test_a_framework_that_refuses_this_mmcv_gets_another(probes):
+    refusal = 'MMCV==2.2.0 is used but incompatible. Please install ...'
+    finding = check_env.Finding(fault('broken'), BROKEN, refusal)
+    assert finding.command == check_env.ONE_MMCV
 
 
 def test_a_probe_that_hangs_is_given_up(probes, monkeypatch):
