@@ -51,7 +51,7 @@ def test_a_fault_is_looked_for_with_and_without_us(probes, probe, state,
     assert finding.command == ('mend ' + probe) * (state == BROKEN)
 
 
-def test_a_framework_that_refuses_this_mmcv_gets_another(probes):
+def test_a_framework_that_refuses_this_mmcv_gets_another():
     refusal = 'MMCV==2.2.0 is used but incompatible. Please install ...'
     finding = check_env.Finding(fault('broken'), BROKEN, refusal)
     assert finding.command == check_env.ONE_MMCV
