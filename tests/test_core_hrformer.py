@@ -119,6 +119,14 @@ def test_outputs_are_channels_last():
         assert x.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_gradients_have_the_layout_of_their_parameters():
+    # else DDP copies them, and says so
+    model = HRFormer(SMALL)
+    sum(y.mean() for y in model(torch.rand(2, 3, 64, 64))).backward()
+    assert [n for n, p in model.named_parameters()
+            if p.grad.stride() != p.stride()] == []
+
+
 def test_the_input_is_not_changed():
     x = torch.rand(1, 3, 64, 64)
     before = x.clone()

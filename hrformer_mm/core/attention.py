@@ -107,8 +107,8 @@ class Attention(nn.Module):
         if table is None:
             return None
         t = self.window_size**2
-        bias = table.t().index_select(1, self.relative_position_index)
-        return bias.view(1, self.heads, t, t)
+        bias = table.index_select(0, self.relative_position_index)
+        return bias.t().reshape(1, self.heads, t, t)
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         N, t, C = x.shape

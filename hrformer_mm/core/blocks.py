@@ -6,6 +6,7 @@ that is channels-last in memory, which is the same memory.
 """
 from typing import List, Sequence, Union
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,6 +47,15 @@ def channels_first(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution with its weight laid out as the maps are.
+
+    It is not transposed in every step then, and its gradient, which comes in
+    this layout, fits DDP's buckets.
+    """
+    return conv.to(memory_format=torch.channels_last)
+
+
 class FFN(nn.Module):
     """Feed-forward on a [B, H, W, C] map, with a 3x3 depth-wise convolution.
 
@@ -64,8 +74,8 @@ class FFN(nn.Module):
         self.norm1 = nn.BatchNorm2d(hidden)
         self.dw3x3 = None
         if dw_conv:
-            self.dw3x3 = nn.Conv2d(
-                hidden, hidden, 3, padding=1, groups=hidden)
+            self.dw3x3 = channels_last(
+                nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden))
             self.norm2 = nn.BatchNorm2d(hidden)
         self.fc2 = PointwiseConv(hidden, dim)
         self.norm3 = nn.BatchNorm2d(dim)
@@ -142,7 +152,7 @@ def conv_bn(c_in: int,
     """A convolution without bias and its batch norm."""
     conv = nn.Conv2d(
         c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(c_out)]
+    return [channels_last(conv), nn.BatchNorm2d(c_out)]
 
 
 def conv_bn_relu(c_in: int, c_out: int, kernel: int,

@@ -1,0 +1,155 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Every command and snippet of the README runs, on tiny data."""
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from foreign import TINY
+from helpers import CONFIGS, ROOT, tiny_row, write_tiny_coco
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from seg_data import write_tiny
+from test_cls_configs import write_images
+
+from hrformer_mm.checkpoints import convert
+from hrformer_mm.models.backbones import HRFormer
+
+README = (ROOT / 'README.md').read_text()
+
+
+def fenced(language: str):
+    return re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
+
+
+COMMANDS = [
+    line.partition('#')[0].strip() for block in fenced('bash')
+    for line in block.replace('\\\n', ' ').splitlines() if line.strip()
+]
+ARCH = {f'model.backbone.{k}': v for k, v in dict(
+    arch=dict(channels=TINY.channels, heads=TINY.heads, modules=TINY.modules,
+              blocks=1)).items()}
+# Options of rows that make them small enough, by task.
+SMALL = dict(
+    pose={**ARCH, 'model.head.in_channels': TINY.channels[0]},
+    seg={
+        **ARCH, 'model.decode_head.in_channels': TINY.channels,
+        'model.decode_head.channels': 16,
+        'model.decode_head.ocr_channels': 8,
+        'crop_size': (32, 64), 'model.data_preprocessor.size': (32, 64),
+    },
+    cls={**ARCH, 'model.neck.in_channels': TINY.channels})  # yapf: disable
+
+
+def write_data(task: str, root: Path) -> Path:
+    if task == 'pose':
+        write_tiny_coco(root)
+    elif task == 'seg':
+        write_tiny('cityscapes', root)
+    else:
+        write_images(root, 'folders')
+    return root
+
+
+def shrink(config: str, folder: Path) -> Path:
+    """The row of a command, made tiny, as a file of the same name."""
+    task = config.split('/')[1]
+    data = write_data(task, folder / task)
+    cfg = tiny_row(ROOT / config, folder / 'work', data, **SMALL[task])
+    if task == 'cls':
+        cfg.model.head.num_classes = 2
+        cfg.model.data_preprocessor.num_classes = 2
+    path = folder / Path(config).name
+    cfg.dump(path)
+    return path
+
+
+def checkpoint_of(config: Path) -> Path:
+    """Random weights for a config, as the Runner saves them."""
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    path = config.with_suffix('.pth')
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    return path
+
+
+def official_pose_weights(path: Path) -> Path:
+    model = HRFormer(TINY, out_indices=(0, ), upsample='bilinear')
+    ours = {f'backbone.{k}': v for k, v in model.state_dict().items()}
+    state_dict, _ = convert(ours, 'official-pose')
+    torch.save(dict(state_dict=state_dict), path)
+    return path
+
+
+def adapt(command: str, folder: Path):
+    """A command with tiny configs, data and weights, and fewer processes."""
+    words = shlex.split(command)
+    for i, word in enumerate(words):
+        if word.startswith('configs/'):
+            words[i] = str(shrink(word, folder))
+            config = words[i]
+        elif word.startswith('work_dirs/'):
+            words[i] = str(checkpoint_of(Path(config)))
+        elif word == 'path/to/images':
+            words[i] = str(folder / 'cls')
+        elif word == 'hrt_small_coco_384x288.pth':
+            words[i] = str(official_pose_weights(folder / word))
+        elif word == 'pose_s.pth':
+            words[i] = str(folder / word)
+        elif word == '8':
+            words[i] = '2'
+    if 'train' in command or 'test.' in command or 'test ' in command:
+        words += ['--work-dir', str(folder / 'run')]
+    if 'quickstart' in command:
+        words += ['--work-dir', str(folder / 'run'), '--train-images', '16',
+                  '--val-images', '4', '--epochs', '1']
+    if 'run_tests' in command:  # the suite is running already
+        words = words[:2] + ['--collect-only', 'tests/test_zoo.py']
+    return words
+
+
+def test_the_readme_has_its_commands():
+    assert len(COMMANDS) >= 10
+    assert COMMANDS[:2] == ['bash tools/quickstart.sh',
+                            'bash tools/run_tests.sh']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', COMMANDS)
+def test_a_command_of_the_readme_runs(command, tmp_path):
+    words = adapt(command, tmp_path)
+    bin_dir = Path(sys.executable).parent
+    env = dict(PATH=f'{bin_dir}:/usr/local/bin:/usr/bin:/bin',
+               VIRTUAL_ENV=str(bin_dir.parent), HOME=str(tmp_path),
+               OMP_NUM_THREADS='1')
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True,
+                          text=True, timeout=500)  # yapf: disable
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_the_config_snippet_of_the_readme_builds():
+    snippet = next(b for b in fenced('python') if 'custom_imports' in b)
+    scope = {}
+    exec(snippet, scope)
+    backbone = dict(scope['model']['backbone'], init_cfg=None)
+    assert backbone.pop('_delete_')
+    assert type(MODELS.build(backbone)) is HRFormer
+
+
+def test_the_framework_free_snippet_of_the_readme_runs():
+    snippet = next(b for b in fenced('python') if 'hrformer_mm.core' in b)
+    scope = {}
+    exec(snippet, scope)
+    assert [tuple(x.shape) for x in scope['maps']] == [
+        (1, 32, 56, 56), (1, 64, 28, 28), (1, 128, 14, 14), (1, 256, 7, 7)]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r'\]\(([^)#]+)\)', README)
+    local = [link for link in links if '://' not in link]
+    assert local and all((ROOT / link).exists() for link in local)
+    assert (CONFIGS / 'pose').is_dir()
