@@ -31,6 +31,8 @@ def slow_unless(quick, names):
 PARAMETERS = {
     'hrformer_t_cityscapes_512x1024': 6_269_834,
     'hrformer_s_cityscapes_512x1024': 13_523_856,
+    'hrformer_s_cityscapes_512x1024_w9': 13_538_496,
+    'hrformer_s_cityscapes_512x1024_w11': 13_557_040,
     'hrformer_b_cityscapes_512x1024': 56_032_512,
     'hrformer_b_cityscapes_512x1024_w5': 56_011_040,
     'hrformer_b_cityscapes_512x1024_w9': 56_061_792,
