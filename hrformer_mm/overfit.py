@@ -74,7 +74,7 @@ def learn_by_heart(cfg: Config, iters: int, lr: float):
 def overfit(config: str,
             work_dir: str,
             data_root: Optional[str] = None,
-            iters: int = 200,
+            iters: int = 100,
             batch_size: int = 12,
             lr: float = 1e-3,
             cfg_options: Optional[dict] = None) -> Dict[str, Any]:

@@ -32,7 +32,7 @@ def parse_args(argv=None) -> Namespace:
         help='a new folder for the results (default: '
         'work_dirs/overfit_NAME)')
     parser.add_argument(
-        '--iters', type=int, default=200, help='default: 200')
+        '--iters', type=int, default=100, help='default: 100')
     parser.add_argument(
         '--batch-size', type=int, default=12, help='default: 12')
     parser.add_argument('--lr', type=float, default=1e-3, help='default: 1e-3')

@@ -93,7 +93,7 @@ def pose_face(joints: ndarray, head: ndarray, radius: float, turn: float,
     """Set nose, eyes and ears on a head that turns around its axis."""
     joints[NOSE] = head + radius * np.array([.85 * np.sin(turn), .15 + nod])
     for side in SIDES:
-        eye, ear = turn + side * .5, turn + side * np.pi / 2
+        eye, ear = turn + side * .6, turn + side * np.pi / 2
         joints[of_side(EYE, side)] = head + radius * np.array(
             [.75 * np.sin(eye), -.15 + nod])
         joints[of_side(EAR, side)] = head + radius * np.array(
@@ -120,12 +120,12 @@ def sample_body(rng: Generator) -> Body:
         sits = rng.uniform(.4, .8) if rng.random() < .12 else 1
         pose_limb(joints, (HIP, KNEE, ANKLE), side, sample_leg(rng),
                   leg * (sits, rng.uniform(.9, 1)))
-    radius = rng.uniform(.07, .09)
+    radius = rng.uniform(.085, .115)
     turn = np.clip(yaw + rng.normal(0, .3), -.9, .9)
     head = neck + (radius + rng.uniform(.02, .04)) * -direction(
         lean + rng.normal(0, 6))
     pose_face(joints, head, radius, turn, rng.uniform(-.12, .12))
-    return Body(joints, head, radius, turn, rng.uniform(.8, 1.25))
+    return Body(joints, head, radius, turn, rng.uniform(.95, 1.4))
 
 
 def place_body(body: Body, scale: float, roll: float,

@@ -4,7 +4,7 @@ _base_ = './coco.py'
 
 data_root = 'data/people/'
 codec = dict(
-    type='UDPHeatmap', input_size=(84, 112), heatmap_size=(21, 28), sigma=1.5)
+    type='UDPHeatmap', input_size=(84, 112), heatmap_size=(21, 28), sigma=1.25)
 crop = dict(
     type='TopdownAffine', input_size=codec['input_size'], use_udp=True)
 flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
