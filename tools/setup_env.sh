@@ -62,6 +62,7 @@ choose_environment() { # sets env and python
 fingerprint() { # of what is wanted and what is installed
     cat "$root"/requirements/*.txt "$root"/setup.* "${BASH_SOURCE[0]}"
     echo "$root"
+    cd "$env" # Python would also see what is built in the current folder
     "$python" - <<'END'
 import sys
 from importlib.metadata import distributions
