@@ -51,10 +51,13 @@ choose_environment() { # sets env and python
     fi
     env=$root/.venv python=$root/.venv/bin/python
     if ! suits "$python"; then
-        local base
+        local base options=(--clear)
         base=$(find_base_python)
-        say "making $env with $("$base" --version)"
-        "$base" -m venv --clear "$env" >&2 || give_up \
+        if "$base" -c 'import torch' 2>/dev/null; then # as in containers
+            options+=(--system-site-packages)
+        fi
+        say "making $env with $("$base" --version) (${options[*]})"
+        "$base" -m venv "${options[@]}" "$env" >&2 || give_up \
             "$base cannot make environments. On Debian and Ubuntu: apt-get install python3-venv"
     fi
 }
