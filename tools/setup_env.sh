@@ -56,7 +56,7 @@ choose_environment() { # sets env and python
         if "$base" -c 'import torch' 2>/dev/null; then # as in containers
             options+=(--system-site-packages)
         fi
-        say "making $env with $("$base" --version) (${options[*]})"
+        say "making $env with $("$base" --version)"
         "$base" -m venv "${options[@]}" "$env" >&2 || give_up \
             "$base cannot make environments. On Debian and Ubuntu: apt-get install python3-venv"
     fi
