@@ -34,7 +34,7 @@ MIM = ('openmim', 'onedl-mim')
 TORCH, VISION, POSE = ('torch', ), ('torchvision', ), ('mmpose', )
 XTCOCO, COCO = ('xtcocotools', ), ('pycocotools', )
 
-PIP = 'python -m pip'
+PIP = f'{sys.executable} -m pip'
 BUILD_XTCOCO = (
     f'{PIP} install cython numpy wheel "setuptools<81" && {PIP} install '
     '--force-reinstall --no-deps --no-cache-dir --no-build-isolation '
