@@ -2,11 +2,7 @@
 _base_ = './short_520.py'
 
 data_root = 'data/ade/ADEChallengeData2016/'
-head = dict(
-    num_classes=150,
-    loss_decode=dict(
-        type='hrformer_mm.OHEMCrossEntropyLoss', thresh=0.9, min_kept=100000),
-    loss_aux=dict(type='hrformer_mm.PixelCrossEntropyLoss', loss_weight=0.4))
+head = dict(num_classes=150)
 train_dataloader = dict(
     dataset=dict(
         type='ADE20KDataset',

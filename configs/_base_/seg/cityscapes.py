@@ -9,15 +9,8 @@ class_weight = [
 ]
 head = dict(
     num_classes=19,
-    loss_decode=dict(
-        type='hrformer_mm.OHEMCrossEntropyLoss',
-        thresh=0.9,
-        min_kept=100000,
-        class_weight=class_weight),
-    loss_aux=dict(
-        type='hrformer_mm.PixelCrossEntropyLoss',
-        class_weight=class_weight,
-        loss_weight=0.4))
+    loss_decode=dict(class_weight=class_weight),
+    loss_aux=dict(class_weight=class_weight))
 train_dataloader = dict(
     batch_size=1,
     dataset=dict(

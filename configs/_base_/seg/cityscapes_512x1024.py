@@ -16,20 +16,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='hrformer_mm.ScaleAligned', scale=scale)
-                for scale in (0.75, 1., 1.25)
-            ],
-            [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ]),
-]
+tta_pipeline = [dict(type='LoadImageFromFile'), _base_.views]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -15,5 +15,12 @@ model = dict(
         upsample='nearest',
         init_cfg=dict(type='Pretrained', checkpoint='hrt_small.pth')),
     decode_head=dict(
-        type='hrformer_mm.OCRHead', in_channels=(32, 64, 128, 256)),
+        type='hrformer_mm.OCRHead',
+        in_channels=(32, 64, 128, 256),
+        loss_decode=dict(
+            type='hrformer_mm.OHEMCrossEntropyLoss',
+            thresh=0.9,
+            min_kept=100000),
+        loss_aux=dict(
+            type='hrformer_mm.PixelCrossEntropyLoss', loss_weight=0.4)),
     test_cfg=dict(mode='whole'))

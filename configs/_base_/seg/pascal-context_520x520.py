@@ -5,8 +5,8 @@ _base_ = './short_520.py'
 data_root = 'data/VOCdevkit/VOC2010/'
 head = dict(
     num_classes=59,
-    loss_decode=dict(type='hrformer_mm.PixelCrossEntropyLoss'),
-    loss_aux=dict(type='hrformer_mm.PixelCrossEntropyLoss', loss_weight=0.4))
+    loss_decode=dict(
+        _delete_=True, type='hrformer_mm.PixelCrossEntropyLoss'))
 train_dataloader = dict(
     dataset=dict(
         type='PascalContextDataset59',

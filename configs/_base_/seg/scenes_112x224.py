@@ -20,15 +20,10 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
+views = dict(transforms=_base_.views.transforms[1:])  # flips alone
 tta_pipeline = [
     *test_pipeline[:2],
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ]),
+    dict(type='TestTimeAug', transforms=views['transforms']),
 ]
 train_dataloader = dict(
     batch_size=8,
