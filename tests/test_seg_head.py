@@ -277,3 +277,45 @@ def test_mmsegmentation_s_inferencer_takes_config_and_weights(tmp_path):
     result = infer(str(tmp_path / 'image.png'), out_dir=str(tmp_path / 'out'))
     assert np.array(result['predictions']).shape == (60, 90)
     assert (tmp_path / 'out/vis/image.png').exists()
+
+
+@pytest.mark.parametrize('window', [5, (9, 7, 5, 3)], ids=str)
+def test_pretrained_weights_serve_any_window(window, tmp_path):
+    """All tensors are taken over, tables after interpolation."""
+    arch = dict(channels=(8, 16, 32, 64), heads=(1, 2, 4, 8),
+                modules=(1, 1, 1), blocks=1)  # yapf: disable
+    backbone = dict(type='hrformer_mm.HRFormer', arch=arch)
+    init_default_scope('mmseg')
+    source = MODELS.build(backbone).state_dict()
+    torch.save(dict(model=source), tmp_path / 'imagenet.pth')
+    model = MODELS.build(
+        dict(
+            backbone,
+            window_size=window,
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint=str(tmp_path / 'imagenet.pth'))))
+    model.init_weights()
+    for name, value in model.state_dict().items():
+        if value.shape == source[name].shape:
+            assert torch.equal(value, source[name]), name
+        else:
+            assert name.endswith('relative_position_bias_table')
+            assert value.std() < 0.03  # drawn with 0.02, then smoothed
+
+
+def test_pretrained_weights_of_hrnet_are_taken(tmp_path):
+    args = dict(
+        type='hrformer_mm.HRFormer', block='conv',
+        arch=dict(channels=(8, 16, 32, 64), heads=(1, 1, 1, 1),
+                  modules=(1, 1, 1), blocks=2))  # yapf: disable
+    init_default_scope('mmseg')
+    source = MODELS.build(args).state_dict()
+    head = {'incre_modules.0.0.conv1.weight': torch.zeros(32, 8, 1, 1),
+            'classifier.weight': torch.zeros(10, 8)}  # yapf: disable
+    path = str(tmp_path / 'hrnetv2_imagenet_pretrained.pth')
+    torch.save({**source, **head}, path)
+    model = MODELS.build(
+        dict(args, init_cfg=dict(type='Pretrained', checkpoint=path)))
+    model.init_weights()
+    assert_close(dict(model.state_dict()), dict(source), rtol=0, atol=0)
