@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 import io
 import json
+import os
 import runpy
 import signal
 import subprocess
@@ -342,11 +343,11 @@ def test_the_quickstart_learns_after_a_kill(tmp_path):
     """The whole of it, in processes of their own, killed once by SIGKILL."""
     command = [sys.executable, str(ROOT / 'tools/quickstart.py')]
     work_dir = tmp_path / 'work_dirs/quickstart_pose'
-    process = subprocess.Popen(command, cwd=tmp_path)
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
     while not (work_dir / 'last_checkpoint').exists():
         assert process.poll() is None
         time.sleep(1)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # workers too
     process.wait()
     text = subprocess.run(
         command, cwd=tmp_path, check=True, capture_output=True,

@@ -4,7 +4,7 @@
 They face the viewer, more or less, so left and right are decided by what is
 seen and stay right when an image is flipped. Reading order: canvas, drawing
 of a person, scenes, files. All lengths are in pixels; ``scale`` is a person's
-stature, ``base`` the number before the person's parts in the map of parts.
+stature, ``base`` what is added to the numbers of the person's parts.
 """
 import json
 from dataclasses import dataclass, field
