@@ -92,6 +92,14 @@ def test_a_class_gathers_the_pixels_it_is_sure_of():
     assert_close(objects[0, 1], pixels[0, :, 2, 3])
 
 
+def test_one_logit_gathers_two_vectors():
+    pixels, logits = torch.randn(1, 3, 4, 5), torch.randn(1, 1, 4, 5)
+    both = torch.cat([-logits, logits], 1)
+    assert_close(
+        gather_objects(pixels, logits), gather_objects(pixels, both))
+    assert gather_objects(pixels, logits).shape == (1, 2, 3)
+
+
 def test_maps_of_any_size_are_joined_at_the_finest():
     assert join_maps(tiny_maps(13, 9)).shape == (2, 60, 13, 9)
 

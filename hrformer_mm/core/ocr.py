@@ -49,8 +49,11 @@ def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
     """Average pixels [B, C, H, W] into a vector per class, [B, K, C].
 
     Each class weighs the pixels by a softmax of its logits [B, K, H, W] over
-    the map.
+    the map. Where one logit stands for two classes, the other one's is its
+    negative, so there always are two vectors to choose from.
     """
+    if logits.shape[1] == 1:
+        logits = torch.cat([-logits, logits], dim=1)
     weights = logits.flatten(2).softmax(dim=2)  # [B, K, H*W]
     return weights @ pixels.flatten(2).transpose(1, 2)
 
