@@ -158,15 +158,16 @@ def installed(names: Sequence[str]) -> Dict[str, str]:
     return found
 
 
-def run_probe(name: str, mended: bool) -> Tuple[bool, str]:
-    """Whether a probe passes, and its remark or error."""
-    code = f'import runpy; runpy.run_path({str(PROBES)!r})[{name!r}]()'
+def run_probe(*names: str, mended: bool) -> Tuple[bool, str]:
+    """Whether all of these probes pass in one process, and what they say."""
+    code = (f'import runpy; probes = runpy.run_path({str(PROBES)!r})\n'
+            f'for name in {names}: probes[name]()')
     path = os.pathsep.join(
         filter(None, [str(PACKAGE.parent),
                       os.environ.get('PYTHONPATH')]))
     try:
         run = subprocess.run(
-            [sys.executable, '-c', ('import hrformer_mm; ' * mended) + code],
+            [sys.executable, '-c', 'import hrformer_mm\n' * mended + code],
             env=dict(os.environ, PYTHONPATH=path, PYTHONWARNINGS='ignore'),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -190,6 +191,13 @@ def find(fault: Fault) -> Finding:
         if passed:
             return Finding(fault, state if fault.ours else OK, remark)
     return Finding(fault, BROKEN, remark)
+
+
+def all_is_well() -> bool:
+    """Whether everything needed is there and passes in one process."""
+    needed = [f for f in FAULTS if f.needed]
+    return all(installed(f.of) for f in needed) and run_probe(
+        *(f.probe for f in needed), mended=True)[0]
 
 
 def print_versions():
@@ -230,7 +238,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         '--offline',
         action='store_true',
         help='do not ask a server whether it answers')
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look for all faults at once and one by one only if there is one')
     args = parser.parse_args(argv)
+    if args.quick and all_is_well():
+        return 0
     print_versions()
     print('\nLooking for known faults:', flush=True)
     findings = check([f for f in FAULTS if f.of or not args.offline])

@@ -160,7 +160,7 @@ install_project() {
 }
 
 check() {
-    "$python" -m hrformer_mm.check_env --offline
+    "$python" -m hrformer_mm.check_env --quick --offline
 }
 
 choose_environment
