@@ -31,7 +31,7 @@ suits() { # whether a python runs and has a version that works
 
 find_base_python() {
     local name
-    for name in python3 python python3.{11,12,10,13}; do
+    for name in python3.11 python3 python python3.{12,10,13}; do
         if command -v "$name" >/dev/null && suits "$name"; then
             command -v "$name"
             return
