@@ -64,7 +64,7 @@ def test_a_drawn_street_is_learnt_by_heart(tmp_path):
 def test_a_street_of_cityscapes_is_learnt_by_heart(tmp_path):
     value = learn(
         'hrformer_t_cityscapes_512x1024', shared('cityscapes_mini'),
-        tmp_path / 'run', 350, width=512, height=256,
+        tmp_path / 'run', 250, width=512, height=256,
         images='leftImg8bit/val', labels='gtFine/val')
     assert value >= 90
 
