@@ -141,7 +141,8 @@ def test_modes_return_the_model():
 
 
 def test_two_builds_from_one_config_are_alike_and_leave_it_alone():
-    cfg = dict(type='HRFormer', arch=dict(SMALL), window_size=[7, 7, 5, 3],
+    cfg = dict(type='hrformer_mm.HRFormer', arch=dict(SMALL),
+               window_size=[7, 7, 5, 3],
                init_cfg=[dict(type='Normal', layer='Conv2d', std=.001)])
     before = copy.deepcopy(cfg)
     one, two = MODELS.build(cfg), MODELS.build(cfg)

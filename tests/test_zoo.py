@@ -186,8 +186,10 @@ def test_sizes_are_as_printed_in_table_2():
     assert tables.render('table-2').count('as printed') == 3
 
 
-def test_mim_reads_the_metafiles(small_zoo):
-    pytest.importorskip('mim', reason='onedl-mim is not installed')
+def test_mim_reads_the_metafiles(small_zoo, monkeypatch):
+    # mim imports setuptools, which refuses to come after Python's distutils.
+    monkeypatch.setenv('SETUPTOOLS_USE_DISTUTILS', 'stdlib')
+    pytest.importorskip('mim', reason='mim is not installed')
     from mim.commands.search import convert2df
     from modelindex.load_model_index import load
     frame = convert2df(load(str(small_zoo / 'model-index.yml')))
