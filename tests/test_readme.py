@@ -29,9 +29,11 @@ COMMANDS = [
     line.partition('#')[0].strip() for block in fenced('bash')
     for line in block.replace('\\\n', ' ').splitlines() if line.strip()
 ]
-ARCH = {f'model.backbone.{k}': v for k, v in dict(
-    arch=dict(channels=TINY.channels, heads=TINY.heads, modules=TINY.modules,
-              blocks=1)).items()}
+ARCH = {
+    'model.backbone.arch': dict(
+        _delete_=True, channels=TINY.channels, heads=TINY.heads,
+        modules=TINY.modules, blocks=1)
+}  # yapf: disable
 # Options of rows that make them small enough, by task.
 SMALL = dict(
     pose={**ARCH, 'model.head.in_channels': TINY.channels[0]},
@@ -59,9 +61,17 @@ def shrink(config: str, folder: Path) -> Path:
     task = config.split('/')[1]
     data = write_data(task, folder / task)
     cfg = tiny_row(ROOT / config, folder / 'work', data, **SMALL[task])
-    if task == 'cls':
+    cfg.load_from = None
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if 'crop_size' in step:
+            step.crop_size = SMALL['seg']['crop_size']
+    if 'folder' in config:
         cfg.model.head.num_classes = 2
         cfg.model.data_preprocessor.num_classes = 2
+    if 'imagenet' in config:
+        for part in ('train', 'val', 'test'):
+            cfg[f'{part}_dataloader'].dataset.metainfo = dict(
+                classes=('one', 'two'))
     path = folder / Path(config).name
     cfg.dump(path)
     return path
