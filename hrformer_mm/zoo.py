@@ -265,10 +265,14 @@ def list_rows(table: Optional[str] = None,
 
 
 def config_files() -> List[str]:
-    """Configs of all rows, below :func:`root`."""
+    """Configs of all rows, below :func:`root`.
+
+    Templates for data of one's own (``custom_*``) are no rows.
+    """
     return [
         path.relative_to(root()).as_posix() for task in TASKS
         for path in sorted((root() / 'configs' / task).glob('*.py'))
+        if not path.name.startswith('custom_')
     ]
 
 

@@ -140,7 +140,7 @@ def test_a_missing_split_is_named(root):
 def test_the_tool_prints_one_line_for_each_problem(root, capsys):
     (root / 'train' / 'cat').mkdir()
     main = runpy.run_path(str(ROOT / 'tools/check_dataset.py'))['main']
-    config = CONFIGS / 'cls/hrformer_s_folder_224.py'
+    config = CONFIGS / 'cls/custom_folder.py'
     with pytest.raises(SystemExit) as end:
         main([str(config), '--data-root', str(root)])
     assert end.value.code == 1

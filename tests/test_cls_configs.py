@@ -281,7 +281,7 @@ def test_own_images_are_fine_tuned_from_imagenet(tmp_path):
     weights = tmp_path / 'hrt.pth'
     torch.save(dict(model=state_dict), weights)
     cfg = tiny_row(
-        'cls/hrformer_s_folder_224.py', tmp_path / 'work',
+        'cls/custom_folder.py', tmp_path / 'work',
         tmp_path / 'images', load_from=str(weights), **tiny, **{
             'model.head.num_classes': 2,
             'model.data_preprocessor.num_classes': 2,

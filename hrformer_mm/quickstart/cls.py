@@ -136,7 +136,7 @@ def folders(root: Path) -> List[str]:
 def next_commands(outcome: Outcome) -> List[str]:
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',
-        'python tools/train.py configs/cls/hrformer_s_folder_224.py '
+        'python tools/train.py configs/cls/custom_folder.py '
         '--data-root /path/to/your/images',
         'bash tools/quickstart.sh --task cls '
         '--data-root /path/to/your/images',

@@ -1,4 +1,5 @@
-# Fine-tune HRFormer-S on your own images: see "Your own images" in README.md.
+# Your own images, in train/CLASS/ and val/CLASS/: copy this file and put your
+# number of classes into it. tools/check_dataset.py says what does not fit.
 _base_ = [
     '../_base_/cls/hrformer_s.py',
     '../_base_/cls/folder_224.py',

@@ -1,0 +1,17 @@
+# Your own key points: copy this file and put your names into it. README.md
+# has the layout of the data, tools/check_dataset.py says what does not fit.
+_base_ = [
+    '../_base_/pose/hrformer_s.py',
+    '../_base_/pose/keypoints_256x192.py',
+    '../_base_/pose/schedule_210e.py',
+]
+from hrformer_mm.datasets.key_points import describe  # noqa: E402
+
+names = ('nose', 'left_ear', 'right_ear', 'left_paw', 'right_paw', 'tail')
+links = (('nose', 'left_ear'), ('nose', 'right_ear'), ('nose', 'tail'))
+dataset = dict(metainfo=describe(names, links, sigmas=0.05))
+
+model = dict(head=dict(out_channels=len(names), decoder=_base_.codec))
+train_dataloader = dict(dataset=dataset)
+val_dataloader = dict(dataset=dataset)
+test_dataloader = val_dataloader
