@@ -92,6 +92,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = None
+        self.register_buffer('fixed_bias', None, persistent=False)
         if rel_pos_bias:
             table = torch.empty((2 * window_size - 1)**2, heads)
             self.relative_position_bias_table = nn.Parameter(
@@ -104,11 +105,15 @@ class Attention(nn.Module):
     def bias(self) -> Optional[Tensor]:
         """Relative position bias of each pair of tokens, [1, h, t, t]."""
         table = self.relative_position_bias_table
-        if table is None:
-            return None
+        if table is None or self.fixed_bias is not None:
+            return self.fixed_bias
         t = self.window_size**2
         bias = table.index_select(0, self.relative_position_index)
         return bias.t().reshape(1, self.heads, t, t)
+
+    def freeze_bias(self):
+        """Gather the bias once and for all, for inference."""
+        self.fixed_bias = self.bias()
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         N, t, C = x.shape

@@ -1,0 +1,135 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Make a trained network faster where nothing is learned any more."""
+from copy import deepcopy
+from functools import wraps
+from typing import Any, Callable, Iterator, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ..core.attention import Attention
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
+
+
+def conv_norm_pairs(module: nn.Module) -> Iterator[Tuple[str, str]]:
+    """Names of the convolutions of a module and the norms that follow them.
+
+    A norm follows a convolution if it is the next child and as wide.
+    """
+    children = list(module.named_children())
+    for (conv_name, conv), (norm_name, norm) in zip(children, children[1:]):
+        if (isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNorm)
+                and norm.num_features == conv.out_channels
+                and norm.track_running_stats):
+            yield conv_name, norm_name
+
+
+def fold_batch_norm(model: nn.Module) -> int:
+    """Fold each batch norm into the convolution before it, in place.
+
+    Args:
+        model: In eval mode.
+
+    Returns:
+        The number of norms that were folded; they become ``nn.Identity``.
+    """
+    count = 0
+    for module in list(model.modules()):
+        for conv_name, norm_name in conv_norm_pairs(module):
+            conv = getattr(module, conv_name)
+            norm = getattr(module, norm_name)
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var,
+                norm.eps, norm.weight, norm.bias)
+            setattr(module, norm_name, nn.Identity())
+            count += 1
+    return count
+
+
+def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
+    """The networks of an OpenMMLab model: backbone, neck, heads.
+
+    What is around them (normalising images, decoding, losses) stays as it is.
+    Any other model is one part.
+    """
+    names = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
+    found = (getattr(model, name, None) for name in names)
+    found = tuple(m for m in found if isinstance(m, nn.Module))
+    return found or (model, )
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to every tensor in nested lists and tuples."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(v, function) for v in value)
+    return value
+
+
+def run_in(module: nn.Module, dtype: torch.dtype):
+    """Make a module compute in ``dtype``; float32 still goes in and out."""
+    forward = module.to(dtype).forward
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.is_floating_point() else x
+
+    def restore(x: Tensor) -> Tensor:
+        return x.float() if x.dtype == dtype else x
+
+    @wraps(forward)
+    def wrapped(*args, **kwargs):
+        args = map_tensors(args, cast)
+        return map_tensors(forward(*args, **kwargs), restore)
+
+    # On the instance: heads of OpenMMLab call self.forward, not themselves.
+    module.forward = wrapped
+
+
+@torch.no_grad()
+def optimize(model: nn.Module,
+             dtype: Optional[torch.dtype] = None,
+             compile: bool = False,
+             **compile_options) -> nn.Module:
+    """A copy of the model for inference, with the same outputs.
+
+    Batch norms are folded into convolutions, attention biases are gathered
+    once and for all, 4-D weights are channels-last. The copy cannot be
+    trained, and has other parameters than the checkpoint: load first.
+
+    Args:
+        model: HRFormer, or an OpenMMLab model with it; it is not changed.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` computes the networks
+            (backbone, neck, head) in half precision; images and outputs stay
+            float32.
+        compile: Compile the networks when they are first called.
+        **compile_options: Of ``torch.compile``, as ``mode='max-autotune'``.
+
+    Raises:
+        ValueError: If ``dtype`` is not a precision that is named here.
+
+    Example:
+        >>> from hrformer_mm.core import HRFormer
+        >>> model = HRFormer('tiny').eval()
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> a, b = model(x)[0], optimize(model)(x)[0]
+        >>> torch.allclose(a, b, atol=1e-4)
+        True
+    """
+    if dtype not in PRECISIONS:
+        raise ValueError(f'dtype must be one of {PRECISIONS}, got {dtype!r}')
+    model = deepcopy(model).eval().requires_grad_(False)
+    fold_batch_norm(model)
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.freeze_bias()
+    model.to(memory_format=torch.channels_last)
+    for part in parts(model):
+        if dtype not in (None, torch.float32):
+            run_in(part, dtype)
+        if compile:
+            part.forward = torch.compile(part.forward, **compile_options)
+    return model
