@@ -136,7 +136,24 @@ class Recorder(TorchFunctionMode):
         kind = ALIASES.get(kind, kind)
         if isinstance(out, Tensor) and (kind in PRODUCTS or kind in OTHERS):
             self.record(kind, name, out, args, kwargs)
+        if kind == 'multi_head_attention_forward':
+            self.record_attention(*args[:2], heads=args[4])
         return out
+
+    def record_attention(self, q: Tensor, k: Tensor, heads: int):
+        """Of ``nn.MultiheadAttention``, whose inside no mode sees.
+
+        Args:
+            q: Queries [L, B, C], before their projection.
+            k: Keys [S, B, C], likewise.
+            heads: Attention heads.
+        """
+        (L, B, C), S = q.shape, len(k)
+        module, scores = self.stack[-1][0], B * heads * L * S
+        products = [L * B * C * C] * 2 + [S * B * C * C] * 2 + [B * L * S * C
+                                                                ] * 2
+        self.ops += [Op('matmul', module, macs) for macs in products]
+        self.ops.append(Op('softmax', module, size=scores))
 
     def record(self, kind: str, name: str, out: Tensor, args, kwargs):
         module, owner = self.stack[-1]

@@ -62,12 +62,15 @@ class LazyRegistry(mmengine.Registry):
 MODELS = LazyRegistry(
     mmengine.MODELS, {
         'HRFormer': 'models.backbones',
+        'SwinTransformer': 'models.ablations',
         'OCRHead': 'models.heads',
         'OHEMCrossEntropyLoss': 'models.losses',
         'PixelCrossEntropyLoss': 'models.losses',
         'RandomPadPreProcessor': 'models.segmentation',
         'LogitsTTAModel': 'models.segmentation',
         'HRFormerClsNeck': 'models.necks',
+        'TransPoseNeck': 'models.token_necks',
+        'TokenPoseNeck': 'models.token_necks',
     })
 DATASETS = LazyRegistry(mmengine.DATASETS, {})
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
@@ -76,7 +79,17 @@ TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'RandomBrightness': 'datasets.seg_transforms',
     'ScaleAligned': 'datasets.seg_transforms',
 })
-HOOKS = LazyRegistry(mmengine.HOOKS, {})
+HOOKS = LazyRegistry(mmengine.HOOKS, {
+    'ExactResumeHook': 'hooks.resuming',
+    'SafeCheckpointHook': 'hooks.saving',
+    'StopAtNonFiniteLossHook': 'hooks.stopping',
+})
+MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
+    'GlooDataParallel': 'distributed',
+})
+OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
+    'ShardedOptimizer': 'distributed',
+})
 METRICS = LazyRegistry(mmengine.METRICS, {})
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',

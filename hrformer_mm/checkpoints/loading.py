@@ -29,11 +29,14 @@ OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
 
 def is_unused(name: str, backbone: HRFormer) -> bool:
     """Whether weights of an HRFormer have no place in one of its variants."""
+    final = len(backbone.arch.channels)
+    if final == 3 and name.startswith(('transition3.', 'stage4.')):
+        return True
     if name.endswith(INDEX):
         return True
     if name.endswith(TABLE):
         return not backbone.rel_pos_bias
-    last = f'stage4.{backbone.arch.modules[-1] - 1}.fuse_layers.'
+    last = f'stage{final}.{backbone.arch.modules[-1] - 1}.fuse_layers.'
     branch = name[len(last):].partition('.')[0]
     return (name.startswith(last) and branch.isdigit()
             and int(branch) in range(4)
@@ -269,3 +272,12 @@ register_module_module_registration_hook(watch_owner)
 def load_from_safetensors(filename: str, map_location: Any) -> Mapping:
     """mmengine's loader for files it knows nothing of."""
     return read_checkpoint(filename, map_location)
+
+
+@CheckpointLoader.register_scheme(r'[^/\\:]+\.pth(\.tar)?$')
+def load_from_weights(filename: str, map_location: Any) -> Mapping:
+    """mmengine's loader for names without a folder, of any backbone.
+
+    They are looked for where :func:`~hrformer_mm.checkpoints.find_file` looks.
+    """
+    return read_checkpoint(find_file(filename), map_location)

@@ -12,7 +12,11 @@ CHECKPOINTING = (False, 'ffn', True)
 
 @dataclass(frozen=True)
 class Arch:
-    """What tells one HRFormer size from another (Table 2 of the paper)."""
+    """What tells one HRFormer size from another (Table 2 of the paper).
+
+    With three branches there are two ``modules``: a network that ends after
+    stage 3, which others (TransPose, TokenPose) build upon.
+    """
     channels: Tuple[int, ...]  # of the four branches, finest first
     heads: Tuple[int, ...]  # of each branch
     modules: Tuple[int, ...]  # multi-branch modules in stages 2, 3, 4
@@ -20,7 +24,9 @@ class Arch:
     mlp_ratio: int = 4  # hidden channels of the FFN, as a multiple
 
     def __post_init__(self):
-        for name, length in (('channels', 4), ('heads', 4), ('modules', 3)):
+        branches = 3 if len(self.channels) == 3 else 4
+        for name, length in (('channels', branches), ('heads', branches),
+                             ('modules', branches - 1)):
             value = getattr(self, name)
             if len(value) != length or min(value) < 1:
                 raise ValueError(f'arch.{name} must be {length} positive '
@@ -99,11 +105,13 @@ def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
     return sizes
 
 
-def check_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
-    """Branches to give: distinct, in order, out of 0 to 3."""
+def check_out_indices(out_indices: Sequence[int],
+                      branches: int = 4) -> Tuple[int, ...]:
+    """Branches to give: distinct, in order, out of those that there are."""
     outs = tuple(out_indices)
-    if not outs or any(i not in range(4) for i in outs) or \
+    if not outs or any(i not in range(branches) for i in outs) or \
             list(outs) != sorted(set(outs)):
         raise ValueError('out_indices must be distinct branches out of '
-                         f'(0, 1, 2, 3) in order, got {out_indices!r}')
+                         f'{tuple(range(branches))} in order, '
+                         f'got {out_indices!r}')
     return outs

@@ -66,7 +66,9 @@ def enlarge(x: Tensor, factor: int, size: Sequence[int], mode: str) -> Tensor:
     """
     align = None if mode == 'nearest' else False
     x = F.interpolate(x, scale_factor=factor, mode=mode, align_corners=align)
-    if tuple(x.shape[-2:]) == tuple(size):
+    # An exported graph may leave sizes open; comparing would fix them.
+    is_open = any(isinstance(n, torch.SymInt) for n in size)
+    if not is_open and tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(
         x, tuple(size), mode='bilinear', align_corners=mode == 'nearest')
@@ -181,7 +183,8 @@ class HRFormer(nn.Module):
                  with_cp: Union[bool, str] = False):
         super().__init__()
         self.arch = get_arch(arch)
-        self.out_indices = check_out_indices(out_indices)
+        self.out_indices = check_out_indices(out_indices,
+                                             len(self.arch.channels))
         self.window_size = check_windows(window_size)
         if not 0 <= drop_path_rate < 1:
             raise ValueError('drop_path_rate must be in [0, 1), got '
@@ -211,17 +214,18 @@ class HRFormer(nn.Module):
             conv_bn_relu(256, c[0], 3),
             nn.Sequential(conv_bn_relu(256, c[1], 3, stride=2))
         ])
-        for i in (2, 3):  # the new branch starts from the last one
+        for i in range(2, len(c)):  # the new branch starts from the last one
             new = nn.Sequential(conv_bn_relu(c[i - 1], c[i], 3, stride=2))
             self.add_module(f'transition{i}',
                             nn.ModuleList([None] * i + [new]))
 
     def build_stages(self):
-        """Stages 2 to 4."""
+        """Stage 2 and those after it."""
+        final = len(self.arch.channels)
         rates = iter(drop_path_rates(self.drop_path_rate, self.arch))
         for stage, depth in enumerate(self.arch.modules, start=2):
             outs = [range(stage)] * (depth - 1)
-            outs += [self.out_indices if stage == 4 else range(stage)]
+            outs += [self.out_indices if stage == final else range(stage)]
             self.add_module(
                 f'stage{stage}',
                 nn.Sequential(*(self.build_module(stage, next(rates), out)
@@ -263,5 +267,6 @@ class HRFormer(nn.Module):
         xs = [transition(x) for transition in self.transition1]
         xs = self.stage2(xs)
         xs = self.stage3([*xs, self.transition2[2](xs[-1])])
-        xs = self.stage4([*xs, self.transition3[3](xs[-1])])
+        if len(self.arch.channels) == 4:
+            xs = self.stage4([*xs, self.transition3[3](xs[-1])])
         return tuple(xs)

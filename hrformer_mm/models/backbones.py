@@ -150,6 +150,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         return [
             getattr(self, name)
             for names in STAGES[:self.frozen_stages + 1] for name in names
+            if hasattr(self, name)  # three branches end before stage 4
         ]
 
     def init_weights(self):

@@ -1,0 +1,9 @@
+# Swin-S on ImageNet-1k with HRFormer's recipe and Swin's stochastic depth.
+_base_ = './hrformer_s_imagenet_224.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True, type='SwinTransformer', arch='small', img_size=224,
+        drop_path_rate=0.3),
+    neck=dict(_delete_=True, type='GlobalAveragePooling'),
+    head=dict(in_channels=768))

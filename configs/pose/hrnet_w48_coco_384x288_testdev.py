@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/pose/hrnet_w48.py',
+    '../_base_/pose/coco_384x288_testdev.py',
+    '../_base_/pose/schedule_210e_adam.py',
+]
+
+model = dict(head=dict(decoder=_base_.codec))
+test_evaluator = dict(
+    outfile_prefix='work_dirs/hrnet_w48_coco_384x288_testdev/test-dev2017')

@@ -1,0 +1,47 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""TransPose and TokenPose as necks before MMPose's ``HeatmapHead``."""
+from copy import deepcopy
+from typing import Optional, Sequence, Tuple
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..core import token_heads
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class TransPoseNeck(token_heads.TransPose, BaseModule):
+    """:class:`hrformer_mm.core.token_heads.TransPose` on the finest map.
+
+    Args:
+        init_cfg: As in mmengine.
+        **kwargs: See there.
+    """
+
+    def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
+        super().__init__(**kwargs)
+        self.init_cfg = deepcopy(init_cfg)
+
+    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
+        return (super().forward(xs[0]), )
+
+
+@MODELS.register_module()
+class TokenPoseNeck(token_heads.TokenPose, BaseModule):
+    """:class:`hrformer_mm.core.token_heads.TokenPose` on the finest map.
+
+    What it gives are heat maps already, so the head that decodes them has
+    ``final_layer=None``.
+
+    Args:
+        init_cfg: As in mmengine.
+        **kwargs: See there.
+    """
+
+    def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
+        super().__init__(**kwargs)
+        self.init_cfg = deepcopy(init_cfg)
+
+    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
+        return (super().forward(xs[0]), )
