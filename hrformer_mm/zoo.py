@@ -80,6 +80,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 TASKS = ('pose', 'seg', 'cls')
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
@@ -317,11 +318,25 @@ def input_size(name: str) -> Tuple[int, int]:
     return int(height), int(width or height)
 
 
+class NumbersStay(TorchFunctionMode):
+    """Keep ``torch.linspace`` on the CPU.
+
+    MMPretrain's backbones read rates of stochastic depth from it, and a
+    tensor on the meta device has none.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
+
+
 def build_model(cfg: Config, device: str = 'meta') -> nn.Module:
     """The model of a config, without its pretrained weights.
 
     On the meta device it has shapes but no values, and takes no memory.
     """
     with DefaultScope.overwrite_default_scope(
-            cfg.get('default_scope')), torch.device(device):
+            cfg.get('default_scope')), torch.device(device), NumbersStay():
         return MODELS.build(cfg.model)

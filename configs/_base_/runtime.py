@@ -1,5 +1,8 @@
 # What every task shares; each task's runtime fragment inherits this.
-custom_imports = dict(imports=['hrformer_mm'], allow_failed_imports=False)
+# The second one finds pretrained weights of any backbone by their name.
+custom_imports = dict(
+    imports=['hrformer_mm', 'hrformer_mm.checkpoints'],
+    allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -112,6 +112,7 @@ class Block(nn.Module):
             depth-wise convolution, ``'mlp'`` is :class:`MLP`.
         with_cp: ``True`` recomputes the block in the backward pass,
             ``'ffn'`` only its feed-forward, which holds most of the memory.
+        eps: Of the layer norms; HRFormer's is 1e-6, Swin's 1e-5.
         attention: See :class:`WindowAttention`.
     """
 
@@ -122,12 +123,13 @@ class Block(nn.Module):
                  drop_path: float = 0.,
                  ffn: str = 'dwconv',
                  with_cp: Union[bool, str] = False,
+                 eps: float = 1e-6,
                  **attention):
         super().__init__()
         self.with_cp = with_cp
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = WindowAttention(dim, heads, **attention)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         hidden = dim * mlp_ratio
         self.ffn = MLP(dim, hidden) if ffn == 'mlp' else FFN(
             dim, hidden, dw_conv=ffn == 'dwconv')
