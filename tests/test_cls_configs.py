@@ -21,6 +21,15 @@ ROWS = {
     's': ((32, 64, 128, 256), 0., 13_544_882),
     'b': ((78, 156, 312, 624), 0.2, 50_320_098),
 }
+# Two classes of small images, and no hundreds of megabytes on disk.
+SMALL_IMAGES = {
+    **{f'{part}_dataloader.dataset.metainfo': dict(classes=('one', 'two'))
+       for part in ('train', 'val', 'test')},
+    'train_dataloader.dataset.pipeline.1.scale': 64,
+    'val_dataloader.dataset.pipeline.1.scale': 72,
+    'val_dataloader.dataset.pipeline.2.crop_size': 64,
+    'default_hooks.checkpoint': None,
+}  # yapf: disable
 STEPS = 1251  # per epoch: 1,281,167 images, 8 GPUs, 128 each, last dropped
 
 
@@ -253,18 +262,8 @@ def write_images(root, layout):
                                           ('s', 'labels'), ('b', 'folders')])
 def test_rows_train_and_evaluate(size, layout, tmp_path):
     write_images(tmp_path / 'imagenet', layout)
-    options = {
-        f'{part}_dataloader.dataset.metainfo': dict(classes=('one', 'two'))
-        for part in ('train', 'val', 'test')
-    }
-    options.update({  # small images, and no hundreds of megabytes on disk
-        'train_dataloader.dataset.pipeline.1.scale': 64,
-        'val_dataloader.dataset.pipeline.1.scale': 72,
-        'val_dataloader.dataset.pipeline.2.crop_size': 64,
-        'default_hooks.checkpoint': None,
-    })
     cfg = tiny_row(f'cls/hrformer_{size}_imagenet_224.py', tmp_path / 'work',
-                   tmp_path / 'imagenet', **options)
+                   tmp_path / 'imagenet', **SMALL_IMAGES)
     runner = run_row(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2

@@ -1,0 +1,7 @@
+# Shifted windows instead of the depth-wise convolution (Table 9).
+_base_ = './hrformer_t_coco_256x192_nodw.py'
+
+model = dict(
+    backbone=dict(
+        attention='shifted',
+        init_cfg=dict(checkpoint='hrformer_t_imagenet_224_nodw_shift.pth')))

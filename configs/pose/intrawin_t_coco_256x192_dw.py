@@ -1,0 +1,7 @@
+# Swin-T without shifts, with HRFormer's feed-forward (Table 8).
+_base_ = './intrawin_t_coco_256x192.py'
+
+model = dict(
+    backbone=dict(
+        ffn='dwconv',
+        init_cfg=dict(checkpoint='intrawin_t_imagenet_224_dw.pth')))

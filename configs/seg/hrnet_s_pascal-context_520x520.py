@@ -1,0 +1,8 @@
+# HRFormer-S with HRNet's blocks and fusion (Table 11).
+_base_ = './hrformer_s_pascal-context_520x520.py'
+
+model = dict(
+    backbone=dict(
+        block='conv',
+        drop_path_rate=0.,
+        init_cfg=dict(checkpoint='hrnet_s_imagenet_224.pth')))
