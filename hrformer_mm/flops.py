@@ -137,10 +137,23 @@ class Recorder(TorchFunctionMode):
         if isinstance(out, Tensor) and (kind in PRODUCTS or kind in OTHERS):
             self.record(kind, name, out, args, kwargs)
         if kind == 'multi_head_attention_forward':
-            self.record_attention(*args[:2], heads=args[4])
+            self.record_projected(*args[:2], heads=args[4])
+        if kind == 'scaled_dot_product_attention':
+            self.record_attention(*args[:3])
         return out
 
-    def record_attention(self, q: Tensor, k: Tensor, heads: int):
+    def record_attention(self, q: Tensor, k: Tensor, v: Tensor):
+        """Of a fused kernel: queries [..., L, C], keys and values [..., S, C].
+
+        Where its name was imported, :func:`attention_in_the_open` has no
+        effect.
+        """
+        module, scores = self.stack[-1][0], q[..., 0].numel() * k.shape[-2]
+        self.ops += [Op('matmul', module, scores * q.shape[-1]),
+                     Op('softmax', module, size=scores),
+                     Op('matmul', module, scores * v.shape[-1])]
+
+    def record_projected(self, q: Tensor, k: Tensor, heads: int):
         """Of ``nn.MultiheadAttention``, whose inside no mode sees.
 
         Args:
@@ -148,12 +161,13 @@ class Recorder(TorchFunctionMode):
             k: Keys [S, B, C], likewise.
             heads: Attention heads.
         """
-        (L, B, C), S = q.shape, len(k)
-        module, scores = self.stack[-1][0], B * heads * L * S
-        products = [L * B * C * C] * 2 + [S * B * C * C] * 2 + [B * L * S * C
-                                                                ] * 2
-        self.ops += [Op('matmul', module, macs) for macs in products]
-        self.ops.append(Op('softmax', module, size=scores))
+        C = q.shape[-1]
+        products = [q.numel() * C] * 2 + [k.numel() * C] * 2
+        self.ops += [Op('matmul', self.stack[-1][0], macs)
+                     for macs in products]
+        q, k = (x.transpose(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
+                for x in (q, k))  # [B, heads, L, C / heads]
+        self.record_attention(q, k, k)
 
     def record(self, kind: str, name: str, out: Tensor, args, kwargs):
         module, owner = self.stack[-1]

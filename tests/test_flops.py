@@ -164,3 +164,35 @@ def test_tool_prints_writes_and_draws(tmp_path, capsys):
     content = json.loads(json_file.read_text())
     assert content['shape'] == [64, 64] and 'stage4' in content['stages']
     assert png.read_bytes().startswith(b'\x89PNG')
+
+
+class Attend(nn.Module):
+    """Attention that frameworks have, by a name taken before or by torch."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fused = fused
+
+    def forward(self, image):
+        x = image.flatten(1).unflatten(1, (-1, 8))  # [1, tokens, 8]
+        if self.fused:
+            return fused_attention(x, x[:, :5], x[:, :5])
+        return self.attention(x, x[:, :5], x[:, :5], need_weights=False)[0]
+
+
+fused_attention = F.scaled_dot_product_attention
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_attention_of_the_frameworks_is_counted(fused):
+    with torch.device('meta'):
+        model = Attend(fused)
+    counted = flops.count(model, (4, 8))
+    tokens = 3 * 4 * 8 // 8
+    products = 2 * tokens * 5 * 8  # queries with keys, weights with values
+    projections = 0 if fused else (2 * tokens + 2 * 5) * 8 * 8
+    assert counted.total('macs') == products + projections
+    heads = 1 if fused else 2
+    assert counted.total('paper-seg') == (
+        products + projections + 5 * heads * tokens * 5)

@@ -1,0 +1,221 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The chain of commands of a row, and running it."""
+import json
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, write_tiny_coco
+
+from hrformer_mm import reproduce, zoo
+from hrformer_mm.reproduce import describe, make_plan, run
+
+ROW = 'hrformer_b_coco_384x288'
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder without data and weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HRFORMER_MM_WEIGHTS', str(tmp_path / 'weights'))
+    monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def weights(here):
+    """Puts an empty file into the folder of weights."""
+    (here / 'weights').mkdir()
+    return lambda name: (here / 'weights' / name).touch()
+
+
+def words(step):
+    return ' '.join(step.command)
+
+
+def test_chain_pretrains_trains_and_tests(here):
+    first, second, third = make_plan(ROW).steps
+    assert 'dist_train.sh' in words(first)
+    assert 'hrformer_b_imagenet_224.py 8 ' in words(first)
+    made = Path('work_dirs/hrformer_b_imagenet_224/epoch_300.pth')
+    assert first.makes == made
+    assert f'{ROW}.py 8 --work-dir work_dirs/{ROW} --resume' in words(second)
+    assert f'init_cfg.checkpoint={made}' in words(second)
+    assert 'batch_size' not in words(second)  # 16 on 8 GPUs is the recipe
+    assert f'{ROW}.py work_dirs/{ROW}/epoch_210.pth 8 ' in words(third)
+    assert third.makes == Path(f'work_dirs/{ROW}/test.json')
+
+
+def test_weights_that_are_there_spare_the_pretraining(weights):
+    weights('hrt_base.pth')
+    assert [s.name for s in make_plan(ROW).steps] == ['training', 'test']
+    assert len(make_plan(ROW, from_scratch=True).steps) == 3
+    assert 'hrt_base' not in ' '.join(make_plan(ROW).needs)
+
+
+def test_weights_of_others_are_asked_for(here, weights):
+    name = 'hrnet_w48_coco_256x192'
+    assert 'weights/hrnetv2_w48_imagenet_pretrained.pth' in ' '.join(
+        make_plan(name).needs)
+    weights('hrnetv2_w48_imagenet_pretrained.pth')
+    needs = make_plan(name).needs
+    assert len(needs) == 1 and needs[0].startswith('data/coco/: COCO data')
+    assert make_plan(name, data_root=str(here)).needs == ()
+
+
+def test_segmentation_is_tested_with_scales_and_flips_as_well(weights):
+    weights('hrt_small.pth')
+    steps = make_plan('hrformer_s_cityscapes_512x1024').steps
+    assert [s.name for s in steps] == [
+        'training', 'test', 'test with several scales and flips'
+    ]
+    assert '--tta' not in words(steps[1]) and '--tta' in words(steps[2])
+    assert all('iter_80000.pth' in words(s) for s in steps[1:])
+    assert steps[0].iterations == 80000
+
+
+def test_test_dev_takes_the_training_of_its_twin(weights):
+    weights('hrt_base.pth')
+    training, test = make_plan(f'{ROW}_testdev').steps
+    assert training == make_plan(ROW).steps[0]
+    assert f'{ROW}_testdev.py work_dirs/{ROW}/epoch_210.pth' in words(test)
+    assert test.makes.name == 'test-dev2017.keypoints.json'
+
+
+def test_batch_stays_that_of_the_recipe(weights):
+    weights('hrt_base.pth')
+    training = make_plan(ROW, gpus=4).steps[0]
+    assert 'train_dataloader.batch_size=32' in words(training)
+    assert training.iterations == make_plan(ROW).steps[0].iterations
+    single = make_plan(ROW, gpus=1).steps[0].command
+    assert single[0] == 'python' and single[1].endswith('tools/train.py')
+    with pytest.raises(ValueError, match='cannot share equally'):
+        make_plan(ROW, gpus=3)
+
+
+def test_gpu_hours_are_iterations_times_a_measured_step(weights):
+    weights('hrt_base.pth')
+    plan = make_plan(ROW)
+    training = plan.steps[0]
+    assert training.iterations == 210 * 1171  # 149813 people in 128s, up
+    hours = 210 * 1171 * .5 * 8 / 3600
+    assert reproduce.gpu_hours(training, 8, .5) == pytest.approx(hours)
+    assert f'about {hours:.0f} GPU hours, an estimate' in describe(plan, .5)
+    assert 'nothing was measured' in describe(plan)
+
+
+def test_options_reach_training_and_test_but_not_the_pretraining(here):
+    plan = make_plan(ROW, options={'train_cfg.max_epochs': 2, 'env_cfg': None})
+    assert 'max_epochs' not in words(plan.steps[0])
+    assert all('train_cfg.max_epochs=2' in words(s) for s in plan.steps[1:])
+    assert plan.steps[1].makes.name == 'epoch_2.pth'
+
+
+@pytest.mark.parametrize('arguments, match', [
+    (('hrformer_b_coco', ), 'near are'),
+    (('hrformer_s_coco_256x192', 0), 'at least 1'),
+])
+def test_mistakes_name_what_is_possible(arguments, match, here):
+    with pytest.raises(ValueError, match=match):
+        make_plan(*arguments)
+
+
+@pytest.mark.slow
+def test_every_row_with_a_config_has_a_chain(here):
+    for row in zoo.list_rows():
+        if row.config:
+            plan = make_plan(row.name)
+            assert 'training' in [s.name for s in plan.steps]
+            assert row.name in describe(plan)
+
+
+class Commands:
+    """Stands for the machine: makes the files of commands until it fails."""
+
+    def __init__(self, plan, metrics, fail_at=None):
+        self.plan, self.metrics, self.fail_at = plan, metrics, fail_at
+        self.ran = []
+
+    def __call__(self, command):
+        step = next(s for s in self.plan.steps if s.command == command)
+        self.ran.append(step.name)
+        if step.name == self.fail_at:
+            return subprocess.CompletedProcess(command, 1)
+        step.makes.parent.mkdir(parents=True, exist_ok=True)
+        step.makes.write_text(json.dumps(self.metrics))
+        return subprocess.CompletedProcess(command, 0)
+
+
+def test_run_goes_on_where_it_was_stopped(here, monkeypatch):
+    plan = make_plan(ROW, data_root=str(here))
+    machine = Commands(plan, {'coco/AP': .7654, 'coco/AR': .8}, 'training')
+    monkeypatch.setattr(subprocess, 'run', machine)
+    with pytest.raises(RuntimeError, match='training ended with code 1'):
+        run(plan, lambda text: None)
+    assert machine.ran == [plan.steps[0].name, 'training']
+    machine.ran, machine.fail_at = [], None
+    told = []
+    run(plan, told.append)
+    assert machine.ran == ['training', 'test']
+    assert 'done' in told[0]
+    table = told[-1].splitlines()
+    assert 'paper, Table 3' in table[0] and 'here' in table[0]
+    (line, ) = [row for row in table if row.startswith('| AP ')]
+    assert '77.2' in line and '76.54' in line
+
+
+def test_run_refuses_before_anything_starts_if_something_is_missing(here):
+    with pytest.raises(FileNotFoundError, match='data/coco'):
+        run(make_plan(ROW))
+
+
+def test_a_command_that_makes_nothing_is_not_taken_for_done(
+        here, monkeypatch):
+    plan = make_plan(ROW, data_root=str(here))
+    monkeypatch.setattr(
+        subprocess, 'run',
+        lambda command: subprocess.CompletedProcess(command, 0))
+    with pytest.raises(RuntimeError, match='without work_dirs'):
+        run(plan)
+
+
+def tool(*arguments):
+    runpy.run_path(str(ROOT / 'tools' / 'reproduce.py'))['main'](
+        list(arguments))
+
+
+def test_tool_prints_the_chain_and_the_paper(here, capsys):
+    tool(ROW, '--step-seconds', '0.5')
+    out = capsys.readouterr().out
+    assert '1. pretraining on ImageNet' in out and 'paper, Table 3' in out
+    assert 'GPU hours, an estimate from steps of 0.500 s' in out
+    with pytest.raises(SystemExit) as ended:
+        tool('prtr_w32_coco_384x288')
+    assert ended.value.code == 2
+    assert 'has no config' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_chain_is_measured_run_and_not_run_twice(here, capfd, monkeypatch):
+    pytest.importorskip('mmpose')
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    data = write_tiny_coco(here / 'coco')
+    arguments = [
+        'hrformer_t_coco_256x192', '--gpus', '1', '--data-root',
+        str(data), '--run', '--cfg-options', 'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1', 'train_dataloader.batch_size=2',
+        'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.persistent_workers=False',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+        'model.backbone.init_cfg=None'
+    ]
+    tool(*arguments, '--measure')
+    out = capfd.readouterr().out
+    assert 'a step of 2 samples took' in out and '| AP ' in out
+    assert Path('work_dirs/hrformer_t_coco_256x192/test.json').exists()
+    tool(*arguments)
+    out = capfd.readouterr().out
+    assert '1. training: done' in out and '2. test: done' in out
