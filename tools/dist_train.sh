@@ -5,6 +5,18 @@
 #
 # Several machines: run it on each, with NNODES, NODE_RANK, MASTER_ADDR and
 # PORT set. On one machine PORT is a free one if it is not set.
+#
+# Before that it looks for what would end the run later, and stops if there is
+# something: --dry-run does no more than this, PREFLIGHT=0 leaves it out.
 . "$(dirname "$0")/dist_common.sh"
 [ $# -ge 2 ] || usage "$0" 'CONFIG GPUS [flags of tools/train.py]'
+case " ${*:3} " in
+*' --dry-run '*) dry_run=1 ;;
+*) dry_run=0 ;;
+esac
+if [ "${PREFLIGHT:-1}" != 0 ] || [ "$dry_run" = 1 ]; then
+    WORLD_SIZE=$(($2 * NNODES)) "$PYTHON" "$(dirname "$0")/train.py" \
+        "$1" "${@:3}" --dry-run
+fi
+[ "$dry_run" = 0 ] || exit 0
 launch "$2" train.py "$1" "${@:3}"

@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   python tools/train.py CONFIG --resume             # after a crash
   python tools/train.py CONFIG --data-root /data/coco \\
       --cfg-options train_dataloader.batch_size=16 randomness.seed=0
+  python tools/train.py CONFIG --dry-run            # would it go through?
   bash tools/dist_train.sh CONFIG 8                 # on 8 GPUs
 """
 
@@ -34,6 +35,12 @@ def parse_args(argv=None) -> Namespace:
         action='store_true',
         help="scale the learning rate by your batch over the recipe's "
         '(auto_scale_lr.base_batch_size)')
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='do not train: look at config, data, weights, first steps, '
+        'memory, hours and disk, print what is found, and exit with 1 if the '
+        'run would fail')
     cli.add_run_flags(parser)
     return parser.parse_args(argv)
 
@@ -49,6 +56,9 @@ def main(argv=None):
     if args.no_validate:
         training.skip_validation(cfg)
     training.set_resume(cfg, args.resume)
+    if args.dry_run:
+        from hrformer_mm.preflight import preflight
+        raise SystemExit(preflight(cfg))
     training.train(cfg)
 
 

@@ -1,0 +1,86 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Look for all that would end a training, before its first hour is spent.
+
+``tools/train.py CONFIG --dry-run`` calls :func:`preflight`. Every check adds
+lines to a table, and one that fails does not keep the others from looking.
+"""
+import gc
+import os
+import sys
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Iterator, List, Optional, TextIO, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from ..quickstart.common import aside
+from . import inputs, steps
+from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
+
+__all__ = ['CHECKS', 'FAIL', 'OK', 'SKIP', 'WARN', 'look', 'preflight']
+CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
+          inputs.check_weights, steps.check_batch, steps.check_step,
+          steps.check_evaluation, steps.check_memory, steps.check_time,
+          steps.check_disk)
+# Where each launcher tells the number of a process, and how many there are.
+# dist_train.sh gives the second to the one process that looks for all.
+RANKS = dict(
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS'),
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'))
+
+
+def place(launcher: str) -> Tuple[int, int]:
+    """Number of this process, and how many there are or will be."""
+    rank, size = RANKS.get(launcher, ('RANK', 'WORLD_SIZE'))
+    return int(os.environ.get(rank, 0)), int(os.environ.get(size, 1))
+
+
+def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:
+    """Findings of all checks, as soon as each is made.
+
+    Args:
+        cfg: As training would have it; it is not changed.
+        processes: Of the run.
+        folder: Empty, for what frameworks write and print.
+    """
+    flight = Flight(deepcopy(cfg), processes, folder)
+    flight.cfg.launcher = 'none'
+    for check in CHECKS:
+        name = check.__name__[len('check_'):]
+        with aside(Path(folder) / 'log.txt'), \
+                DefaultScope.overwrite_default_scope(
+                    cfg.get('default_scope')):
+            findings, error = attempt(name, lambda: list(check(flight)))
+        yield from findings or ()
+        if error:
+            yield Finding(name, FAIL, error)
+    flight.rehearsal = None
+    gc.collect()  # workers of its data loaders end
+
+
+def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
+    """Look at a run and print what is found; one process looks for all.
+
+    Args:
+        cfg: As training would have it.
+        stream: Where to print; default stdout.
+
+    Returns:
+        1 if the run would fail, else 0.
+    """
+    stream = stream or sys.stdout
+    rank, processes = place(cfg.get('launcher', 'none'))
+    if rank:
+        return 0
+    states: List[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for finding in look(cfg, processes, folder):
+            print(finding, file=stream, flush=True)
+            states.append(finding.state)
+    failed, warned = states.count(FAIL), states.count(WARN)
+    verdict = 'this run would fail' if failed else 'ready to train'
+    print(f'{verdict}: {failed} to mend, {warned} to think about',
+          file=stream, flush=True)
+    return int(failed > 0)

@@ -1,0 +1,262 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Checks of what a training is given: config, machine, data and weights."""
+import logging
+import os
+import re
+import time
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from typing import Any, Callable, Iterator, List, Mapping, Tuple
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import (DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS,
+                               VISUALIZERS)
+from mmengine.runner import find_latest_checkpoint, load_checkpoint
+from torch import nn
+
+from ..checkpoints import load_pretrained
+from ..checkpoints.convert import first_few
+from ..core.hrformer import HRFormer
+from ..datasets.check import (CHECKERS, LOADERS, Problem, check, describe,
+                              spread)
+from ..training import data_paths, fit_machine
+from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
+
+FILES = 100  # of each data set to look at
+READ = 4  # of these, to send through the pipeline
+PROBLEMS = 5  # to print of each data set
+MORE = 'python tools/check_dataset.py CONFIG looks at all files'
+
+
+def parts(value: Any) -> list:
+    """A list of what a config may give alone or as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def build_parts(flight: Flight) -> Iterator[str]:
+    """Build everything that needs no data; gives the errors."""
+    cfg = deepcopy(flight.cfg)
+    flight.model, error = attempt('model', MODELS.build, cfg.model)
+    yield error
+    # Hooks that draw ask for it.
+    drawing = cfg.get('visualizer') or dict(type='Visualizer')
+    drawing.update(name=flight.folder, save_dir=flight.folder)
+    yield attempt('visualizer', VISUALIZERS.build, drawing)[1]
+    if flight.model is not None:
+        yield attempt('optim_wrapper', build_optim_wrapper, flight.model,
+                      cfg.optim_wrapper)[1]
+    hooks = [*cfg.get('default_hooks', {}).items()]
+    hooks += [('custom_hooks', h) for h in parts(cfg.get('custom_hooks'))]
+    for name, hook in hooks:
+        if hook is not None:
+            hook.pop('priority', None)
+            yield attempt(f'hook {name}', HOOKS.build, hook)[1]
+    for loader in flight.loaders:
+        for step in cfg[loader].dataset.get('pipeline', ()):
+            yield attempt(f'pipeline of {loader}', TRANSFORMS.build, step)[1]
+    for metric in parts(cfg.get('val_evaluator')):
+        yield attempt('val_evaluator', METRICS.build, metric)[1]
+
+
+def check_config(flight: Flight) -> Iterator[Finding]:
+    errors = [error for error in build_parts(flight) if error]
+    flight.is_built = not errors
+    for error in errors:
+        yield Finding('config', FAIL, error)
+    if not errors:
+        yield Finding(
+            'config', OK, f'{type(flight.model).__name__}, optimiser, hooks, '
+            'pipelines and metrics can be built')
+
+
+def check_machine(flight: Flight) -> Iterator[Finding]:
+    """Fit the config to the machine, as the run does."""
+    wanted = flight.cfg.optim_wrapper.get('type')
+    fit_machine(flight.cfg)
+    wrapper = flight.cfg.optim_wrapper
+    precision = 'full precision'
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        precision = f"mixed precision ({wrapper.get('dtype', 'float16')})"
+    found = f'{get_device()}, {precision}, processes: {flight.processes}'
+    if wrapper.get('type') == wanted:
+        yield Finding('machine', OK, found)
+    else:
+        yield Finding(
+            'machine', WARN, f'{found}; the config wants mixed precision',
+            'look again on a machine with a GPU; steps, memory and hours '
+            'below are those of this one')
+
+
+def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
+    for word, path in data_paths(cfg[loader].dataset):
+        if path and '://' not in path and not os.path.exists(path):
+            yield Finding(
+                'data', FAIL, f'the {word} of {loader} does not exist: {path}',
+                'put the data there (the README of the config has the layout) '
+                'or say where it is with --data-root DIR')
+
+
+def is_harmless(problem: Problem) -> bool:
+    """Whether training goes on with it.
+
+    MMPose reads all annotations when a data set is built, which is tried
+    here, too. What is wrong with single ones besides, such as a point outside
+    its image, does not stop it.
+    """
+    return ', annotation ' in problem.path
+
+
+def check_files(cfg: Config, loader: str) -> Iterator[Finding]:
+    """Look at some of the files as ``tools/check_dataset.py`` does."""
+    alone = deepcopy(cfg)
+    for other in set(LOADERS) - {loader}:
+        alone[other] = None
+    summaries, error = attempt(loader, check, alone, FILES)
+    if error:
+        yield Finding('data', FAIL, error)
+        return
+    problems = summaries[loader].problems
+    shown = sorted(problems, key=is_harmless)[:PROBLEMS]
+    for problem in shown:
+        yield Finding('data', WARN if is_harmless(problem) else FAIL,
+                      f'{loader}: {problem}', MORE * (problem is shown[-1]))
+    if not problems:
+        yield Finding(
+            'data', OK,
+            f'{loader}: {describe(summaries[loader])[0]} in a sound sample')
+
+
+def read_samples(flight: Flight, loader: str):
+    """Send a few samples of a data set through its pipeline.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    dataset = DATASETS.build(deepcopy(flight.cfg[loader].dataset))
+    if not len(dataset):
+        raise ValueError('the data set has no samples')
+    few = spread(len(dataset), READ)
+    began = time.perf_counter()
+    for index in few:
+        dataset[index]
+    flight.reading[loader] = (time.perf_counter() - began) / len(few)
+    flight.sizes[loader] = len(dataset)
+
+
+def check_data(flight: Flight) -> Iterator[Finding]:
+    for loader in flight.loaders:
+        missing = list(missing_data(flight.cfg, loader))
+        yield from missing
+        if missing:
+            continue
+        _, error = attempt(loader, read_samples, flight, loader)
+        yield Finding('data', FAIL, error) if error else Finding(
+            'data', OK, f'{loader}: {flight.sizes[loader]} samples, '
+            f'{1000 * flight.reading[loader]:.0f} ms to read and augment one')
+        if flight.cfg.get('default_scope') in CHECKERS:
+            yield from check_files(flight.cfg, loader)
+
+
+class Words(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.text = ''
+
+    def emit(self, record: logging.LogRecord):
+        self.text += record.getMessage() + '\n'
+
+    def names(self, pattern: str) -> List[str]:
+        """Names of tensors behind a phrase of mmengine's."""
+        found = re.findall(pattern + r':? (.*)', self.text)
+        return [name for line in found for name in re.split(r', ', line)]
+
+
+@contextmanager
+def logged() -> Iterator[Words]:
+    """What is told to the current logger meanwhile."""
+    logger, words = MMLogger.get_current_instance(), Words()
+    logger.addHandler(words)
+    try:
+        yield words
+    finally:
+        logger.removeHandler(words)
+
+
+def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
+    """Load weights as mmengine does, which goes on if few of them fit.
+
+    Args:
+        module: That shall have them.
+        load: Called with the module.
+
+    Returns:
+        State and words of a finding.
+    """
+    with logged() as words:
+        load(module)
+    missing = words.names('missing keys in source state_dict')
+    ignored = words.names('unexpected key in source state_dict')
+    misfits = re.findall(r'size mismatch for (\S+):', words.text)
+    own = [k for k in module.state_dict() if 'num_batches_tracked' not in k]
+    anew = [*missing, *misfits]
+    found = (f'{len(own) - len(anew)} of {len(own)} tensors matched, '
+             f'{len(ignored)} of the file ignored{first_few(ignored)}')
+    if not anew:
+        return OK, found
+    found += f', {len(anew)} start anew{first_few(anew)}'
+    return (WARN if len(anew) < len(own) else FAIL), found
+
+
+def load_backbone(backbone: HRFormer, arguments: Mapping) -> Tuple[str, str]:
+    """Load weights that must cover a backbone; see :func:`load_loosely`."""
+    report = load_pretrained(backbone, **arguments)
+    return (WARN if report.missing else OK), str(report)
+
+
+def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
+    """What a run loads: the name of a file, and a call that loads it."""
+    for module in flight.model.modules():
+        for init in parts(getattr(module, 'init_cfg', None)):
+            if init.get('type') != 'Pretrained':
+                continue
+            arguments = {k: v for k, v in init.items() if k != 'type'}
+            load = partial(load_loosely, module, PretrainedInit(**arguments))
+            if isinstance(module, HRFormer):
+                load = partial(load_backbone, module, arguments)
+            yield init['checkpoint'], load
+    path = flight.cfg.get('load_from')
+    if flight.cfg.get('resume') and not path:
+        path = find_latest_checkpoint(flight.cfg.work_dir)
+    if path:
+        yield path, partial(
+            load_loosely, flight.model,
+            partial(load_checkpoint, filename=path, map_location='cpu',
+                    logger='current'))
+
+
+def check_weights(flight: Flight) -> Iterator[Finding]:
+    if flight.model is None:
+        yield Finding('weights', SKIP, 'there is no model to load them into')
+        return
+    files = list(find_weights(flight))
+    for path, load in files:
+        result, error = attempt(path, load)
+        if error:
+            yield Finding('weights', FAIL, error)
+            continue
+        state, found = result
+        yield Finding(
+            'weights', state, f'{path}: {found}', '' if state == OK else
+            'a head starts anew where classes or key points differ; if you '
+            'did not mean that, these are the weights of another model')
+    if not files:
+        yield Finding('weights', OK, 'none: training starts from scratch')

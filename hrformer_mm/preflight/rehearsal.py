@@ -1,0 +1,199 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The first steps of a training, taken with few samples and measured.
+
+All is as in the training itself, schedules, hooks, data and precision, but
+for the batch; it is broken off after a few steps and one evaluation, and
+leaves nothing behind.
+"""
+import math
+import time
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..costs import PeakMemory, nbytes, optimizer_bytes
+
+SAMPLES = 2  # in a step; one alone fails in some batch norms
+STEPS = 3  # the first warms up, the second is timed, the third is weighed
+NEVER = 10**9  # an epoch or iteration that no training reaches
+
+
+class Enough(Exception):
+    """Ends the training loop."""
+
+
+@dataclass
+class Measured:
+    """What the steps showed.
+
+    Attributes:
+        samples: In each step.
+        seconds: Of a step, without loading data.
+        states: Bytes of weights and optimiser, which no batch changes.
+        peak: Bytes at the fullest moment of a step, states included.
+        losses: By step.
+    """
+    samples: int
+    seconds: float = math.nan
+    states: int = 0
+    peak: int = 0
+    losses: List[float] = field(default_factory=list)
+
+    def memory(self, batch: int) -> int:
+        """Bytes that a batch of this size takes, linear in it."""
+        return self.states + (self.peak - self.states) * batch // self.samples
+
+
+def synchronize():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Stopwatch(Hook):
+    """Measures steps and ends the training after :data:`STEPS`."""
+    priority = 'LOWEST'
+
+    def __init__(self, measured: Measured):
+        self.measured, self.step = measured, 0
+        self.memory: Any = nullcontext()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.step += 1
+        if self.step == STEPS:
+            self.begin_weighing(runner)
+        synchronize()
+        self.began = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        synchronize()
+        seconds = time.perf_counter() - self.began
+        self.measured.losses.append(float(outputs['loss']))
+        if self.step < STEPS:
+            self.measured.seconds = seconds
+            return
+        self.end_weighing()
+        raise Enough
+
+    def begin_weighing(self, runner: Runner):
+        self.measured.states = nbytes([
+            *runner.model.parameters(), *runner.model.buffers()
+        ]) + optimizer_bytes(runner.optim_wrapper.state_dict())
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self.memory = PeakMemory()
+        self.memory.__enter__()
+
+    def end_weighing(self):
+        self.memory.__exit__(None, None, None)
+        self.measured.peak = (
+            torch.cuda.max_memory_allocated() if torch.cuda.is_available() else
+            self.measured.states + self.memory.peak)
+
+
+def without_pretrained(cfg: Any):
+    """Remove ``init_cfg`` of type Pretrained from all levels."""
+    children = cfg.values() if isinstance(cfg, dict) else cfg
+    for child in children:
+        if isinstance(child, (dict, list)):
+            without_pretrained(child)
+    if isinstance(cfg, dict) and isinstance(cfg.get('init_cfg'), dict):
+        if cfg['init_cfg'].get('type') == 'Pretrained':
+            cfg['init_cfg'] = None
+
+
+def shortened(cfg: Config, work_dir: str) -> Config:
+    """The config with small batches, from scratch, without checkpoints."""
+    cfg = deepcopy(cfg)
+    without_pretrained(cfg.model)
+    cfg.update(load_from=None, resume=False, work_dir=work_dir,
+               launcher='none', experiment_name=f'rehearsal_{time.time_ns()}')
+    for key in ('strategy', 'model_wrapper_cfg'):  # one process has no use
+        cfg.pop(key, None)
+    for name in ('train_dataloader', 'val_dataloader'):
+        loader = cfg.get(name)
+        if loader:
+            loader.batch_size = min(loader.batch_size, SAMPLES)
+            # One worker shows whether data can pass from one process to
+            # another; more cost only time.
+            loader.num_workers = min(loader.get('num_workers', 0), 1)
+            if not loader.num_workers:
+                loader.persistent_workers = False
+                loader.pop('prefetch_factor', None)
+    # A few samples must not end it before the steps are taken.
+    for length in ('max_epochs', 'max_iters'):
+        if cfg.train_cfg.get(length):
+            cfg.train_cfg[length] = max(cfg.train_cfg[length], STEPS)
+    cfg.train_cfg.val_begin = NEVER
+    if (cfg.get('default_hooks') or {}).get('checkpoint'):
+        cfg.default_hooks.checkpoint.update(
+            interval=-1, save_last=False, save_best=None)
+    return cfg
+
+
+class Rehearsal:
+    """A training that was begun.
+
+    Args:
+        cfg: Fit to this machine, its data in place; it is not changed.
+        work_dir: An empty folder for what frameworks write.
+    """
+
+    def __init__(self, cfg: Config, work_dir: str):
+        self.cfg = shortened(cfg, work_dir)
+        self.measured = Measured(self.cfg.train_dataloader.batch_size)
+        self.runner: Optional[Runner] = None
+
+    def train(self) -> Measured:
+        """Take :data:`STEPS` steps.
+
+        Raises:
+            Exception: Whatever the training raises.
+        """
+        self.runner = Runner.from_cfg(self.cfg)
+        self.runner.register_hook(Stopwatch(self.measured))
+        try:
+            self.runner.train()
+        except Enough:
+            pass
+        return self.measured
+
+    def train_whole_batch(self, size: int) -> float:
+        """Seconds of a step with as many samples, which repeat."""
+        dataset = self.runner.train_dataloader.dataset
+        few = [dataset[i % len(dataset)] for i in range(self.measured.samples)]
+        collate = self.runner.train_dataloader.collate_fn
+        batch = collate([few[i % len(few)] for i in range(size)])
+        model, seconds = self.runner.model, math.nan
+        for _ in range(2):  # the first warms up
+            synchronize()
+            began = time.perf_counter()
+            model.train_step(deepcopy(batch), self.runner.optim_wrapper)
+            synchronize()
+            seconds = time.perf_counter() - began
+        return seconds
+
+    def evaluate(self) -> Dict[str, Any]:
+        """Evaluate one batch as if it were all.
+
+        Returns:
+            The metrics by name, and ``seconds`` of a sample.
+        """
+        loop = self.runner.val_loop
+        count = min(self.cfg.val_dataloader.batch_size,
+                    len(loop.dataloader.dataset))
+        self.runner.model.eval()
+        batch = next(iter(loop.dataloader))
+        synchronize()
+        began = time.perf_counter()
+        loop.run_iter(0, batch)
+        synchronize()
+        seconds = (time.perf_counter() - began) / count
+        return dict(loop.evaluator.evaluate(count), seconds=seconds)

@@ -1,0 +1,102 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What the checks share: lines of the table, and what is known of a run."""
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from mmengine.config import Config
+from torch import nn
+
+from .. import cli
+from ..costs import GIB
+from ..datasets.check import LOADERS
+from .rehearsal import Rehearsal
+
+OK, WARN, FAIL, SKIP = 'ok', 'warn', 'FAIL', 'skip'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of the table.
+
+    Attributes:
+        what: That was looked at.
+        state: :data:`OK`, :data:`WARN`, :data:`FAIL` or :data:`SKIP`.
+        found: In words.
+        mend: What to do about it.
+    """
+    what: str
+    state: str
+    found: str
+    mend: str = ''
+
+    def __str__(self) -> str:
+        line = f'{self.state:5} {self.what:11} {self.found}'
+        return line + (f'\n{"":18}-> {self.mend}' if self.mend else '')
+
+
+@dataclass
+class Flight:
+    """What the checks know of a run; each adds to it.
+
+    Attributes:
+        cfg: As the run would have it; :func:`.inputs.check_machine` fits it
+            to the machine.
+        processes: Of the run.
+        folder: An empty one for what frameworks write.
+        is_built: Whether all parts of the config could be.
+        sizes: Samples, by data loader.
+        reading: Seconds to read one, by data loader.
+        evaluating: Seconds to evaluate one.
+    """
+    cfg: Config
+    processes: int
+    folder: str
+    model: Optional[nn.Module] = None
+    is_built: bool = False
+    sizes: Dict[str, int] = field(default_factory=dict)
+    reading: Dict[str, float] = field(default_factory=dict)
+    rehearsal: Optional[Rehearsal] = None
+    evaluating: float = 0.
+
+    @property
+    def loaders(self) -> List[str]:
+        """That training reads."""
+        return [name for name in LOADERS[:2] if self.cfg.get(name)]
+
+    @property
+    def batch(self) -> int:
+        """Samples of a step in one process."""
+        return self.cfg.train_dataloader.batch_size
+
+
+def tell(error: Exception) -> str:
+    """An error in one line, with its type if it is an unexpected one."""
+    if os.environ.get('HRFORMER_MM_TRACEBACK', '0') not in ('', '0'):
+        traceback.print_exception(
+            type(error), error, error.__traceback__, file=sys.__stderr__)
+    line = cli.one_line(error).partition(' Please check whether the value')[0]
+    return line if cli.is_mistake(error) else f'{type(error).__name__}: {line}'
+
+
+def attempt(what: str, build: Callable, *args: Any) -> Tuple[Any, str]:
+    """What a call gives, and the error of it in words or nothing."""
+    try:
+        return build(*args), ''
+    except Exception as error:  # all of them would end the run, too
+        return None, f'{what}: {tell(error)}'
+
+
+def size(bytes: float) -> str:
+    """As 1.2 GiB or 340 MiB."""
+    gib = bytes / GIB
+    return f'{gib:.1f} GiB' if gib >= 1 else f'{1024 * gib:.0f} MiB'
+
+
+def duration(seconds: float) -> str:
+    """As 3.4 h, 12 min or 40 s."""
+    if seconds >= 5400:
+        return f'{seconds / 3600:.1f} h'
+    return f'{seconds / 60:.0f} min' if seconds >= 90 else f'{seconds:.0f} s'

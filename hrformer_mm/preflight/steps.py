@@ -1,0 +1,200 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Checks that take a few steps of a training, and what it will need."""
+import math
+import os
+import shutil
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Iterator
+
+import psutil
+import torch
+
+from .. import costs
+from ..checkpoints.convert import first_few
+from .inputs import parts
+from .rehearsal import STEPS, Rehearsal
+from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,
+                     size)
+
+TIGHT = 0.8  # share of memory or disk from which on a run may not fit
+PATIENCE = 30  # seconds that a step with the whole batch may take
+TRACE = 'HRFORMER_MM_TRACEBACK=1 before the command shows where'
+
+
+def check_batch(flight: Flight) -> Iterator[Finding]:
+    """Compare the batch with the one that the learning rate is for."""
+    cfg, processes = flight.cfg, flight.processes
+    repeats = cfg.optim_wrapper.get('accumulative_counts', 1)
+    total = processes * flight.batch * repeats
+    scale = cfg.get('auto_scale_lr') or {}
+    base = scale.get('base_batch_size')
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
+    found = f'{processes} x {flight.batch}' + (
+        f' x {repeats} steps' if repeats > 1 else '') + f' = {total}'
+    if base and scale.get('enable'):
+        factor = processes * flight.batch / base
+        yield Finding('batch', OK, f'{found}, learning rate {lr} x '
+                      f'{factor:.3g}')
+    elif base and total != base:
+        yield Finding(
+            'batch', WARN, f'{found}, but the learning rate {lr} is for '
+            f'batches of {base}', '--auto-scale-lr scales it, or make it '
+            f'{base} with train_dataloader.batch_size and '
+            'optim_wrapper.accumulative_counts')
+    else:
+        yield Finding('batch', OK, f'{found}, learning rate {lr}')
+    samples = flight.sizes.get('train_dataloader')
+    if samples and not costs.count_iterations(cfg, samples, processes)[1]:
+        yield Finding(
+            'batch', FAIL, f'{samples} samples do not fill one batch of all '
+            'processes and drop_last is on, so an epoch has no step',
+            'a smaller train_dataloader.batch_size')
+
+
+def check_step(flight: Flight) -> Iterator[Finding]:
+    """Begin the training with few samples."""
+    if not flight.is_built or 'train_dataloader' not in flight.sizes:
+        yield Finding('step', SKIP, 'needs a sound config and data')
+        return
+    rehearsal = Rehearsal(flight.cfg, flight.folder)
+    measured, error = attempt('the first steps', rehearsal.train)
+    if error:
+        yield Finding('step', FAIL, error, TRACE)
+        return
+    flight.rehearsal = rehearsal
+    losses = ', '.join(f'{loss:.4g}' for loss in measured.losses)
+    if all(map(math.isfinite, measured.losses)):
+        yield Finding(
+            'step', OK, f'{STEPS} of {measured.samples} samples, '
+            f'{measured.seconds:.3g} s each; losses {losses}')
+    else:
+        yield Finding(
+            'step', FAIL, f'losses {losses}',
+            'look for labels out of range, or a learning rate too large')
+
+
+def check_evaluation(flight: Flight) -> Iterator[Finding]:
+    """Evaluate a batch, and look for the metric that is asked for."""
+    if flight.cfg.get('val_cfg') is None:
+        return
+    if flight.rehearsal is None or 'val_dataloader' not in flight.sizes:
+        yield Finding('evaluation', SKIP, 'needs the steps and data')
+        return
+    metrics, error = attempt('an evaluation', flight.rehearsal.evaluate)
+    if error:
+        yield Finding('evaluation', FAIL, error, TRACE)
+        return
+    flight.evaluating = metrics.pop('seconds')
+    hook = flight.cfg.get('default_hooks', {}).get('checkpoint') or {}
+    wrong = [name for name in parts(hook.get('save_best'))
+             if name != 'auto' and name not in metrics]
+    for name in wrong:
+        same = {key.lower(): key for key in metrics}
+        near = get_close_matches(name.lower(), same, 1, 0.)
+        yield Finding(
+            'evaluation', FAIL, 'default_hooks.checkpoint.save_best is '
+            f'{name!r}, which is none of the metrics {sorted(metrics)}',
+            'default_hooks.checkpoint.save_best=' +
+            (same[near[0]] if near else 'auto'))
+    if not wrong:
+        yield Finding('evaluation', OK,
+                      f'{flight.evaluating:.3g} s a sample, '
+                      f'{len(metrics)} metrics{first_few(sorted(metrics))}')
+
+
+def free_memory() -> int:
+    """Bytes that this process could have, of the GPU if there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    return psutil.virtual_memory().available
+
+
+def needed_memory(flight: Flight) -> int:
+    """Bytes that a process of the run takes, with DDP's copy of gradients."""
+    copies = flight.processes > 1
+    return flight.rehearsal.measured.memory(flight.batch) + (
+        copies * costs.gradient_bytes(flight.model))
+
+
+def check_memory(flight: Flight) -> Iterator[Finding]:
+    if flight.rehearsal is None:
+        yield Finding('memory', SKIP, 'needs the steps')
+        return
+    measured = flight.rehearsal.measured
+    need, free = needed_memory(flight), free_memory()
+    found = (f'about {size(need)} of {size(free)} that are free, '
+             f'{size(measured.states)} of it for weights and optimiser')
+    state = OK if need < TIGHT * free else WARN if need < free else FAIL
+    yield Finding(
+        'memory', state, found, '' if state == OK else
+        'a smaller train_dataloader.batch_size with '
+        'optim_wrapper.accumulative_counts, or model.backbone.with_cp=True')
+
+
+def step_seconds(flight: Flight) -> float:
+    """Seconds of a step with the whole batch, measured or scaled.
+
+    A GPU works faster on more samples, so it is given them if it has room;
+    for a CPU they only take longer.
+    """
+    measured = flight.rehearsal.measured
+    scaled = measured.seconds * flight.batch / measured.samples
+    if torch.cuda.is_available() and scaled < PATIENCE and (
+            needed_memory(flight) < TIGHT * free_memory()):
+        return flight.rehearsal.train_whole_batch(flight.batch)
+    return scaled
+
+
+def check_time(flight: Flight) -> Iterator[Finding]:
+    """Estimate how long training takes on this machine."""
+    if flight.rehearsal is None:
+        yield Finding('time', SKIP, 'needs the steps')
+        return
+    cfg = flight.cfg
+    workers = cfg.train_dataloader.get('num_workers', 0)
+    step, error = attempt('a step with the whole batch', step_seconds, flight)
+    if error:
+        yield Finding('time', FAIL, error, TRACE)
+        return
+    reading = (flight.reading['train_dataloader'] * flight.batch /
+               max(workers, 1))
+    steps, _ = costs.count_iterations(cfg, flight.sizes['train_dataloader'],
+                                      flight.processes)
+    evaluations = costs.count_evaluations(cfg)
+    samples = -(-flight.sizes.get('val_dataloader', 0) // flight.processes)
+    training = steps * max(step, reading)
+    evaluation = evaluations * samples * flight.evaluating
+    yield Finding(
+        'time', OK, f'about {duration(training + evaluation)}: {steps} steps '
+        f'of {step:.3g} s, {evaluations} evaluations in '
+        f'{duration(evaluation)}')
+    if reading > step:
+        yield Finding(
+            'time', WARN, f'reading a batch takes {reading:.3g} s with '
+            f'{workers} worker(s), longer than the step',
+            'a larger train_dataloader.num_workers, up to the cores that '
+            'each process has')
+
+
+def check_disk(flight: Flight) -> Iterator[Finding]:
+    """Look for room for checkpoints where they go."""
+    folder = Path(flight.cfg.work_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        yield Finding('disk', FAIL, f'{folder} cannot be written to',
+                      'name another folder with --work-dir')
+        return
+    if flight.model is None:
+        yield Finding('disk', SKIP, 'needs the model')
+        return
+    one = costs.checkpoint_bytes(flight.model, flight.cfg)
+    count = costs.count_checkpoints(flight.cfg)
+    need, free = count * one, shutil.disk_usage(folder).free
+    state = OK if need < TIGHT * free else WARN if need < free else FAIL
+    yield Finding(
+        'disk', state, f'up to {count} checkpoints of {size(one)} take '
+        f'{size(need)} of {size(free)} that are free in {folder}',
+        '' if state == OK else 'make room, name another folder with '
+        '--work-dir, or lower default_hooks.checkpoint.max_keep_ckpts')
