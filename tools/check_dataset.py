@@ -1,9 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Check the data of a row: count it, and name files that a run fails on.
+"""Check the data of a config: count it, and name what a run fails on.
 
-Ends with code 1 if there is a problem.
+Reads images, label maps and annotations; compares them with each other and
+with the config. Ends with code 1 if there is a problem.
 """
 from argparse import Namespace
+from pathlib import Path
 
 from hrformer_mm import cli, training
 
@@ -11,6 +13,8 @@ EXAMPLES = """examples:
   python tools/check_dataset.py configs/seg/hrformer_s_ade20k_520x520.py
   python tools/check_dataset.py CONFIG --data-root /data/cityscapes
   python tools/check_dataset.py CONFIG --limit 200      # a quick look
+  python tools/check_dataset.py configs/pose/custom_keypoints.py \\
+      --data-root /data/cats --out-dir work_dirs/cats   # with pictures
 
 """
 
@@ -21,22 +25,40 @@ def parse_args(argv=None) -> Namespace:
         '--limit', type=int, help='samples of each data set to look at')
     parser.add_argument(
         '--workers', type=int, default=8, help='threads that read files')
+    parser.add_argument(
+        '--out-dir',
+        help='write a sheet of annotated samples for each data loader into '
+        'this folder')
+    parser.add_argument(
+        '--force', action='store_true', help='replace sheets that are there')
     return parser.parse_args(argv)
+
+
+def write_sheets(cfg, loaders, outputs):
+    from hrformer_mm.datasets.contact_sheet import contact_sheet
+    for loader in loaders:
+        sheet = contact_sheet(cfg, loader)
+        if sheet is not None:
+            outputs.write_image(f'{loader}.png', sheet)
+            print(f'{outputs.folder / loader}.png shows samples')
 
 
 @cli.one_line_errors
 def main(argv=None):
-    from hrformer_mm.datasets.check import check, describe
+    from hrformer_mm.apis.outputs import Outputs
+    from hrformer_mm.datasets.check import check, describe, distinct_loaders
     args = parse_args(argv)
-    cfg = training.read_config(args.config)
-    if args.data_root:
-        training.set_data_root(cfg, args.data_root)
-    training.merge_options(cfg, args.cfg_options)
+    cfg = training.config_for(args)
+    outputs = args.out_dir and Outputs(Path(args.out_dir), args.force)
+    if outputs:
+        outputs.check([f'{x}.png' for x in distinct_loaders(cfg)], ())
     summaries = check(cfg, args.limit, args.workers)
     for loader, summary in summaries.items():
         print(f'{loader}: {cfg[loader].dataset.type}')
         for line in describe(summary):
             print(f'  {line}')
+    if outputs:
+        write_sheets(cfg, summaries, outputs)
     if any(summary.problems for summary in summaries.values()):
         raise SystemExit(1)
 

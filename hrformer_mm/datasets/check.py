@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+import cv2
 from mmengine.config import Config
+from PIL import Image, UnidentifiedImageError
 
 from ..training import check_data
 
 # By the config's default_scope.
-CHECKERS = dict(mmseg='check_seg', mmpretrain='check_cls')
+CHECKERS = dict(mmpose='check_pose', mmseg='check_seg', mmpretrain='check_cls')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+Size = Tuple[int, int]  # width and height
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF; on their side
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,17 @@ class Summary:
     Attributes:
         counts: What was counted, such as images and labels.
         classes: How often each class occurs, in the order of the data set:
-            pixels in segmentation, images in classification.
+            pixels in segmentation, images in classification, instances that
+            have the key point in pose estimation.
         problems: In the order of the data set.
+        sizes: Of the images that could be read.
+        kind: What ``classes`` are.
     """
     counts: Dict[str, int] = field(default_factory=dict)
     classes: Dict[str, int] = field(default_factory=dict)
     problems: List[Problem] = field(default_factory=list)
+    sizes: List[Size] = field(default_factory=list)
+    kind: str = 'classes'
 
     @property
     def absent(self) -> List[str]:
@@ -52,6 +61,27 @@ def map_threads(check: Callable, items: Sequence, workers: int) -> Iterator:
     """``check`` of each item in order; decoding images frees the threads."""
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(check, items)
+
+
+def probe_image(path: str) -> Tuple[Optional[Size], Optional[Problem]]:
+    """The size of an image as training sees it, and what is wrong with it."""
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
+                size = size[::-1]
+            image.draft('RGB', (64, 64))  # JPEG is decoded at a fraction
+            image.load()  # cv2 gives an image that was cut off, half grey
+    except FileNotFoundError:
+        return None, Problem(path, 'does not exist')
+    except UnidentifiedImageError:
+        return None, Problem(path, 'cannot be read as an image')
+    except (OSError, SyntaxError, ValueError) as error:
+        return None, Problem(path, f'cannot be read as an image: {error}')
+    if not cv2.haveImageReader(path):
+        return size, Problem(path, f'is a {image.format}, which OpenCV, that '
+                             'training reads with, does not know')
+    return size, None
 
 
 def spread(length: int, limit: Optional[int]) -> List[int]:
@@ -98,15 +128,25 @@ def check(cfg: Config,
     return checker.check_loaders(cfg, loaders, limit, workers)
 
 
+def describe_sizes(sizes: Sequence[Size]) -> str:
+    """The smallest and the largest image."""
+    ends = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    words = ' to '.join(f'{w} x {h}' for w, h in dict.fromkeys(
+        (ends[0], ends[-1])))  # yapf: disable
+    return f'images of {words} (width x height)'
+
+
 def describe(summary: Summary, most: int = 10) -> List[str]:
     """A summary in lines, with at most ``most`` problems and names."""
     counts = [f'{n} {what}' for what, n in summary.counts.items()]
     present = len(summary.classes) - len(summary.absent)
     lines = [', '.join(counts) +
-             f', {present} of {len(summary.classes)} classes']
+             f', {present} of {len(summary.classes)} {summary.kind}']
+    if summary.sizes:
+        lines.append(describe_sizes(summary.sizes))
     if summary.absent:
         dots = ', ...' * (len(summary.absent) > most)
-        lines.append('classes that do not occur: '
+        lines.append(f'{summary.kind} that do not occur: '
                      f"{', '.join(summary.absent[:most])}{dots}")
     lines += [f'problem: {problem}' for problem in summary.problems[:most]]
     rest = len(summary.problems) - most

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-import cv2
 from mmengine.config import Config
-from PIL import Image, UnidentifiedImageError
 
-from .check import Problem, Summary, map_threads, spread
+from .check import Problem, Summary, map_threads, probe_image, spread
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 FEW = 3  # names that a line shows
@@ -110,24 +108,6 @@ def read_listing(dataset: Mapping) -> Listing:
     return list_labels(source, root, names)
 
 
-def check_image(path: Path) -> Optional[Problem]:
-    """What is wrong with an image file, if anything."""
-    try:
-        with Image.open(path) as image:
-            image.draft('RGB', (64, 64))  # JPEG is decoded at a fraction
-            image.load()  # cv2 gives an image that was cut off, half grey
-    except FileNotFoundError:
-        return Problem(str(path), 'does not exist')
-    except UnidentifiedImageError:
-        return Problem(str(path), 'cannot be read as an image')
-    except (OSError, SyntaxError, ValueError) as error:
-        return Problem(str(path), f'cannot be read as an image: {error}')
-    if not cv2.haveImageReader(str(path)):
-        return Problem(str(path), f'is a {image.format}, which OpenCV, that '
-                       'training reads with, does not know')
-    return None
-
-
 def check_classes(listing: Listing, classes: int) -> Iterator[Problem]:
     """Compare the classes of a listing with those of the head."""
     top = max((label for _, label in listing.samples), default=0)
@@ -176,13 +156,13 @@ def count_classes(listing: Listing, classes: int) -> Dict[str, int]:
 def check_listing(listing: Listing, indices: Sequence[int], classes: int,
                   workers: int) -> Summary:
     """Read images, and compare their classes with the head's."""
-    paths = [listing.samples[i][0] for i in indices]
-    found = map_threads(check_image, paths, workers)
+    paths = [str(listing.samples[i][0]) for i in indices]
+    found = list(map_threads(probe_image, paths, workers))
     return Summary(
         dict(images=len(paths)), count_classes(listing, classes), [
             *check_classes(listing, classes), *listing.problems,
-            *filter(None, found)
-        ])
+            *(problem for _, problem in found if problem)
+        ], [size for size, _ in found if size])
 
 
 def check_loaders(cfg: Config, loaders: Sequence[str], limit: Optional[int],

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .check import Problem, Summary, map_threads, spread
+from .check import Problem, Size, Summary, map_threads, spread
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def judge_label(path: str, label: ndarray, image: Optional[ndarray],
     return None
 
 
-def check_sample(info: Mapping,
-                 labels: Labels) -> Tuple[ndarray, Sequence[Problem]]:
-    """Pixels of each class of one sample, and its problems."""
+def check_sample(
+        info: Mapping, labels: Labels
+) -> Tuple[ndarray, Optional[Size], Sequence[Problem]]:
+    """Pixels of each class of one sample, its size, and its problems."""
     pixels, problems = np.zeros(labels.classes, np.int64), []
     image, fault = try_read(info['img_path'])
     problems += [fault] * (fault is not None)
@@ -96,7 +97,8 @@ def check_sample(info: Mapping,
                 counts = np.bincount(label.ravel(), minlength=256)
                 pixels = counts[labels.first:][:labels.classes]
         problems += [fault] * (fault is not None)
-    return pixels, problems
+    size = None if image is None else image.shape[1::-1]
+    return pixels, size, problems
 
 
 def classes_from(pixels: ndarray, dataset) -> dict:
@@ -135,8 +137,9 @@ def check_dataset(dataset, indices: Sequence[int], workers: int) -> Summary:
                     f'holds no images that end in {dataset.img_suffix}'))
     total = np.zeros(labels.classes, np.int64)
     check = partial(check_sample, labels=labels)
-    for pixels, problems in map_threads(check, infos, workers):
+    for pixels, size, problems in map_threads(check, infos, workers):
         total += pixels
+        summary.sizes += [size] * (size is not None)
         summary.problems += problems
     summary.classes = classes_from(total, dataset)
     return summary

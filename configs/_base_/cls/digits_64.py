@@ -4,9 +4,9 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(64, 64), interpolation='bicubic'),
     dict(type='Rotate', magnitude_range=(0, 10), magnitude_std='inf',
-         prob=1., pad_val=255, interpolation='bilinear'),
+         prob=1., pad_val=[255, 255, 255], interpolation='bilinear'),
     dict(type='Translate', magnitude_range=(0, 0.1), magnitude_std='inf',
-         prob=1., pad_val=255, direction='horizontal'),
+         prob=1., pad_val=[255, 255, 255], direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
