@@ -12,6 +12,7 @@ from numpy import ndarray
 from ..datasets.digits import write_digits
 from ..training import set_data_root
 from .common import Outcome, Task
+from .pictures import new_figure
 
 SHOWN = (4, 8)  # rows and columns of images
 READABLE = 30  # most classes whose numbers are written into the matrix
@@ -42,14 +43,6 @@ def predict(cfg: Config, checkpoint: str) -> Predictions:
     return Predictions([s.img_path for s in samples],
                        np.array([int(s.gt_label) for s in samples]), scores,
                        [str(name) for name in names])
-
-
-def new_figure(width: float, height: float):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure((width, height), dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def draw_confusion(found: Predictions, path: Path):

@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from ..curves import Run, collect, draw_curves
 from ..training import fit_machine, merge_options, read_config, set_data_root
 from ..zoo import root
-from .pictures import plot_curves
 from .progress import Progress, read_history
 
 STAMP = 'quickstart_data.json'  # in data that was made here
@@ -360,8 +360,11 @@ def run(task: Task,
         cfg.dump(config)
         pictures = task.draw(cfg, str(checkpoint), folder)
         curves = folder / 'curves.png'
-        plot_curves(read_history(folder / HISTORY), task.metric,
-                    task.metric_label, curves)
+        history = Run(task.name, collect(read_history(folder / HISTORY)))
+        draw_curves([history], {
+            'loss': 'training loss',
+            task.metric: f'{task.metric_label}, held-out images'
+        }).savefig(curves)
     outcome = Outcome(config, checkpoint, folder, metrics,
                       [*pictures, curves], Path(cfg.data_root))
     write_json(state, dict(found, metrics=metrics))

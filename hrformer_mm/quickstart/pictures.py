@@ -1,42 +1,21 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Curves of training, and pictures laid out in rows."""
-from pathlib import Path
-from typing import Dict, Sequence
+"""Figures, and pictures laid out in rows."""
+from typing import Sequence
 
 import cv2
 import numpy as np
 from numpy import ndarray
 
-LOSS, METRIC = '#4c72b0', '#c44e52'
 GAP = 6  # between images
 
 
-def plot_curves(records: Sequence[Dict], metric: str, label: str,
-                path: Path):
-    """Draw the loss and the metric over iterations, side by side.
-
-    Args:
-        records: As :func:`.progress.read_history` gives them.
-    """
+def new_figure(width: float, height: float):
+    """A figure of matplotlib in inches, which needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    figure = Figure((9, 3.4), dpi=110, layout='constrained')
+    figure = Figure((width, height), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    curves = (('loss', 'training loss', LOSS),
-              (metric, f'{label}, held-out images', METRIC))
-    for axes, (key, title, color) in zip(figure.subplots(1, 2), curves):
-        points = [(r['iter'], r[key]) for r in records if key in r]
-        if points:
-            axes.plot(*zip(*points), color=color,
-                      marker='o' if key == metric else None)  # yapf: disable
-        axes.set(title=title, xlabel='iteration', xlim=(0, None))
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=.3)
-        axes.spines[['top', 'right']].set_visible(False)
-    if points:
-        axes.annotate(f'{points[-1][1]:.3g}', points[-1], (-4, 8),
-                      textcoords='offset points', ha='right', color=METRIC)
-    figure.savefig(path)
+    return figure
 
 
 def stretch(image: ndarray, height: int, width: int) -> ndarray:

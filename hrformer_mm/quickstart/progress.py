@@ -23,15 +23,20 @@ def clock(seconds: float) -> str:
     return f'{minutes}:{seconds:02d}'
 
 
-def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
-    """Records of training up to an iteration, without a torn last line."""
+def read_records(path: Path) -> List[Dict]:
+    """JSON records of the lines of a file, without a torn last one."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return [record for record in records if record['iter'] <= until]
+    return records
+
+
+def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
+    """Records of training up to an iteration."""
+    return [r for r in read_records(path) if r['iter'] <= until]
 
 
 class Progress(Hook):

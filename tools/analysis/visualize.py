@@ -1,0 +1,78 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Draw what a trained model holds of an image.
+
+streams.png shows the feature maps of all resolutions, attention.png what one
+place attends to in the window of each, regions.png (segmentation) the regions
+from which OCR gathers a vector for each class.
+"""
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from hrformer_mm import cli, training
+
+EXAMPLES = """examples:
+  python tools/analysis/visualize.py CONFIG CHECKPOINT street.jpg
+  python tools/analysis/visualize.py CONFIG CHECKPOINT people.jpg \\
+      --box 120 40 80 200 --at 0.5 0.3 --out-dir work_dirs/seen
+
+"""
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES + cli.EPILOG,
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of its weights')
+    parser.add_argument('image', help='path of an image')
+    parser.add_argument(
+        '--box',
+        type=float,
+        nargs=4,
+        metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+        help='where a person is, for pose (default: the whole image)')
+    parser.add_argument(
+        '--at',
+        type=float,
+        nargs=2,
+        default=(.5, .5),
+        metavar=('RIGHT', 'DOWN'),
+        help='the place that attends, from 0 to 1 (default: the middle)')
+    parser.add_argument('--device', help='default: the best there is')
+    parser.add_argument(
+        '--out-dir',
+        default='work_dirs/visualize',
+        help='default: work_dirs/visualize')
+    parser.add_argument(
+        '--force', action='store_true', help='replace pictures')
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    from hrformer_mm import views
+    from hrformer_mm.apis import load_predictor
+    from hrformer_mm.apis.outputs import Outputs
+    from hrformer_mm.checkpoints.files import replacing
+    args = parse_args(argv)
+    cfg = training.read_config(args.config)
+    training.merge_options(cfg, args.cfg_options)
+    outputs = Outputs(Path(args.out_dir), args.force)
+    outputs.check(['streams.png', 'attention.png', 'regions.png'], ())
+    options = dict(device=args.device)
+    if cfg.default_scope == 'mmpose':
+        options['boxes'] = views.OneBox(args.box) if args.box else 'whole'
+    predictor = load_predictor(cfg, args.checkpoint, **options)
+    view = views.look(predictor, args.image)
+    names = predictor.names if view.logits is not None else ()
+    for name, figure in views.draw_all(view, args.at, names):
+        path = outputs.folder / f'{name}.png'
+        with replacing(path) as fresh:
+            figure.savefig(fresh)
+        print(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,60 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Draw what the data pipeline of a config really feeds to the model.
+
+Samples are shown after all augmentation, with key points and heat maps,
+labels or classes as they are trained on.
+"""
+from argparse import Namespace
+from pathlib import Path
+
+from hrformer_mm import cli, training
+
+EXAMPLES = """examples:
+  python tools/browse_dataset.py configs/pose/hrformer_s_coco_256x192.py
+  python tools/browse_dataset.py CONFIG --data-root DIR --number 40 --seed 1
+  python tools/browse_dataset.py CONFIG --loader val --out-dir work_dirs/seen
+
+"""
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser.add_argument(
+        '--loader',
+        choices=['train', 'val', 'test'],
+        default='train',
+        help='which data (default: train)')
+    parser.add_argument(
+        '--number', type=int, default=12, help='of samples (default: 12)')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of choice and augmentation')
+    parser.add_argument(
+        '--out-dir',
+        help='gets CONFIG_LOADER.png (default: work_dirs/browse)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace the picture')
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    from hrformer_mm.apis.outputs import Outputs
+    from hrformer_mm.browse import browse
+    from hrformer_mm.quickstart.pictures import mosaic
+    args = parse_args(argv)
+    if args.number < 1:
+        raise ValueError(f'--number must be at least 1, got {args.number}')
+    cfg = training.config_for(args)
+    outputs = Outputs(Path(args.out_dir or 'work_dirs/browse'), args.force)
+    name = f'{Path(args.config).stem}_{args.loader}.png'
+    outputs.check([name], ())
+    loader = f'{args.loader}_dataloader'
+    training.check_data(cfg, loader)
+    images = browse(cfg, loader, args.number, args.seed)
+    outputs.write_image(name, mosaic(
+        images, f'{len(images)} samples of {loader} as they are fed'))
+    print(f'{outputs.folder / name} shows {len(images)} samples')
+
+
+if __name__ == '__main__':
+    main()
