@@ -71,6 +71,7 @@ MODELS = LazyRegistry(
         'HRFormerClsNeck': 'models.necks',
         'TransPoseNeck': 'models.token_necks',
         'TokenPoseNeck': 'models.token_necks',
+        'PRTRHead': 'models.prtr',
     })
 DATASETS = LazyRegistry(mmengine.DATASETS, {})
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {

@@ -22,6 +22,7 @@ from mmengine.device import get_device
 
 from .checkpoints import find_file
 from .checkpoints.catalogue import list_weights, page_of
+from .checkpoints.files import MIRROR
 from .costs import count_iterations
 from .tables import markdown_table
 from .training import check_data, fit_machine, merge_options, set_data_root
@@ -149,7 +150,9 @@ def trained_by(checkpoint: str) -> Optional[Row]:
 
 
 def is_there(checkpoint: str) -> bool:
-    """Whether weights of this name are found on this machine."""
+    """Whether weights of this name are found, or loading downloads them."""
+    if '://' in checkpoint or os.environ.get(MIRROR):
+        return True
     try:
         find_file(checkpoint)
     except FileNotFoundError:

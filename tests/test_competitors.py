@@ -27,7 +27,8 @@ PARAMETERS = {
     'swin_b_imagenet_224': 87.77,
 }
 POSE = [name for name in PARAMETERS if '_coco_' in name] + [
-    'transpose_h-a6_coco_256x192', 'tokenpose_l-d24_coco_256x192'
+    'transpose_h-a6_coco_256x192', 'tokenpose_l-d24_coco_256x192',
+    'prtr_w32_coco_384x288'
 ]
 TESTDEV = ('hrnet_w48_coco_384x288_testdev',
            'transpose_h-a6_coco_256x192_testdev')
@@ -69,6 +70,8 @@ SMALL = {
     'transpose': {'in_channels': 8, 'dim': 8, 'hidden': 16, 'depth': 1},
     'tokenpose': {'in_channels': 8, 'dim': 12, 'hidden': 16,
                   'depths': (1, 1), 'heads': 2},
+    'prtr': {'in_channels': (8, 16, 32, 64), 'dim': 16, 'hidden': 16,
+             'depth': 2, 'heads': 2},
 }  # yapf: disable
 
 
@@ -79,11 +82,14 @@ def load(name):
 def shrink(cfg, name):
     """A network of the same parts with a few thousand parameters."""
     family = name.split('_')[0]
-    cfg.model.backbone.update(SMALL['hrnet' if family == 'hrnet' else 'stem'])
-    if family != 'hrnet':
+    has_stem = family in ('transpose', 'tokenpose')
+    cfg.model.backbone.update(SMALL['stem' if has_stem else 'hrnet'])
+    if has_stem:
         cfg.model.neck.update(SMALL[family])
     if family != 'tokenpose':
         cfg.model.head.in_channels = 8
+    if family == 'prtr':
+        cfg.model.head.update(SMALL[family])
 
 
 @pytest.fixture(scope='module')
@@ -136,6 +142,7 @@ def test_row_costs_what_its_authors_print(name, convention, printed,
     ('hrnet_w48_coco_384x288', 'Adam', 5e-4, 210, 256),
     ('transpose_h-a6_coco_256x192', 'Adam', 1e-4, 240, 56),
     ('tokenpose_l-d24_coco_256x192', 'Adam', 1e-3, 300, 64),
+    ('prtr_w32_coco_384x288', 'AdamW', 1e-4, 200, 64),
 ])
 def test_row_has_the_recipe_of_its_method(name, optimizer, lr, epochs, batch):
     cfg = load(name)
@@ -143,7 +150,8 @@ def test_row_has_the_recipe_of_its_method(name, optimizer, lr, epochs, batch):
         torch.nn.Linear(2, 2), dict(cfg.optim_wrapper, type='OptimWrapper'))
     assert type(wrapper.optimizer).__name__ == optimizer
     assert wrapper.optimizer.defaults['lr'] == lr
-    assert wrapper.optimizer.defaults['weight_decay'] == 0
+    decay = 1e-4 if optimizer == 'AdamW' else 0
+    assert wrapper.optimizer.defaults['weight_decay'] == decay
     assert cfg.train_cfg.max_epochs == epochs
     assert cfg.train_dataloader.batch_size * 8 == batch
     assert cfg.auto_scale_lr.base_batch_size == batch
@@ -167,7 +175,7 @@ def assert_trained(runner):
 
 @pytest.mark.parametrize('name', [
     'hrnet_w32_coco_256x192', 'transpose_h-a6_coco_256x192',
-    'tokenpose_l-d24_coco_256x192'
+    'tokenpose_l-d24_coco_256x192', 'prtr_w32_coco_384x288'
 ])
 def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
     cfg = tiny_row(f'pose/{name}.py', tmp_path, coco)
@@ -196,6 +204,8 @@ def test_classifier_trains_and_evaluates(name, tmp_path):
     options = dict(SMALL_IMAGES)
     if name.startswith(('deit', 'swin')):
         options['model.backbone.img_size'] = 64
+    if name.startswith('swin'):  # the last map is smaller than a window
+        options['model.backbone.pad_small_map'] = True
     assert_trained(
         run_row(
             tiny_row(f'cls/{name}.py', tmp_path / 'work',

@@ -10,7 +10,7 @@ from mmengine.config import Config
 ROWS = sorted(CONFIGS.glob('[!_]*/*.py'))
 FRAGMENTS = sorted(CONFIGS.glob('_base_/**/*.py'))
 # <model>_<size>_<dataset>_<input>[_<change>]*
-GRAMMAR = re.compile(r'[a-z0-9-]+_[a-z0-9]+_[a-z0-9-]+_\d+(x\d+)?'
+GRAMMAR = re.compile(r'[a-z0-9-]+_[a-z0-9-]+_[a-z0-9-]+_\d+(x\d+)?'
                      r'(_[a-z0-9-]+)*')
 
 

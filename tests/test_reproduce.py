@@ -64,6 +64,11 @@ def test_weights_of_others_are_asked_for(here, weights):
     assert make_plan(name, data_root=str(here)).needs == ()
 
 
+def test_planning_downloads_nothing(here, monkeypatch):
+    monkeypatch.setenv('HRFORMER_MM_MIRROR', 'http://127.0.0.1:9/nothing')
+    assert [s.name for s in make_plan(ROW).steps] == ['training', 'test']
+
+
 def test_segmentation_is_tested_with_scales_and_flips_as_well(weights):
     weights('hrt_small.pth')
     steps = make_plan('hrformer_s_cityscapes_512x1024').steps
@@ -191,7 +196,7 @@ def test_tool_prints_the_chain_and_the_paper(here, capsys):
     assert '1. pretraining on ImageNet' in out and 'paper, Table 3' in out
     assert 'GPU hours, an estimate from steps of 0.500 s' in out
     with pytest.raises(SystemExit) as ended:
-        tool('prtr_w32_coco_384x288')
+        tool('dpt_hybrid_pascal-context_480x480')
     assert ended.value.code == 2
     assert 'has no config' in capsys.readouterr().err
 

@@ -34,6 +34,11 @@ val_dataloader = dict(
         data_prefix=dict(img='val2017/'),
         test_mode=True))
 test_dataloader = val_dataloader
+testdev = dict(  # the test of rows for the evaluation server
+    ann_file='annotations/image_info_test-dev2017.json',
+    bbox_file=f'{data_root}person_detection_results/'
+    'COCO_test-dev2017_detections_AP_H_609_person.json',
+    data_prefix=dict(img='test2017/'))
 val_evaluator = dict(
     type='CocoMetric', nms_mode='oks_nms', nms_thr=0.9, keypoint_score_thr=0.2)
 test_evaluator = val_evaluator

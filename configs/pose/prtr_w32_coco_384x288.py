@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/pose/prtr_w32.py',
+    '../_base_/pose/coco_384x288_points.py',
+    '../_base_/pose/schedule_200e.py',
+]
+
+model = dict(head=dict(decoder=_base_.points))
+train_dataloader = dict(batch_size=8)
