@@ -96,6 +96,9 @@ PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',
     'WarmupPolyLR': 'schedulers',
 })
+VISUALIZERS = LazyRegistry(mmengine.VISUALIZERS, {
+    'PoseVisualizer': 'models.visualizers',
+})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
     mmengine.OPTIM_WRAPPER_CONSTRUCTORS, {
         'FewGroupsConstructor': 'optim',

@@ -13,25 +13,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
-import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from . import distributed
 from .registry import EXTRAS, MODELS, install_line
 from .zoo import root
 
-# Top-level keys that the Runner reads from the config but not as arguments.
+# Top-level keys that are read from the config but are no Runner arguments.
 RUNNER_KEYS = {
     'auto_scale_lr', 'compile', 'find_unused_parameters', 'model_wrapper_cfg',
-    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'
+    'parallel', 'runner_type', 'strategy', 'sync_bn', 'tta_model',
+    'tta_pipeline'
 }
 VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
                            mmpretrain='VisualizationHook')  # yapf: disable
+# Parts of a config without which there is no training, and no testing.
+TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+TESTED = ('model', 'test_dataloader')
 AMP_ARGUMENTS = ('dtype', 'loss_scale', 'use_fsdp')
 
 
@@ -50,12 +55,17 @@ def read_config(path: str) -> Config:
     Raises:
         FileNotFoundError: If there is no such file; names the nearest rows.
         ImportError: If its framework is missing; gives the install line.
+        ValueError: If it is no config; says why.
     """
     if not Path(path).is_file():
         near = ', '.join(near_configs(path)) or 'none; see the READMEs below '\
             'configs'
         raise FileNotFoundError(f'no config at {path}; near are: {near}')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # configs are programs, which raise anything
+        raise ValueError(f'{path} cannot be read as a config: '
+                         f'{type(error).__name__}: {error}') from error
     scope = cfg.get('default_scope')
     if scope in EXTRAS and find_spec(scope) is None:
         raise ImportError(
@@ -132,6 +142,20 @@ def data_paths(dataset: Mapping) -> Iterator[Tuple[str, Optional[str]]]:
                 for word, path in below.items())
 
 
+def check_parts(cfg: Config, *parts: str):
+    """Raise ValueError if a config lacks one of its large parts."""
+    for part in parts:
+        if not isinstance(cfg.get(part), dict):
+            raise ValueError(f'{cfg.filename} needs {part}=dict(...), but it '
+                             f'is {cfg.get(part)!r}')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        part = cfg.get(loader)
+        if part is not None and not (isinstance(part, dict) and isinstance(
+                part.get('dataset'), dict)):
+            raise ValueError(f'{loader} must be dict(dataset=dict(...), ...), '
+                             f'got {part!r}')
+
+
 def check_data(cfg: Config, *loaders: str):
     """Look for the files of data loaders before anything slow begins.
 
@@ -190,6 +214,20 @@ def use_amp(cfg: Config):
         raise ValueError(f'--amp needs an optim_wrapper of type OptimWrapper '
                          f'or AmpOptimWrapper, got {kind}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
+
+
+def use_tensorboard(cfg: Config):
+    """Log for TensorBoard besides what the config logs for.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    if find_spec('tensorboard') is None:
+        raise ImportError('--tensorboard needs: pip install tensorboard')
+    backends = list(cfg.visualizer.get('vis_backends') or ())
+    if not any(b['type'] == 'TensorboardVisBackend' for b in backends):
+        backends.append(dict(type='TensorboardVisBackend'))
+    cfg.visualizer.vis_backends = backends
 
 
 def scale_lr(cfg: Config):
@@ -288,43 +326,31 @@ def dump_predictions(cfg: Config, path: str):
 def fit_machine(cfg: Config):
     """Let a config for GPUs run where there are none; says what changed.
 
-    Mixed precision, synchronised batch norm and nccl need an accelerator.
-    On CPU, processes started by torchrun are joined by gloo here, because
-    mmengine would select a GPU first.
+    Mixed precision and nccl need an accelerator. Processes are joined here,
+    see :func:`hrformer_mm.distributed.join`.
 
     Raises:
-        ValueError: For other launchers on CPU.
+        ValueError: If the process was not started by its launcher.
     """
+    distributed.apply_parallel(cfg)
+    is_several = cfg.get('launcher', 'none') != 'none'
+    distributed.join(cfg)
     if get_device() not in ('cpu', 'mps'):
         return
-    changes = []
+    changes = ['gloo instead of nccl'] if is_several else []
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
-        changes.append('full instead of mixed precision')
+        changes.insert(0, 'full instead of mixed precision')
         wrapper.type = 'OptimWrapper'
         for key in AMP_ARGUMENTS:
             wrapper.pop(key, None)
-    launcher = cfg.get('launcher', 'none')
-    if launcher != 'none':
-        changes += ['gloo instead of nccl', 'batch norms not synchronised']
-        join_on_cpu(cfg, launcher)
     if changes and os.environ.get('RANK', '0') == '0':
         print_log(f"no GPU found: {', '.join(changes)}", 'current')
 
 
-def join_on_cpu(cfg: Config, launcher: str):
-    if launcher != 'pytorch':
-        raise ValueError(f'launcher {launcher!r} needs GPUs; on CPU use '
-                         'bash tools/dist_train.sh')
-    cfg.sync_bn = None
-    cfg.env_cfg.dist_cfg.backend = 'gloo'
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))
-    if not dist.is_initialized():
-        dist.init_process_group('gloo')
+def build_runner(cfg: Config) -> Runner:
+    """mmengine's Runner, or the one that ``runner_type`` names."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def train(cfg: Config):
@@ -333,10 +359,21 @@ def train(cfg: Config):
     Raises:
         FileNotFoundError: For data and pretrained weights.
         ValueError: For what the model or the Runner does not take.
+        RuntimeError: If a process that loads data dies.
     """
+    check_parts(cfg, *TRAINED)
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = build_runner(cfg)
+    try:
+        runner.train()
+    except RuntimeError as error:
+        if not str(error).startswith('DataLoader worker'):
+            raise
+        raise RuntimeError(
+            f'a process that loads data died ({error}), most often for lack '
+            'of memory: train with fewer train_dataloader.num_workers and '
+            '--resume') from error
 
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
@@ -354,10 +391,11 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
         FileNotFoundError: For the checkpoint and the data.
     """
     check_checkpoint(checkpoint)
+    check_parts(cfg, *TESTED)
     check_inputs(cfg, 'test_dataloader')
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
-    metrics = Runner.from_cfg(cfg).test()
+    metrics = build_runner(cfg).test()
     if out and is_main_process():
         dump(metrics, out, file_format='json')
     return metrics

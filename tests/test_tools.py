@@ -15,7 +15,7 @@ from mmengine.fileio import load
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 
-from hrformer_mm import cli, training
+from hrformer_mm import cli, distributed, training
 
 pytest.importorskip('mmpose', reason='the rows of these tests are pose rows')
 ROW = str(CONFIGS / 'pose/hrformer_t_coco_256x192.py')
@@ -337,24 +337,41 @@ def test_without_gpu_training_is_in_full_precision_and_says_so(said):
     assert said == ['no GPU found: full instead of mixed precision']
 
 
-def test_without_gpu_processes_are_joined_by_gloo(monkeypatch, said):
+@pytest.fixture
+def as_task_of_slurm(monkeypatch):
+    for name in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '')  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in dict(PROCID=1, NTASKS=4, LOCALID=1, JOB_ID=7).items():
+        monkeypatch.setenv(f'SLURM_{name}', str(value))
+
+
+def test_without_gpu_processes_are_joined_by_gloo(
+        monkeypatch, said, as_task_of_slurm):
     joined = []
-    monkeypatch.setattr(training.dist, 'init_process_group', joined.append)
-    cfg = runnable('pytorch')
-    training.fit_machine(cfg)
-    assert joined == ['gloo'] == [cfg.env_cfg.dist_cfg.backend]
-    assert cfg.sync_bn is None
-    assert cfg.model_wrapper_cfg.device_ids is None
-    assert 'batch norms not synchronised' in said[0]
-    with pytest.raises(ValueError, match="'slurm' needs GPUs"):
-        training.fit_machine(runnable('slurm'))
-
-
-def test_with_a_gpu_nothing_is_changed(monkeypatch, said):
-    monkeypatch.setattr(training, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(distributed.dist, 'init_process_group',
+                        lambda backend, **_: joined.append(backend))
+    monkeypatch.setenv('SLURM_PROCID', '0')
     cfg = runnable('slurm')
     training.fit_machine(cfg)
-    assert cfg.to_dict() == runnable('slurm').to_dict()
+    assert joined == ['gloo'] == [cfg.env_cfg.dist_cfg.backend]
+    assert cfg.sync_bn is None  # but by the wrapper
+    assert cfg.model_wrapper_cfg.type == 'hrformer_mm.GlooDataParallel'
+    assert cfg.model_wrapper_cfg.sync_bn
+    assert said == ['no GPU found: full instead of mixed precision, '
+                    'gloo instead of nccl']
+
+
+def test_with_a_gpu_nothing_but_the_launcher_is_changed(
+        monkeypatch, said, as_task_of_slurm):
+    for module in (training, distributed):
+        monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
+    cfg = runnable('slurm')
+    training.fit_machine(cfg)
+    assert cfg.to_dict() == runnable('pytorch').to_dict()
+    assert [os.environ[name] for name in (
+        'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'
+    )] == ['1', '4', '1', '127.0.0.1', '29507']
     assert said == []
 
 

@@ -8,8 +8,10 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    checkpoint=dict(type='hrformer_mm.SafeCheckpointHook', max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    exact_resume=dict(type='hrformer_mm.ExactResumeHook'),
+    finite_loss=dict(type='hrformer_mm.StopAtNonFiniteLossHook'))
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -1,0 +1,240 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Several processes: how they find each other, and what they share.
+
+Everything that mmengine has for GPUs is used as it is. What is here lets the
+same configs run on CPU, where tests of distributed training run, and names
+the switches for sharded optimisers and models.
+"""
+import os
+import subprocess
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .registry import MODEL_WRAPPERS, OPTIMIZERS
+
+# Where launchers say which process this is.
+VARIABLES = dict(
+    slurm=dict(
+        RANK='SLURM_PROCID',
+        WORLD_SIZE='SLURM_NTASKS',
+        LOCAL_RANK='SLURM_LOCALID'),
+    mpi=dict(
+        RANK='OMPI_COMM_WORLD_RANK',
+        WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+        LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'))
+STARTED_BY = dict(
+    pytorch='bash tools/dist_train.sh or torchrun',
+    slurm='bash tools/slurm_train.sh or srun',
+    mpi='mpirun of Open MPI')
+
+
+class AllReduceBatchNorm(_BatchNorm):
+    """Batch norm over the batches of all processes, on any device.
+
+    PyTorch's ``SyncBatchNorm`` runs on GPUs only. This one is for CPU and
+    gloo, where it makes training on several processes equal to training on
+    one with the whole batch. Mean and variance are summed one after the other,
+    as the difference of two sums of squares would lose digits.
+    """
+
+    def _check_input_dim(self, x: Tensor):
+        """Any [N, C, ...] will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.track_running_stats:
+            return super().forward(x)
+        dims = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        count = all_reduce(x.new_tensor(float(x.numel() // x.shape[1])))
+        mean = all_reduce(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        var = all_reduce(centred.square().sum(dims)) / count
+        self.update(mean.detach(), var.detach() * count / (count - 1))
+        x = centred * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor):
+        """Move the running statistics towards those of a batch, each [C]."""
+        self.num_batches_tracked += 1
+        step = self.momentum
+        if step is None:  # the mean of all batches
+            step = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean.to(self.running_mean), step)
+        self.running_var.lerp_(var.to(self.running_var), step)
+
+
+def synchronise_norms(module: nn.Module) -> nn.Module:
+    """The module with :class:`AllReduceBatchNorm` for its batch norms.
+
+    Parameters, buffers and their names stay.
+    """
+    if isinstance(module, _BatchNorm):
+        synced = AllReduceBatchNorm(module.num_features, module.eps,
+                                    module.momentum, module.affine,
+                                    module.track_running_stats)
+        synced._parameters, synced._buffers = (module._parameters,
+                                               module._buffers)
+        return synced.train(module.training)
+    for name, child in module.named_children():
+        module.add_module(name, synchronise_norms(child))
+    return module
+
+
+@MODEL_WRAPPERS.register_module()
+class GlooDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper for processes on CPU.
+
+    Args:
+        module: The model.
+        sync_bn: Whether batch norms see the batches of all processes.
+        **kwargs: Of ``DistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, sync_bn: bool = False, **kwargs):
+        if sync_bn:
+            module = synchronise_norms(module)
+        super().__init__(module, **dict(kwargs, device_ids=None))
+
+
+@OPTIMIZERS.register_module()
+class ShardedOptimizer(ZeroRedundancyOptimizer):
+    """Keep the state of an optimiser in parts, one on each process (ZeRO-1).
+
+    mmengine's class of this kind gathers the parts while it is saved, which
+    only the first process does, so that it waits for ever. Here
+    :class:`~hrformer_mm.hooks.saving.SafeCheckpointHook` gathers them first.
+
+    Args:
+        params: Parameters or groups of them.
+        optimizer_type: Name of a class of ``torch.optim``.
+        **kwargs: Its arguments.
+    """
+
+    def __init__(self, params: Any, optimizer_type: str, **kwargs):
+        super().__init__(params, getattr(torch.optim, optimizer_type),
+                         **kwargs)
+
+
+def adopt_launcher(launcher: str):
+    """Set the variables of torchrun from those of another launcher.
+
+    Raises:
+        ValueError: If a variable is missing: nothing was launched that way.
+    """
+    missing = [v for v in VARIABLES.get(launcher, dict(
+        RANK='RANK', WORLD_SIZE='WORLD_SIZE')).values()
+               if v not in os.environ]  # yapf: disable
+    if missing:
+        raise ValueError(f'--launcher {launcher}: {missing[0]} is not set, so '
+                         'this was not started by '
+                         f'{STARTED_BY[launcher]}')
+    for name, source in VARIABLES.get(launcher, {}).items():
+        os.environ[name] = os.environ[source]
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = first_machine(launcher)
+    # Jobs that share a machine must not share a port.
+    job = int(os.environ.get('SLURM_JOB_ID', 0)) % 20000
+    os.environ.setdefault('MASTER_PORT', str(29500 + job))
+
+
+def first_machine(launcher: str) -> str:
+    """Address of the machine of the first process.
+
+    Raises:
+        ValueError: If there are several and nothing tells the first.
+    """
+    several = os.environ.get('SLURM_NNODES', '1') != '1' or os.environ.get(
+        'OMPI_COMM_WORLD_LOCAL_SIZE') != os.environ.get(
+            'OMPI_COMM_WORLD_SIZE')
+    if not several:
+        return '127.0.0.1'
+    nodes = os.environ.get('SLURM_JOB_NODELIST')
+    if nodes:
+        names = subprocess.run(['scontrol', 'show', 'hostnames', nodes],
+                               text=True, capture_output=True,
+                               check=True).stdout.split()  # yapf: disable
+        return names[0]
+    raise ValueError(f'--launcher {launcher} on several machines: set '
+                     'MASTER_ADDR to the address of the first one')
+
+
+def join(cfg: Config):
+    """Join the processes of a launch; on CPU by gloo.
+
+    mmengine would select a GPU first, so it is not asked on CPU.
+
+    Raises:
+        ValueError: If this is not a process of that launcher.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none':
+        return
+    adopt_launcher(launcher)
+    cfg.launcher = 'pytorch'
+    if get_device() not in ('cpu', 'mps'):
+        return
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.model_wrapper_cfg = dict(
+        type='hrformer_mm.GlooDataParallel',
+        sync_bn=bool(cfg.get('sync_bn')),
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.sync_bn = None
+    if not dist.is_initialized():
+        timeout = cfg.env_cfg.dist_cfg.get('timeout', 1800)
+        dist.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+
+
+# Arguments of mmengine's runner for a model in parts, saved in one piece.
+FULLY_SHARDED = dict(
+    runner_type='FlexibleRunner',
+    strategy=dict(
+        type='FSDPStrategy',
+        state_dict_cfg='full',
+        model_wrapper=dict(
+            type='MMFullyShardedDataParallel', use_orig_params=True)))
+
+
+def apply_parallel(cfg: Config):
+    """Do what the key ``parallel`` of a config says.
+
+    ``'ddp'``: a copy of everything on each process, the default. ``'zero'``:
+    the optimiser's state in parts. ``'fsdp'``: weights and gradients, too, by
+    mmengine's ``FSDPStrategy``; PyTorch has that for GPUs only.
+
+    Raises:
+        ValueError: For another word, one process alone, or FSDP on CPU.
+    """
+    kind = cfg.get('parallel', 'ddp')
+    if kind not in ('ddp', 'zero', 'fsdp'):
+        raise ValueError(f"parallel must be 'ddp', 'zero' or 'fsdp', got "
+                         f'{kind!r}')
+    if kind == 'ddp':
+        return
+    if cfg.get('launcher', 'none') == 'none':
+        raise ValueError(f'parallel={kind!r} needs several processes: start '
+                         'them with bash tools/dist_train.sh')
+    if kind == 'zero':
+        optimizer = cfg.optim_wrapper.optimizer
+        optimizer.optimizer_type = optimizer.type
+        optimizer.type = 'hrformer_mm.ShardedOptimizer'
+        return
+    if get_device() == 'cpu':
+        raise ValueError("parallel='fsdp' needs GPUs; on CPU there is "
+                         "parallel='zero'")
+    cfg.merge_from_dict(FULLY_SHARDED)
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        cfg.optim_wrapper.use_fsdp = True

@@ -1,0 +1,66 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What the processes of test_distributed.py do, started by torchrun."""
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import barrier, get_rank
+from toy import CallAt, toy_config
+
+from hrformer_mm import training
+
+SAME = {'model.drop': 0., 'sync_bn': 'torch'}
+
+
+def run(folder: Path, **options):
+    """Train with batches that two processes make 4 of, recording steps."""
+    options.setdefault('custom_hooks', [
+        dict(type='RecordSteps', path=str(folder / 'steps.pth'))])
+    cfg = toy_config(folder, launcher='pytorch', **dict(SAME, **options))
+    training.fit_machine(cfg)
+    runner = training.build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def tell_second_process(runner):
+    if get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop_and_go_on(folder: Path):
+    """SIGTERM for one process in the middle of an epoch, then --resume."""
+    CallAt.functions['tell'] = tell_second_process
+    try:
+        run(folder, custom_hooks=[dict(type='CallAt', name='tell', at=4)])
+    except SystemExit as stop:
+        (folder / f'code_{get_rank()}').write_text(str(stop.code))
+    barrier()
+    run(folder, resume=True)
+
+
+def main(folder: Path):
+    run(folder / 'ddp')
+    run(folder / 'zero', parallel='zero')
+    run(folder / 'zero', parallel='zero', resume=True,
+        **{'train_cfg.max_epochs': 4})  # yapf: disable
+    run(folder / 'compile', compile=dict(backend='aot_eager'))
+    stop_and_go_on(folder / 'stopped')
+    for round_up in (True, False):
+        sampler = dict(type='DefaultSampler', shuffle=False, round_up=round_up)
+        runner = run(
+            folder / f'odd_{round_up}',
+            **{'val_dataloader.sampler': sampler,
+               'val_dataloader.dataset.indices': 5,
+               'train_cfg.max_epochs': 1})  # yapf: disable
+        if get_rank() == 0:
+            hub = runner.message_hub
+            torch.save({k: hub.get_scalar(f'val/{k}').current()
+                        for k in ('value', 'count')},
+                       folder / f'odd_{round_up}/metrics.pth')
+
+
+if __name__ == '__main__':
+    main(Path(sys.argv[1]))

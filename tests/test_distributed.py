@@ -1,0 +1,165 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Two processes compute what one does with the whole batch."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from dist_toy import SAME
+from helpers import CONFIGS, ROOT
+from mmengine.config import Config
+from torch import nn
+from toy import QuietRunner, toy_config
+
+from hrformer_mm import distributed
+
+ENV = dict(
+    os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1',
+    CUDA_VISIBLE_DEVICES='', PREFLIGHT='0',
+    PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+
+
+@pytest.fixture(scope='module')
+def several(tmp_path_factory):
+    """Folder of what two processes wrote."""
+    folder = tmp_path_factory.mktemp('several')
+    done = subprocess.run([
+        sys.executable, '-m', 'torch.distributed.run', '--standalone',
+        '--nproc_per_node=2', ROOT / 'tests/dist_toy.py', folder
+    ], env=ENV, timeout=600, text=True, capture_output=True)
+    (folder / 'out.txt').write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+    """Steps and final weights of one process with twice the batch."""
+    folder = tmp_path_factory.mktemp('one')
+    cfg = toy_config(
+        folder, custom_hooks=[
+            dict(type='RecordSteps', path=str(folder / 'steps.pth'))],
+        **{**SAME, 'train_dataloader.batch_size': 4})
+    QuietRunner.from_cfg(cfg).train()
+    torch.use_deterministic_algorithms(False)
+    return folder
+
+
+def assert_same_steps(a, b, tolerance=1e-4):
+    a, b = torch.load(a / 'steps.pth'), torch.load(b / 'steps.pth')
+    assert len(a['losses']) == len(b['losses']) > 0
+    torch.testing.assert_close(a['losses'], b['losses'], rtol=0,
+                               atol=tolerance)
+    assert a['gradients'].keys() == b['gradients'].keys()
+    for name, gradient in a['gradients'].items():
+        torch.testing.assert_close(gradient, b['gradients'][name], rtol=0,
+                                   atol=tolerance)
+
+
+def weights(folder, epoch=3):
+    return torch.load(folder / f'epoch_{epoch}.pth')['state_dict']
+
+
+def assert_same_weights(a, b, tolerance=1e-4):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance)
+
+
+def test_two_processes_make_the_steps_of_one(several, one):
+    assert_same_steps(several / 'ddp', one)
+    assert_same_weights(weights(several / 'ddp'), weights(one))
+
+
+def test_norms_that_are_not_synchronised_would_be_noticed(one, tmp_path):
+    cfg = toy_config(tmp_path, custom_hooks=[
+        dict(type='RecordSteps', path=str(tmp_path / 'steps.pth'))],
+        **{'model.drop': 0., 'train_cfg.max_epochs': 1})
+    QuietRunner.from_cfg(cfg).train()  # sees batches of 2
+    with pytest.raises(AssertionError):
+        assert_same_weights(weights(tmp_path, 1), weights(one, 1))
+
+
+@pytest.mark.parametrize('kind', ['zero', 'compile'])
+def test_a_switch_changes_no_number(kind, several):
+    assert_same_weights(weights(several / kind), weights(several / 'ddp'))
+
+
+def test_a_sharded_optimizer_is_saved_whole_and_resumed(several):
+    saved = torch.load(several / 'zero/epoch_3.pth')
+    assert len(saved['optimizer']['state']) == 4  # of 4 parameters
+    assert (several / 'zero/epoch_4.pth').is_file()
+
+
+def test_sigterm_for_one_stops_all_and_resumes_exactly(several):
+    assert [(several / f'stopped/code_{i}').read_text()
+            for i in range(2)] == ['143', '143']
+    assert (several / 'stopped/interrupted.pth').is_file()
+    a, b = weights(several / 'stopped'), weights(several / 'ddp')
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+def test_each_image_is_evaluated_once(several, round_up):
+    metrics = torch.load(several / f'odd_{round_up}/metrics.pth')
+    assert metrics['count'] == 5
+
+
+def test_nothing_looks_for_unused_parameters():
+    for path in CONFIGS.glob('[!_]*/*.py'):
+        cfg = Config.fromfile(path)
+        assert not cfg.get('find_unused_parameters'), path
+
+
+# In this process alone
+
+
+def test_the_norm_equals_pytorchs_with_one_process(monkeypatch):
+    monkeypatch.setattr(distributed, 'all_reduce', lambda x: x)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).double()
+    synced = distributed.synchronise_norms(
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).double())
+    synced.load_state_dict(plain.state_dict())
+    assert isinstance(synced[1], distributed.AllReduceBatchNorm)
+    for _ in range(3):
+        x = torch.randn(4, 2, 5, 6, dtype=torch.double)
+        grads = []
+        for net in (plain, synced):
+            net.zero_grad()
+            (net(x)**3).sum().backward()
+            grads.append([p.grad for p in net.parameters()])
+        torch.testing.assert_close(*grads)
+    torch.testing.assert_close(plain.state_dict(), synced.state_dict())
+    torch.testing.assert_close(plain.eval()(x), synced.eval()(x))
+
+
+@pytest.mark.parametrize('launcher, variable', [
+    ('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID'),
+    ('mpi', 'OMPI_COMM_WORLD_RANK')])
+def test_a_launcher_that_launched_nothing_is_refused(launcher, variable,
+                                                     monkeypatch):
+    for names in distributed.VARIABLES.values():
+        for name in (*names, *names.values()):
+            monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=f'{variable} is not set'):
+        distributed.adopt_launcher(launcher)
+
+
+@pytest.mark.parametrize('kind, says', [
+    ('zero', 'needs several processes'), ('fsdp', 'needs several processes'),
+    ('tensor', "must be 'ddp', 'zero' or 'fsdp'")])
+def test_a_switch_that_cannot_be_is_refused(kind, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        distributed.apply_parallel(toy_config(tmp_path, parallel=kind))
+
+
+def test_sharded_weights_are_refused_without_gpus(tmp_path, monkeypatch):
+    cfg = toy_config(tmp_path, parallel='fsdp', launcher='pytorch')
+    with pytest.raises(ValueError, match='needs GPUs'):
+        distributed.apply_parallel(cfg)
+    monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
+    distributed.apply_parallel(cfg)
+    assert cfg.runner_type == 'FlexibleRunner'
+    assert cfg.strategy.type == 'FSDPStrategy'

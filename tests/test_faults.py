@@ -1,0 +1,216 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What a training does when something breaks: it ends, in one line."""
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+from helpers import ROOT
+from toy import QuietRunner, toy_config, toy_run
+
+from hrformer_mm.cli import one_line
+from hrformer_mm.hooks import resuming, saving
+
+
+@pytest.fixture(autouse=True)
+def deterministic_mode():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A work dir with checkpoints of two epochs."""
+    toy_run(tmp_path, **{'train_cfg.max_epochs': 2})
+    return tmp_path
+
+
+def resumed(folder, **options):
+    """Where training goes on, and what is logged."""
+    cfg = toy_config(folder, resume=True, **options)
+    runner = QuietRunner.from_cfg(cfg)
+    runner.train()
+    log = next(folder.glob(f'{runner.timestamp}/*.log')).read_text()
+    return log
+
+
+# Damaged checkpoints
+
+
+def test_a_truncated_checkpoint_is_passed_over_in_one_line(saved, tmp_path):
+    whole = (saved / 'epoch_2.pth').read_bytes()
+    (saved / 'epoch_2.pth').write_bytes(whole[:len(whole) * 2 // 3])
+    log = resumed(saved)
+    (line, ) = [x for x in log.splitlines() if 'not resumed from' in x]
+    assert 'epoch_2.pth is cut off' in line
+    assert 'resumed epoch: 1, iter: 6' in log
+
+
+@pytest.mark.parametrize('damage', ['empty', 'zeros', 'flipped', 'gone'])
+def test_other_damage_is_passed_over_too(saved, damage):
+    file = saved / 'epoch_2.pth'
+    content = bytearray(file.read_bytes())
+    if damage == 'flipped':
+        middle = len(content) // 2
+        content[middle] ^= 255
+    elif damage == 'zeros':  # as some file systems leave after a crash
+        content[len(content) // 2:] = bytes(len(content) - len(content) // 2)
+    file.write_bytes(b'' if damage == 'empty' else content)
+    if damage == 'gone':
+        file.unlink()
+    log = resumed(saved)
+    assert 'resumed epoch: 1, iter: 6' in log
+    assert 'Saving checkpoint at 3 epochs' in log
+
+
+def test_a_pointer_that_was_cut_off_is_replaced_by_the_newest(saved):
+    (saved / 'last_checkpoint').write_text('')
+    assert 'resumed epoch: 2, iter: 12' in resumed(saved)
+
+
+def test_a_work_dir_may_be_moved(saved, tmp_path_factory):
+    moved = saved.rename(tmp_path_factory.mktemp('moved') / 'dir')
+    assert 'resumed epoch: 2, iter: 12' in resumed(moved)
+
+
+def test_damage_of_all_is_an_error_and_none_is_a_start(saved, tmp_path):
+    for file in saved.glob('*.pth'):
+        file.write_bytes(b'PK')
+    with pytest.raises(ValueError, match='none of the checkpoints'):
+        resumed(saved)
+    (tmp_path / 'fresh').mkdir()
+    assert 'Saving checkpoint at 1 epochs' in resumed(tmp_path / 'fresh')
+
+
+# A disk that is full
+
+
+@contextmanager
+def largest_file(size):
+    """No file may grow beyond a size; a write then fails like on a full disk.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='has no such limit')
+@pytest.mark.parametrize('keep', [1, 3])
+def test_a_full_disk_leaves_what_was_saved(tmp_path, keep):
+    large = {'model.ballast': 300000,
+             'default_hooks.checkpoint.max_keep_ckpts': keep}
+    toy_run(tmp_path, **large, **{'train_cfg.max_epochs': 2})
+    before = {p.name: p.read_bytes() for p in tmp_path.glob('*.pth')}
+    runner = QuietRunner.from_cfg(toy_config(tmp_path, resume=True, **large))
+    with largest_file(600000), pytest.raises(
+            saving.NotSavedError, match='checkpoint of step 3') as error:
+        runner.train()
+    assert 'MiB are free' in str(error.value)
+    assert 'epoch_2.pth is kept' in str(error.value)
+    after = {p.name: p.read_bytes() for p in tmp_path.glob('*.pth')}
+    assert after == before
+    assert not list(tmp_path.glob('.*.pth.*'))
+    assert 'Saving checkpoint at 3 epochs' in resumed(tmp_path, **large)
+
+
+def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path,
+                                                            monkeypatch):
+    there = []
+    put = saving.WholeFileBackend.put
+
+    def spy(self, obj, path):
+        there.append(sorted(p.name for p in tmp_path.glob('epoch*.pth')))
+        put(self, obj, path)
+
+    monkeypatch.setattr(saving.WholeFileBackend, 'put', spy)
+    toy_run(tmp_path, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert [] in there and [] not in there[there.index([]) + 1:][1:]
+    assert ['epoch_2.pth'] in there
+    assert [p.name for p in tmp_path.glob('epoch*')] == ['epoch_3.pth']
+    assert len(list(tmp_path.glob('best_*'))) == 1
+
+
+def test_half_written_files_of_a_killed_process_are_cleared(saved):
+    (saved / '.epoch_3.pth.abc').write_bytes(b'half')
+    resumed(saved)
+    assert not list(saved.glob('.*.pth.*'))
+
+
+# Numbers, data and workers
+
+
+def test_a_loss_that_is_not_a_number_ends_before_it_is_saved(saved):
+    with pytest.raises(ValueError, match='loss of iteration 14 is nan') as e:
+        resumed(saved, **{'model.spoil_at': 1})
+    assert 'epoch_2.pth is kept' in str(e.value)
+    assert not (saved / 'epoch_3.pth').exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    cfg = toy_config(tmp_path, **{'optim_wrapper.optimizer.lr': 1e38})
+    cfg.default_hooks.pop('finite_loss')
+    runner = QuietRunner.from_cfg(cfg)
+    with pytest.raises(ValueError, match='weights are not finite'):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_sample_that_cannot_be_read_is_named(tmp_path, workers):
+    with pytest.raises(ValueError) as error:
+        toy_run(tmp_path, workers=workers,
+                **{'train_dataloader.dataset.broken': 7})
+    assert one_line(error.value).endswith(
+        'training sample 7 (7.jpg) cannot be used: OSError image file is '
+        'truncated')
+
+
+DIES = """
+from toy import QuietRunner, toy_config
+from hrformer_mm import cli, training
+
+@cli.one_line_errors
+def main(argv=None):
+    cfg = toy_config(argv[0], workers=1)
+    cfg.train_dataloader.dataset.update(broken=7, fault='kill')
+    training.train(cfg)
+
+if __name__ == '__main__':
+    main()
+"""
+
+
+def test_a_worker_that_dies_ends_the_training_in_one_line(tmp_path):
+    done = subprocess.run([sys.executable, '-c', DIES, str(tmp_path)],
+                          cwd=ROOT / 'tests', text=True, timeout=300,
+                          capture_output=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert 'error: a process that loads data died' in last
+    assert 'num_workers' in last
+
+
+def test_a_worker_outlives_the_sigterm_of_a_scheduler():
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        resuming.outlive_first_sigterm()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+@pytest.mark.slow
+def test_killed_rows_end_with_the_same_bits(tmp_path):
+    done = subprocess.run(
+        [sys.executable, 'fault_trials.py', '--trials', '9'],
+        cwd=ROOT / 'tests', text=True, timeout=1200, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '9 ended with the same bits' in done.stdout

@@ -1,0 +1,84 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""A training that was stopped anywhere ends as one that was not."""
+import os
+import signal
+
+import pytest
+import torch
+from toy import CallAt, toy_run
+
+
+class Killed(BaseException):
+    """Passes everything, as a kill would."""
+
+
+def die(runner):
+    raise Killed
+
+
+def be_told_to_stop(runner):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+CallAt.functions.update(die=die, sigterm=be_told_to_stop)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def interrupt(name, at, where='train'):
+    return dict(custom_hooks=[
+        dict(type='CallAt', name=name, at=at, where=where)])
+
+
+@pytest.fixture(scope='module', params=[True, False],
+                ids=['epochs', 'iterations'])
+def whole(request, tmp_path_factory):
+    """How training counts, and the weights that it ends with."""
+    torch.use_deterministic_algorithms(False)
+    yield request.param, toy_run(
+        tmp_path_factory.mktemp('whole'), by_epoch=request.param)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('at, where', [(3, 'train'), (6, 'train'),
+                                       (9, 'train'), (12, 'val'),
+                                       (18, 'val')])
+def test_a_killed_training_ends_with_the_same_bits(whole, at, where, tmp_path):
+    by_epoch, expected = whole
+    with pytest.raises(Killed):
+        toy_run(tmp_path, by_epoch=by_epoch, **interrupt('die', at, where))
+    weights = toy_run(tmp_path, by_epoch=by_epoch, resume=True)
+    assert_same(weights, expected)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_random_numbers_do_not_depend_on_workers(whole, workers, tmp_path):
+    by_epoch, expected = whole
+    with pytest.raises(Killed):
+        toy_run(tmp_path, by_epoch=by_epoch, workers=workers,
+                **interrupt('die', 8))  # yapf: disable
+    assert_same(
+        toy_run(tmp_path, by_epoch=by_epoch, workers=workers, resume=True),
+        expected)
+
+
+@pytest.mark.parametrize('at, where, saved', [(2, 'train', 3),
+                                              (8, 'train', 9),
+                                              (11, 'train', 12)])
+def test_sigterm_saves_inside_an_epoch(whole, at, where, saved, tmp_path):
+    by_epoch, expected = whole
+    with pytest.raises(SystemExit) as stop:
+        toy_run(tmp_path, by_epoch=by_epoch, **interrupt('sigterm', at, where))
+    assert stop.value.code == 143
+    state = torch.load(tmp_path / 'interrupted.pth')
+    assert state['meta']['iter'] == saved
+    assert (tmp_path / 'last_checkpoint').read_text().endswith(
+        'interrupted.pth')
+    assert_same(
+        toy_run(tmp_path, by_epoch=by_epoch, resume=True), expected)
+    assert not (tmp_path / 'last_checkpoint').read_text().endswith(
+        'interrupted.pth')
