@@ -111,9 +111,13 @@ def check_hash(name: str, path: PathLike):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end."""
+    """A temporary file beside ``path`` that takes its place at the end.
+
+    It has the same ending, from which writers of films see the format.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
     os.close(handle)
     try:
         yield Path(name)

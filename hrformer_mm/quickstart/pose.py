@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from numpy import ndarray
 
+from ..apis.drawing import draw_skeleton
 from ..datasets.bodies import SKELETON
 from ..datasets.people import make_people
 from .common import Outcome, Task
@@ -17,6 +18,7 @@ from .pictures import mosaic
 
 # Blue, green, red: a person's left, right, and what joins the two.
 COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))
+LINKS = [(start - 1, end - 1) for start, end in SKELETON]
 SEEN = 0.3  # least score of a key point to draw
 SHOWN = 12  # images
 HEIGHT = 660  # to draw at; shown at half of it, which smooths the lines
@@ -29,37 +31,14 @@ def side_of(*joints: int) -> int:
     return sides.pop() if len(sides) == 1 else 2
 
 
-def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
-                  scale: float):
-    """Draw one person's predicted key points, in colours by side.
-
-    Args:
-        points: [17, 2] in pixels of the image.
-        scale: Of the person; how thick lines are follows from it.
-    """
-    thick = max(int(round(scale / 80)), 1)
-    where = np.round(points * 16).astype(int)
-    for start, end in SKELETON:
-        start, end = start - 1, end - 1
-        if seen[start] and seen[end]:
-            cv2.line(image, where[start].tolist(), where[end].tolist(),
-                     COLORS[side_of(start, end)], thick + 1, cv2.LINE_AA, 4)
-    for joint in np.flatnonzero(seen):
-        at, radius = where[joint].tolist(), 16 * (thick + 1)
-        cv2.circle(image, at, radius + 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
-        cv2.circle(image, at, radius, COLORS[side_of(joint)], -1, cv2.LINE_AA,
-                   4)
-
-
 def draw_truth(image: ndarray, points: ndarray, seen: Sequence[bool]):
     """Draw the labelled skeleton as thin white lines, dark around."""
     where = np.round(points * 16).astype(int)
     for color, thick in (((0, 0, 0), 4), ((255, 255, 255), 2)):
-        for start, end in SKELETON:
-            if seen[start - 1] and seen[end - 1]:
-                cv2.line(image, where[start - 1].tolist(),
-                         where[end - 1].tolist(), color, thick, cv2.LINE_AA,
-                         4)
+        for start, end in LINKS:
+            if seen[start] and seen[end]:
+                cv2.line(image, where[start].tolist(), where[end].tolist(),
+                         color, thick, cv2.LINE_AA, 4)
 
 
 def draw_image(model, people: List[dict]) -> ndarray:
@@ -75,10 +54,12 @@ def draw_image(model, people: List[dict]) -> ndarray:
     for person in people:
         draw_truth(image, zoom * person['keypoints'][0],
                    person['keypoints_visible'][0] > 0)
+    colors = ([COLORS[side_of(*link)] for link in LINKS],
+              [COLORS[side_of(joint)] for joint in range(17)])
     for person, box in zip(found, boxes):
         points = person.pred_instances
         draw_skeleton(image, zoom * points.keypoints[0],
-                      points.keypoint_scores[0] > SEEN,
+                      points.keypoint_scores[0] > SEEN, LINKS, *colors,
                       zoom * (box[3] - box[1]))
     return image
 

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from numpy import ndarray
 
+from ..apis.drawing import paint
 from ..datasets.scenes import make_scenes
 from .common import Outcome, Task
 from .pictures import GAP, mosaic
@@ -16,13 +17,6 @@ from .pictures import GAP, mosaic
 SHOWN = 8  # images
 HEIGHT = 224  # to draw at
 CAPTION = 'image, truth (black: no label), prediction'
-
-
-def paint(labels: ndarray, palette: Sequence) -> ndarray:
-    """Colours (blue, green, red) of labels [H, W]; without one, black."""
-    colors = np.zeros((256, 3), np.uint8)
-    colors[:len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
-    return colors[labels]
 
 
 def beside(images: Sequence[ndarray]) -> ndarray:

@@ -2,6 +2,9 @@
 _base_ = '../runtime.py'
 
 default_scope = 'mmpose'
+# MMPoseInferencer asks for these two.
+data_mode = 'topdown'
+dataset_type = 'CocoDataset'
 default_hooks = dict(
     checkpoint=dict(interval=10, save_best='coco/AP', rule='greater'),
     visualization=dict(type='PoseVisualizationHook', enable=False))

@@ -1,0 +1,135 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Images, films and JSON files, each written whole or not at all."""
+import json
+import sys
+from contextlib import contextmanager
+from os import environ
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Optional
+
+import cv2
+from numpy import ndarray
+
+from ..checkpoints.files import replacing
+from .inputs import FPS, Source
+
+Write = Callable[[ndarray], None]
+
+
+def ending_of(source: Source) -> str:
+    """Of the picture, or the film, of a source."""
+    if source.is_clip:
+        return '.mp4'
+    ending = Path(source.path).suffix.lower()
+    return ending if ending in ('.jpg', '.jpeg') else '.png'
+
+
+@contextmanager
+def open_film(path: Path, fps: float) -> Iterator[Write]:
+    """A function that adds a frame to a film, which is there at the end.
+
+    Raises:
+        OSError: If OpenCV cannot write it.
+    """
+    film: Optional[cv2.VideoWriter] = None
+
+    def write(image: ndarray):
+        nonlocal film
+        if film is None:
+            film = cv2.VideoWriter(
+                str(fresh), cv2.VideoWriter_fourcc(*'mp4v'), fps,
+                image.shape[1::-1])
+        if not film.isOpened():
+            raise OSError(f'this OpenCV cannot write {path}')
+        film.write(image)
+
+    with replacing(path) as fresh:
+        yield write
+        if film is not None:
+            film.release()
+
+
+class Outputs:
+    """A folder that takes what is predicted.
+
+    Args:
+        folder: It is made when it is needed.
+        force: Replace files that are there.
+    """
+
+    def __init__(self, folder: Path, force: bool = False):
+        self.folder, self.force = folder, force
+
+    def check(self, names: Iterable[str], sources: Iterable[Source]):
+        """Look for what would be written over, before any work is done.
+
+        Args:
+            names: Of files and folders that will be written.
+            sources: That are never written over.
+
+        Raises:
+            FileExistsError: Names what is there.
+        """
+        inputs = {Path(source.path).resolve() for source in sources}
+        for path in (self.folder / name for name in names):
+            if path.resolve() in inputs:
+                raise FileExistsError(f'{path} is an input; --out-dir DIR '
+                                      'writes elsewhere')
+            if path.exists() and not self.force:
+                raise FileExistsError(
+                    f'{path} is already there; --force replaces it, '
+                    '--out-dir DIR writes elsewhere')
+
+    def write_image(self, name: str, image: ndarray):
+        """Write an image, of the format that its name ends in."""
+        path = self.folder / name
+        is_done, content = cv2.imencode(path.suffix, image)
+        if not is_done:
+            raise OSError(f'OpenCV cannot write {path}')
+        with replacing(path) as fresh:
+            fresh.write_bytes(content.tobytes())
+
+    def write_json(self, name: str, content: Any):
+        with replacing(self.folder / name) as fresh:
+            fresh.write_text(json.dumps(content))
+
+    @contextmanager
+    def overlay(self, source: Source, fps: float = FPS) -> Iterator[Write]:
+        """A function that takes the drawn frames of a source."""
+        name = f'overlays/{source.name}{ending_of(source)}'
+        if not source.is_clip:
+            yield lambda image: self.write_image(name, image)
+            return
+        with open_film(self.folder / name, fps) as write:
+            yield write
+
+
+class Window:
+    """A window that shows images, until q or Escape is pressed.
+
+    Raises:
+        ValueError: If there is no screen.
+    """
+
+    def __init__(self):
+        # Without a screen, the toolkit of OpenCV ends the whole process.
+        if sys.platform == 'linux' and not (environ.get('DISPLAY') or
+                                            environ.get('WAYLAND_DISPLAY')):
+            raise ValueError('--show needs a screen, and there is none')
+
+    def show(self, image: ndarray, wait: bool) -> bool:
+        """Show an image; whether to go on.
+
+        Args:
+            wait: For any key.
+
+        Raises:
+            ValueError: If this OpenCV was made without windows.
+        """
+        try:
+            cv2.imshow('hrformer-mm', image)
+            key = cv2.waitKey(0 if wait else 1) & 0xff
+        except cv2.error:
+            raise ValueError('--show needs an OpenCV with windows: pip '
+                             'install opencv-python') from None
+        return key not in (27, ord('q'))

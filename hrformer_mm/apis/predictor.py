@@ -1,0 +1,259 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""From a config and weights to predictions, the same for all three tasks."""
+from collections import deque
+from typing import (Any, Deque, Dict, Iterable, Iterator, List, Optional,
+                    Tuple, Union)
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
+from numpy import ndarray
+from torch import nn
+
+from ..checkpoints.convert import first_few, unwrap
+from ..checkpoints.files import read_checkpoint
+from ..cli import one_line
+from ..core.hrformer import HRFormer
+from ..deploy import optimize
+from ..training import check_checkpoint
+from .inputs import Frame, Source, Tell
+
+# One frame with what its pipeline gave and the results that have come so far.
+Waiting = Tuple[Frame, List[dict], List[Any]]
+
+
+def choose_device(name: Optional[str]) -> str:
+    """The device of that name, or the best there is.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
+    name = name or get_device()
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f'there is no device {name!r} here; --device cpu '
+                         'takes the processor') from None
+    return name
+
+
+def load_weights(model: nn.Module, path: str) -> dict:
+    """Give a model all of its weights, from a file of any layout.
+
+    Returns:
+        What the file says of the data that it was trained on.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it lacks a tensor of the model, or one has another
+            shape, as nothing sensible could be predicted.
+    """
+    check_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    tensors = {
+        k[7:] if k.startswith('module.') else k: v
+        for k, v in unwrap(checkpoint).items()
+    }
+    own = model.state_dict()
+    misfits = [k for k, v in tensors.items() if k in own and not k.startswith(
+        'backbone.') and v.shape != own[k].shape]  # yapf: disable
+    if misfits:
+        raise ValueError(f'{path} is of another config: it has other shapes '
+                         f'than the model for{first_few(misfits)}')
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
+    if missing:
+        raise ValueError(f'{path} lacks {len(missing)} of the tensors of the '
+                         f'model{first_few(missing)}; weights of a backbone '
+                         'alone are for training')
+    return checkpoint.get('meta', {}).get('dataset_meta') or {}
+
+
+def data_of(cfg: Config) -> dict:
+    """What a config says of its test data: classes, key points, colours."""
+    dataset = cfg.test_dataloader.dataset
+    while 'type' in dataset and ('dataset' in dataset
+                                 or 'datasets' in dataset):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        found = registry.get(dataset.type)
+    return found._load_metainfo(dataset.get('metainfo')) if found else {}
+
+
+class Predictor:
+    """A trained model that takes images and gives what is in them.
+
+    Subclasses say, for their task, what the model gets of a frame
+    (:meth:`samples`), what it found (:meth:`gather`), and how that is drawn
+    and written down. :func:`hrformer_mm.apis.load_predictor` picks the one of
+    a config.
+
+    Args:
+        cfg: Config of a model, with the pipeline of its test data.
+        weights: Path of its checkpoint, of any layout.
+        device: Default: the best there is.
+        batch_size: Images, or people, that the model gets at once.
+
+    Attributes:
+        meta: Classes, key points and colours.
+        files: Names of the JSON files that are written.
+        has_labels: Whether results are images themselves.
+        notes: What the user should know before.
+    """
+    unit = 'images'
+    default_batch = 32
+    files: Tuple[str, ...] = ('predictions.json', )
+    has_labels = False
+    notes: Tuple[str, ...] = ()
+
+    def __init__(self,
+                 cfg: Config,
+                 weights: str,
+                 device: Optional[str] = None,
+                 batch_size: Optional[int] = None):
+        init_default_scope(cfg.default_scope)
+        self.device = choose_device(device)
+        self.batch_size = batch_size or self.default_batch
+        model = MODELS.build(cfg.model)
+        self.meta = {**data_of(cfg), **load_weights(model, weights)}
+        model.to(self.device).eval()
+        if isinstance(getattr(model, 'backbone', None), HRFormer):
+            model = optimize(model)
+        self.model = model
+        load, *steps = cfg.test_dataloader.dataset.pipeline
+        self.load = TRANSFORMS.build(load)
+        self.pipeline = Compose(
+            [step for step in steps if step['type'] != 'LoadAnnotations'])
+
+    def read(self, path: str) -> ndarray:
+        """An image as the config reads it: for ours, 8 bits, blue first.
+
+        Raises:
+            OSError: If it cannot be read, or is no image.
+        """
+        with open(path, 'rb'):  # the frameworks' words do not tell what it is
+            pass
+        try:
+            return self.load(dict(img_path=path))['img']
+        except Exception:
+            raise OSError(f'{path} is damaged or no image') from None
+
+    def pack(self, frame: Frame, **more: Any) -> dict:
+        """What the model gets of an image that has been read."""
+        size = frame.image.shape[:2]
+        return self.pipeline(
+            dict(img=frame.image, img_path=frame.source.path, img_shape=size,
+                 ori_shape=size, **more))
+
+    def samples(self, frame: Frame) -> List[dict]:
+        """What the model gets of a frame; nothing if there is nobody."""
+        return [self.pack(frame)]
+
+    def gather(self, frame: Frame, results: List[Any]) -> Any:
+        """What was found in a frame, from the results of its samples."""
+        raise NotImplementedError
+
+    def draw(self, frame: Frame, found: Any) -> ndarray:
+        """The frame with what was found, [H, W, 3] uint8, blue first."""
+        raise NotImplementedError
+
+    def record(self, frame: Frame, found: Any) -> dict:
+        """What was found in a frame, for a JSON file."""
+        raise NotImplementedError
+
+    def documents(self, records: List[dict]) -> Dict[str, Any]:
+        """Contents of the JSON files, by name, from all records."""
+        raise NotImplementedError
+
+    def pictures(self, frame: Frame, found: Any) -> Dict[str, ndarray]:
+        """Images that are results themselves, by path without ending."""
+        return {}
+
+    def complaints(self) -> List[str]:
+        """What was not as it should be, in the end."""
+        return []
+
+    def __call__(
+            self, images: Iterable[Union[str,
+                                         ndarray]]) -> Iterator[Any]:
+        """What is found in images, in their order.
+
+        Args:
+            images: Paths, or arrays [H, W, 3] of uint8, blue first.
+        """
+        frames = (Frame(Source(image, str(i), 'image'), self.read(image))
+                  if isinstance(image, str) else
+                  Frame(Source(str(i), str(i), 'image'), image)
+                  for i, image in enumerate(images))  # yapf: disable
+        for _, found in self.run(frames):
+            yield found
+
+    def run(self,
+            frames: Iterable[Frame],
+            failed: Optional[Tell] = None) -> Iterator[Tuple[Frame, Any]]:
+        """Frames with what is found in them, in their order.
+
+        A batch takes samples of several frames, as long as they are of one
+        size. Those of a camera are not kept waiting.
+
+        Args:
+            frames: Of any sizes and sources.
+            failed: Told of a frame that cannot be prepared; the others go on.
+                Default: it is raised.
+        """
+        waiting: Deque[Waiting] = deque()
+        batch: List[Tuple[dict, List[Any]]] = []
+        for frame in frames:
+            try:
+                samples = self.samples(frame)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(f'{frame.label}: {one_line(error)}')
+                continue
+            results: List[Any] = []
+            waiting.append((frame, samples, results))
+            for sample in samples:
+                if batch and sample['inputs'].shape != batch[0][0][
+                        'inputs'].shape:
+                    self.infer(batch)
+                batch.append((sample, results))
+                if len(batch) == self.batch_size:
+                    self.infer(batch)
+            if frame.source.kind == 'camera':
+                self.infer(batch)
+            yield from self.done(waiting)
+        self.infer(batch)
+        yield from self.done(waiting)
+
+    @torch.inference_mode()
+    def infer(self, batch: List[Tuple[dict, List[Any]]]):
+        """Run the model on a batch, hand its results out and empty it.
+
+        Raises:
+            ValueError: If the device has not enough memory.
+        """
+        if not batch:
+            return
+        data = pseudo_collate([sample for sample, _ in batch])
+        try:
+            found = self.model.test_step(data)
+        except torch.cuda.OutOfMemoryError:
+            raise ValueError(
+                f'{len(batch)} {self.unit} at once do not fit into the memory '
+                f'of {self.device}; try a smaller --batch-size') from None
+        for result, (_, results) in zip(found, batch):
+            results.append(self.keep(result))
+        batch.clear()
+
+    def keep(self, result: Any) -> Any:
+        """What is kept of a result until its frame is complete."""
+        return result
+
+    def done(self, waiting: Deque[Waiting]) -> Iterator[Tuple[Frame, Any]]:
+        """Take out the frames at the front whose results are all there."""
+        while waiting and len(waiting[0][1]) == len(waiting[0][2]):
+            frame, _, results = waiting.popleft()
+            yield frame, self.gather(frame, results)

@@ -1,0 +1,238 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Predict on inputs of all kinds; leave pictures and JSON in a folder."""
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Iterable, Iterator, List, Optional, Type, Union
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
+                           ProgressColumn, Task, TextColumn,
+                           TimeRemainingColumn)
+from rich.text import Text
+
+from ..training import read_config
+from .inputs import Source, find_sources, length_of, read_frames
+from .outputs import Outputs, Window, ending_of
+from .predictor import Predictor
+
+PREDICTORS = dict(mmpose=('pose', 'PosePredictor'),
+                  mmseg=('seg', 'SegPredictor'),
+                  mmpretrain=('cls', 'ClsPredictor'))  # yapf: disable
+
+
+def predictor_of(cfg: Config) -> Type[Predictor]:
+    """The class of predictors that serves a config.
+
+    Raises:
+        ValueError: If it is of none of the three frameworks.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in PREDICTORS:
+        raise ValueError(f'default_scope of {cfg.filename} must be one of '
+                         f'{sorted(PREDICTORS)}, got {scope!r}')
+    module, name = PREDICTORS[scope]
+    return getattr(import_module(f'.{module}', __package__), name)
+
+
+def load_predictor(config: Union[str, Config], weights: str,
+                   **options: Any) -> Predictor:
+    """A :class:`.predictor.Predictor` for the task of a config.
+
+    Args:
+        config: Path or config.
+        weights: Path of the checkpoint.
+        **options: ``device``, ``batch_size``; for pose ``boxes``,
+            ``box_threshold`` and ``keypoint_threshold``.
+    """
+    cfg = config if isinstance(config, Config) else read_config(config)
+    return predictor_of(cfg)(cfg, weights, **options)
+
+
+@dataclass
+class Outcome:
+    """What became of the inputs.
+
+    Attributes:
+        frames: That were predicted on.
+        seconds: Without the time to load the model.
+        failed: A line for each input that could not be read.
+        stopped: Whether the user ended it.
+    """
+    folder: Path
+    frames: int = 0
+    seconds: float = 0.
+    failed: List[str] = field(default_factory=list)
+    stopped: bool = False
+
+    def __str__(self) -> str:
+        rate = self.frames / max(self.seconds, 1e-9)
+        stopped = ', stopped' if self.stopped else ''
+        failed = f', {len(self.failed)} skipped' if self.failed else ''
+        return (f'{self.frames} images in {self.seconds:.1f} s '
+                f'({rate:.3g} images/s){failed}{stopped}: {self.folder}')
+
+
+class Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text('' if speed is None else f'{speed:.3g} images/s')
+
+
+def make_progress(console: Console) -> Progress:
+    """A bar with the throughput and the time that is left, on terminals."""
+    return Progress(
+        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+        Rate(), TimeRemainingColumn(), console=console,
+        disable=not console.is_terminal)  # yapf: disable
+
+
+def planned(sources: Iterable[Source], task: Type[Predictor],
+            overlay: bool) -> Iterator[str]:
+    """Names of the files and folders that will be written."""
+    yield from task.files
+    for source in sources:
+        if overlay:
+            yield f'overlays/{source.name}{ending_of(source)}'
+        if task.has_labels:
+            ending = '' if source.is_clip else '.png'
+            yield f'labels/{source.name}{ending}'
+
+
+class Run:
+    """One pass of a predictor over sources.
+
+    Args:
+        predictor: With a model.
+        outputs: Takes what is predicted.
+        overlay: Write the drawn frames.
+        window: Shows them.
+        longest: Of a clip, in frames.
+        outcome: Is filled in.
+        console: Told of what cannot be read.
+    """
+
+    def __init__(self, predictor: Predictor, outputs: Outputs, overlay: bool,
+                 window: Optional[Window], longest: Optional[int],
+                 outcome: Outcome, console: Console):
+        self.predictor, self.outputs = predictor, outputs
+        self.overlay, self.window = overlay, window
+        self.longest, self.outcome = longest, outcome
+        self.console = console
+        self.records: List[dict] = []
+
+    def failed(self, text: str):
+        self.outcome.failed.append(text)
+        self.console.print(f'skipped: {text}', soft_wrap=True, markup=False,
+                           highlight=False)  # yapf: disable
+
+    def __call__(self, sources: List[Source]):
+        """Predict until the end of the sources, or until the user stops it.
+
+        What was done by then is written all the same.
+        """
+        lengths = [length_of(source, self.longest) for source in sources]
+        total = None if None in lengths else sum(lengths)
+        frames = read_frames(sources, self.predictor.read, self.failed,
+                             self.longest)
+        found = self.predictor.run(frames, self.failed)
+        began = time.perf_counter()
+        with make_progress(self.console) as progress:
+            bar = progress.add_task('predicting', total=total)
+            groups = groupby(found, key=lambda pair: pair[0].source)
+            while not self.outcome.stopped:
+                try:
+                    source, group = next(groups, (None, None))
+                    if source is None:
+                        break
+                    self.write(source, group, lambda: progress.advance(bar))
+                except KeyboardInterrupt:
+                    self.outcome.stopped = True
+        self.outcome.seconds = time.perf_counter() - began
+        if self.records:
+            for name, content in self.predictor.documents(
+                    self.records).items():
+                self.outputs.write_json(name, content)
+
+    def write(self, source: Source, group: Iterator, advance):
+        """Write and show the frames of one source."""
+        with ExitStack() as stack:
+            write = None
+            try:
+                for frame, found in group:
+                    if self.overlay and write is None:
+                        write = stack.enter_context(
+                            self.outputs.overlay(source, frame.fps))
+                    for name, image in self.predictor.pictures(
+                            frame, found).items():
+                        self.outputs.write_image(f'{name}.png', image)
+                    if write or self.window:
+                        drawn = self.predictor.draw(frame, found)
+                    if write:
+                        write(drawn)
+                    self.records.append(self.predictor.record(frame, found))
+                    self.outcome.frames += 1
+                    advance()
+                    if self.window and not self.window.show(
+                            drawn, not source.is_clip):
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:  # a film of what there is, is kept
+                self.outcome.stopped = True
+
+
+def predict(config: Union[str, Config],
+            weights: str,
+            inputs: Iterable[str],
+            out_dir: Union[str, Path] = 'predictions',
+            overlay: bool = True,
+            show: bool = False,
+            longest: Optional[int] = None,
+            force: bool = False,
+            **options: Any) -> Outcome:
+    """Predict on images, folders, patterns, videos and cameras.
+
+    Writes ``predictions.json`` and, as the task has it, ``images.json``,
+    ``labels/`` and ``overlays/`` into a folder. What cannot be read is told
+    and left out.
+
+    Args:
+        config: Path or config.
+        weights: Path of the checkpoint.
+        inputs: Paths, patterns, ``webcam`` or ``webcam:1``.
+        out_dir: The folder.
+        overlay: Write images and videos with the predictions drawn.
+        show: Draw them in a window as well; q ends it.
+        longest: Most frames of a video or camera.
+        force: Replace files that are there.
+        **options: As in :func:`load_predictor`.
+
+    Raises:
+        FileNotFoundError: If there is nothing to predict on.
+        FileExistsError: If a file would be written over.
+        ValueError: For what does not fit together.
+    """
+    cfg = config if isinstance(config, Config) else read_config(config)
+    task, console = predictor_of(cfg), Console(stderr=True)
+    outputs = Outputs(Path(out_dir), force)
+    outcome, missing = Outcome(outputs.folder), []
+    sources = find_sources(inputs, missing.append, outputs.folder)
+    if not sources:
+        raise FileNotFoundError('; '.join(missing) or 'there are no inputs')
+    outputs.check(planned(sources, task, overlay), sources)
+    window = Window() if show else None
+    predictor = task(cfg, weights, **options)
+    run = Run(predictor, outputs, overlay, window, longest, outcome, console)
+    for text in missing:
+        run.failed(text)
+    for text in predictor.notes:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+    run(sources)
+    for text in predictor.complaints():
+        run.failed(text)
+    return outcome

@@ -1,0 +1,69 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Labels of all pixels, written as PNGs."""
+from colorsys import hsv_to_rgb
+from typing import Any, Dict, List
+
+import numpy as np
+from mmengine.config import Config
+from numpy import ndarray
+
+from .drawing import as_bgr8, draw_regions
+from .inputs import Frame
+from .predictor import Predictor
+
+GOLDEN = 0.618034  # steps of it around a circle fall far from each other
+
+
+def make_palette(classes: int) -> List[List[int]]:
+    """Colours (red, green, blue) that are easy to tell apart."""
+    return [[
+        round(255 * c) for c in hsv_to_rgb(i * GOLDEN % 1, 0.8, 1 - i % 3 / 4)
+    ] for i in range(classes)]
+
+
+class SegPredictor(Predictor):
+    """Semantic segmentation."""
+    has_labels = True
+    default_batch = 1  # logits of a street at full size take 160 MB
+
+    def __init__(self, cfg: Config, *args: Any, **kwargs: Any):
+        super().__init__(cfg, *args, **kwargs)
+        count = self.model.decode_head.out_channels
+        self.names = list(self.meta.get('classes') or
+                          (f'class {i}' for i in range(max(count, 2))))
+        self.palette = self.meta.get('palette') or make_palette(
+            len(self.names))
+
+    def keep(self, result: Any) -> ndarray:
+        """Labels [H, W] alone: the logits are large."""
+        labels = result.pred_sem_seg.data[0].cpu().numpy()
+        return labels.astype(np.uint8 if len(self.names) < 256 else np.uint16)
+
+    def gather(self, frame: Frame, results: List[ndarray]) -> ndarray:
+        return results[0]
+
+    def draw(self, frame: Frame, found: ndarray) -> ndarray:
+        return draw_regions(as_bgr8(frame.image), found, self.palette,
+                            self.names)
+
+    def pictures(self, frame: Frame, found: ndarray) -> Dict[str, ndarray]:
+        name = frame.source.name
+        if frame.source.is_clip:
+            name = f'{name}/{frame.index:06d}'
+        return {f'labels/{name}': found}
+
+    def record(self, frame: Frame, found: ndarray) -> dict:
+        labels, counts = np.unique(found, return_counts=True)
+        shares = {self.names[label]: round(count / found.size, 5)
+                  for label, count in zip(labels, counts.tolist())}
+        picture, = self.pictures(frame, found)
+        height, width = found.shape
+        return dict(file_name=frame.label, height=height, width=width,
+                    labels=f'{picture}.png', shares=shares)
+
+    def documents(self, records: List[dict]) -> Dict[str, Any]:
+        """What the labels in the PNGs mean, and how much each class takes."""
+        classes = [dict(label=i, name=name, color=list(map(int, color)))
+                   for i, (name, color) in enumerate(
+                       zip(self.names, self.palette))]  # yapf: disable
+        return {'predictions.json': dict(classes=classes, images=records)}
