@@ -36,7 +36,7 @@ def enlarge(image: ndarray) -> ndarray:
 
 
 def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """Key points where the crop has them, with the heat maps below."""
+    """Key points where the crop has them, beside the heat maps."""
     sample = deepcopy(sample)
     instances = sample.gt_instances
     instances.transformed_keypoints = (
@@ -46,6 +46,7 @@ def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
     visualizer.add_datasample(
         '', enlarge(image), sample, draw_pred=False, draw_heatmap=True,
         out_file=path)  # yapf: disable
+    cv2.imwrite(path, np.hstack(np.vsplit(cv2.imread(path), 2)))
 
 
 def draw_seg(visualizer: Visualizer, image: ndarray, sample, path: str):

@@ -108,15 +108,17 @@ def smoothed(points: Points, width: int) -> Points:
 
 def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
     """One panel: the curves of all runs that have the key."""
-    found = [run for run in runs if key in run.points]
-    values = [y for run in found for _, y in run.points[key]]
-    for run in found:
-        points = run.points[key]
+    values = [y for run in runs for _, y in run.points.get(key, ())]
+    for color, run in enumerate(runs):
+        points = run.points.get(key)
+        if not points:
+            continue
         # Evaluations are few: each shows, and the last one as a number.
         few = len(points) <= 50
         line, = axes.plot(
             *zip(*smoothed(points, 1 if few else smooth)),
-            marker='o' if few else None, markersize=4, label=run.name)
+            marker='o' if few else None, markersize=4, label=run.name,
+            color=f'C{color}')
         if key not in ('loss', 'lr'):
             axes.annotate(f'{points[-1][1]:.3g}', points[-1], (-4, 8),
                           textcoords='offset points', ha='right',

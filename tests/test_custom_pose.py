@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from hrformer_mm.datasets import key_points
 from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.training import set_data_root
+from hrformer_mm.training import set_data_root, use_tensorboard
 
 pytest.importorskip('mmpose', reason='the template is of MMPose')
 TEMPLATE = CONFIGS / 'pose/custom_keypoints.py'
@@ -81,6 +81,7 @@ def problems(root, loader='train_dataloader'):
 
 def test_the_template_trains_and_evaluates(root, tmp_path):
     cfg = tiny_row(TEMPLATE, tmp_path / 'work', root, **TINY)
+    use_tensorboard(cfg)
     runner = run_row(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2
@@ -90,6 +91,37 @@ def test_the_template_trains_and_evaluates(root, tmp_path):
     assert meta['flip_indices'] == [0, 2, 1, 4, 3, 5]
     assert meta['num_keypoints'] == runner.model.head.out_channels == 6
     assert meta['sigmas'].tolist() == pytest.approx([0.05] * 6)
+    check_events(tmp_path / 'work')
+
+
+def check_events(work_dir):
+    """TensorBoard reads what the Runner logged, beside scalars.json."""
+    accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator')
+    folder, = work_dir.glob('*/vis_data')
+    assert (folder / 'scalars.json').is_file()
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    losses = events.Scalars('loss')
+    assert [e.step for e in losses] == [1, 2]
+    assert all(np.isfinite(e.value) for e in losses)
+    assert {'lr', 'coco/AP'} <= set(events.Tags()['scalars'])
+
+
+def test_tensorboard_is_asked_for_by_a_flag(root, monkeypatch):
+    main = runpy.run_path(str(ROOT / 'tools/train.py'))['main']
+    asked = []
+    monkeypatch.setattr('hrformer_mm.training.train', asked.append)
+    for flags in ([], ['--tensorboard']):
+        main([str(TEMPLATE), '--data-root', str(root), *flags])
+    kinds = [[b['type'] for b in cfg.visualizer.vis_backends] for cfg in asked]
+    assert kinds == [['LocalVisBackend'],
+                     ['LocalVisBackend', 'TensorboardVisBackend']]
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(root, monkeypatch):
+    monkeypatch.setattr('hrformer_mm.training.find_spec', lambda name: None)
+    with pytest.raises(ImportError, match='pip install tensorboard'):
+        use_tensorboard(config(root))
 
 
 def test_names_of_sides_make_the_pairs():

@@ -30,6 +30,7 @@ def write_log(folder, records, time='20260101_000000'):
     path = folder / time / 'vis_data/scalars.json'
     path.parent.mkdir(parents=True)
     path.write_text(''.join(json.dumps(r) + '\n' for r in records))
+    return folder
 
 
 def trained(begin, end, **more):
@@ -85,6 +86,7 @@ def test_runs_are_drawn_over_each_other(tmp_path):
     figure = curves.draw_curves(runs, dict(zip(keys, keys)), smooth=2)
     for axes in figure.axes:
         assert [line.get_label() for line in axes.lines] == ['one', 'two']
+        assert [line.get_color() for line in axes.lines] == ['C0', 'C1']
     loss = figure.axes[0].lines[0].get_ydata()
     assert loss[:2].tolist() == [10., 7.5]  # means of two
     assert [t.get_text() for t in figure.axes[2].texts] == ['0.2', '0.4']
@@ -145,9 +147,10 @@ def count(image, color, tolerance=12):
 
 def test_browsing_shows_key_points_and_heat_maps(fed):
     image = fed['pose'][0]
-    assert image.shape == (800, 300, 3)  # the crop, and below it its targets
-    crop, heat = image[:400], image[400:]
+    assert image.shape == (400, 600, 3)  # the crop, and beside it its targets
+    crop, heat = np.hsplit(image, 2)
     assert count(crop, (0, 255, 0), 60) > 100  # links of the left side
+    assert count(crop, (255, 153, 51), 40) > 100  # points of the face
     assert heat.astype(int)[..., 2].max() > crop.mean()
     assert np.abs(heat.astype(int) - crop).mean() > 10
 

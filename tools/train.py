@@ -36,6 +36,10 @@ def parse_args(argv=None) -> Namespace:
         help="scale the learning rate by your batch over the recipe's "
         '(auto_scale_lr.base_batch_size)')
     parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='also log for: tensorboard --logdir work_dirs')
+    parser.add_argument(
         '--dry-run',
         action='store_true',
         help='do not train: look at config, data, weights, first steps, '
@@ -55,6 +59,8 @@ def main(argv=None):
         training.scale_lr(cfg)
     if args.no_validate:
         training.skip_validation(cfg)
+    if args.tensorboard:
+        training.use_tensorboard(cfg)
     training.set_resume(cfg, args.resume)
     if args.dry_run:
         from hrformer_mm.preflight import preflight

@@ -13,4 +13,5 @@ custom_hooks = [dict(type='SyncBuffersHook')]
 log_processor = dict(
     type='LogProcessor', window_size=50, by_epoch=True, num_digits=6)
 visualizer = dict(
-    type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+    type='hrformer_mm.PoseVisualizer',
+    vis_backends=[dict(type='LocalVisBackend')])
