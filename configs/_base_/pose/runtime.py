@@ -6,7 +6,7 @@ default_scope = 'mmpose'
 data_mode = 'topdown'
 dataset_type = 'CocoDataset'
 default_hooks = dict(
-    checkpoint=dict(interval=10, save_best='coco/AP', rule='greater'),
+    checkpoint=dict(interval=1, save_best='coco/AP', rule='greater'),
     visualization=dict(type='PoseVisualizationHook', enable=False))
 # Processes leave an epoch with the same batch-norm statistics.
 custom_hooks = [dict(type='SyncBuffersHook')]

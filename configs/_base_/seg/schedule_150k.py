@@ -2,4 +2,3 @@
 _base_ = './schedule_60k.py'
 
 train_cfg = dict(max_iters=150000, val_interval=10000)
-default_hooks = dict(checkpoint=dict(interval=10000))
