@@ -130,8 +130,7 @@ def training_step(row: Row, gpus: int, work_dir: Path, name: str,
     options = {**keep_batch(cfg, gpus), **options}
     merge_options(cfg, options)
     folder = work_dir / row.name
-    samples = SAMPLES.get(row.results[0].dataset.partition(' ')[0] if
-                          row.results else '', 0)
+    samples = SAMPLES.get(row.results[0].dataset if row.results else '', 0)
     known = samples or not cfg.train_cfg.get('max_epochs')
     iterations = count_iterations(cfg, samples, gpus)[0] if known else 0
     data = ['--data-root', data_root] if data_root else []
@@ -166,6 +165,17 @@ def pretrained_file(cfg: Config) -> Optional[str]:
     return init.get('checkpoint') if isinstance(init, dict) else None
 
 
+def missing_data(row: Row, cfg: Config,
+                 data_root: Optional[str]) -> Tuple[str, ...]:
+    """What to say if the data of a row are not there."""
+    where = data_root or cfg.get('data_root')
+    if not where or Path(where).exists():
+        return ()
+    kind = row.results[0].dataset if row.results else 'its'
+    readme = os.path.relpath(row.path.parent / 'README.md')
+    return (f'{where}: {kind} data, see {readme}', )
+
+
 def pretraining(cfg: Config, gpus: int, work_dir: Path,
                 data_root: Optional[str], from_scratch: bool):
     """How the weights that a config starts from come to be there.
@@ -184,11 +194,12 @@ def pretraining(cfg: Config, gpus: int, work_dir: Path,
         page = page_of(wanted)
         source = f' from {page}' if page else ''
         return None, {}, (f'weights/{wanted}{source}', )
-    step, _ = training_step(row, gpus, work_dir,
-                            f'pretraining on ImageNet: {row.name}', {},
-                            data_root)
+    step, own = training_step(row, gpus, work_dir,
+                              f'pretraining on ImageNet: {row.name}', {},
+                              data_root)
     key = 'model.backbone.init_cfg.checkpoint'
-    return step, {key: str(step.makes)}, ()
+    needs = () if step.makes.exists() else missing_data(row, own, data_root)
+    return step, {key: str(step.makes)}, needs
 
 
 def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
@@ -198,24 +209,29 @@ def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
     folder = checkpoint.parent
     data = ['--data-root', data_root] if data_root else []
 
-    def step(name, out, suffix='', *flags):
-        command = tool('test', row.path, gpus, str(checkpoint), '--work-dir',
-                       str(folder), '--out', str(out), *flags, *data,
-                       *option_words(options))
-        return Step(name, command, out, 0, suffix, True)
+    def words(out: Path, *flags: str) -> Tuple[str, ...]:
+        return tool('test', row.path, gpus, str(checkpoint), '--work-dir',
+                    str(folder), '--out', str(out), *flags, *data,
+                    *option_words(options))
 
     prefix = cfg.test_evaluator.get('outfile_prefix')
-    if prefix:  # what it writes is for the evaluation server
-        made = step('predictions for the evaluation server',
-                    folder / 'testdev.json')
-        return [Step(made.name, made.command, Path(f'{prefix}.keypoints.json'))
-                ]
-    steps = [step('test', folder / 'test.json')]
+    if prefix:
+        return [Step('predictions for the evaluation server',
+                     words(folder / 'testdev.json'),
+                     Path(f'{prefix}.keypoints.json'))]
+    out, tta = folder / 'test.json', folder / 'test_tta.json'
+    steps = [Step('test', words(out), out, measures=True)]
     if 'tta_pipeline' in cfg:
         steps.append(
-            step('test with several scales and flips',
-                 folder / 'test_tta.json', ' (ms+flip)', '--tta'))
+            Step('test with several scales and flips', words(tta, '--tta'),
+                 tta, suffix=' (ms+flip)', measures=True))
     return steps
+
+
+def twin_of(row: Row) -> Row:
+    """The row whose training gives the weights: test-dev has none."""
+    twin = row.name.removesuffix('_testdev')
+    return next((r for r in list_rows() if r.name == twin), row)
 
 
 def make_plan(name: str,
@@ -247,20 +263,13 @@ def make_plan(name: str,
     merge_options(merged, options)
     step, start, needs = pretraining(merged, gpus, folder, imagenet,
                                      from_scratch)
-    # Test-dev has no training of its own.
-    twin = row.name.removesuffix('_testdev')
-    trained = load_row(twin) if twin != row.name and any(
-        r.name == twin for r in list_rows()) else row
+    trained = twin_of(row)
     training, cfg = training_step(trained, gpus, folder, 'training',
                                   {**start, **options}, data_root)
     tests = test_steps(row, merged, gpus, training.makes, options, data_root)
-    where = data_root or cfg.get('data_root')
-    if where and not Path(where).exists():
-        readme = os.path.relpath(row.path.parent / 'README.md')
-        needs = (f'{where}: {row.results[0].dataset if row.results else ""} '
-                 f'data, see {readme}', *needs)
+    needs = (*missing_data(row, cfg, data_root), *needs)
     steps = [s for s in (step, training, *tests) if s is not None]
-    return Plan(row, gpus, tuple(steps), tuple(needs))
+    return Plan(row, gpus, tuple(steps), needs)
 
 
 def gpu_hours(step: Step, gpus: int, seconds: float) -> float:

@@ -153,7 +153,7 @@ class Commands:
 
 
 def test_run_goes_on_where_it_was_stopped(here, monkeypatch):
-    plan = make_plan(ROW, data_root=str(here))
+    plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
     machine = Commands(plan, {'coco/AP': .7654, 'coco/AR': .8}, 'training')
     monkeypatch.setattr(subprocess, 'run', machine)
     with pytest.raises(RuntimeError, match='training ended with code 1'):
@@ -171,13 +171,15 @@ def test_run_goes_on_where_it_was_stopped(here, monkeypatch):
 
 
 def test_run_refuses_before_anything_starts_if_something_is_missing(here):
-    with pytest.raises(FileNotFoundError, match='data/coco'):
+    with pytest.raises(FileNotFoundError, match='data/coco.*data/imagenet'):
         run(make_plan(ROW))
+    with pytest.raises(FileNotFoundError, match='data/imagenet'):
+        run(make_plan(ROW, data_root=str(here)))
 
 
 def test_a_command_that_makes_nothing_is_not_taken_for_done(
         here, monkeypatch):
-    plan = make_plan(ROW, data_root=str(here))
+    plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
     monkeypatch.setattr(
         subprocess, 'run',
         lambda command: subprocess.CompletedProcess(command, 0))

@@ -237,6 +237,17 @@ def test_model_index_imports_every_metafile(task):
     assert f'configs/{task}/metafile.yml' in index['Import']
 
 
+@pytest.mark.parametrize('task', zoo.TASKS)
+def test_every_entry_is_of_a_collection_that_mim_can_name(task):
+    path = ROOT / 'configs' / task / 'metafile.yml'
+    content = yaml.safe_load(path.read_text())
+    named = {c['Name'] for c in content['Collections']}
+    used = {entry['In Collection'] for entry in content['Models']}
+    assert used == named
+    assert all(
+        (ROOT / c['README']).is_file() for c in content['Collections'])
+
+
 def run_tool(*arguments):
     main = runpy.run_path(str(ROOT / 'tools' / 'paper_tables.py'))['main']
     main(list(arguments))
