@@ -6,14 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from foreign import TINY
 from helpers import CONFIGS, ROOT, tiny_row, write_tiny_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from predicting import smooth, write_film, write_photos, write_row
 from seg_data import write_tiny
 from test_cls_configs import write_images
+from test_custom_pose import write_animals
+from test_custom_seg_cls import write_labels
+from test_pictures import trained, write_log
 
 from hrformer_mm.checkpoints import convert
 from hrformer_mm.models.backbones import HRFormer
@@ -34,6 +39,8 @@ ARCH = {
         _delete_=True, channels=TINY.channels, heads=TINY.heads,
         modules=TINY.modules, blocks=1)
 }  # yapf: disable
+OWN_DATA = {'path/to/keypoints': 'pose', 'path/to/labels': 'seg',
+            'path/to/images': 'cls'}  # yapf: disable
 # Options of rows that make them small enough, by task.
 SMALL = dict(
     pose={**ARCH, 'model.head.in_channels': TINY.channels[0]},
@@ -46,8 +53,12 @@ SMALL = dict(
     cls={**ARCH, 'model.neck.in_channels': TINY.channels})  # yapf: disable
 
 
-def write_data(task: str, root: Path) -> Path:
-    if task == 'pose':
+def write_data(task: str, root: Path, is_custom: bool) -> Path:
+    if is_custom and task == 'pose':
+        write_animals(root)
+    elif is_custom and task == 'seg':
+        write_labels(root, [1])
+    elif task == 'pose':
         write_tiny_coco(root)
     elif task == 'seg':
         write_tiny('cityscapes', root)
@@ -59,7 +70,7 @@ def write_data(task: str, root: Path) -> Path:
 def shrink(config: str, folder: Path) -> Path:
     """The row of a command, made tiny, as a file of the same name."""
     task = config.split('/')[1]
-    data = write_data(task, folder / task)
+    data = write_data(task, folder / task, 'custom' in config)
     cfg = tiny_row(ROOT / config, folder / 'work', data, **SMALL[task])
     cfg.load_from = None
     for step in cfg.train_dataloader.dataset.pipeline:
@@ -95,6 +106,19 @@ def official_pose_weights(path: Path) -> Path:
     return path
 
 
+def write_inputs(folder: Path):
+    """What to predict on, under the names that the commands have."""
+    (folder / 'images').mkdir()
+    write_photos(folder / 'images')
+    cv2.imwrite(str(folder / 'photo.jpg'), smooth(0))
+    write_film(folder / 'clip.mp4')
+
+
+def write_run(folder: Path) -> Path:
+    """The log of a quickstart."""
+    return write_log(folder, [*trained(1, 4), {'coco/AP': .5, 'step': 1}])
+
+
 def adapt(command: str, folder: Path):
     """A command with tiny configs, data and weights, and fewer processes."""
     words = shlex.split(command)
@@ -102,19 +126,37 @@ def adapt(command: str, folder: Path):
         if word.startswith('configs/'):
             words[i] = str(shrink(word, folder))
             config = words[i]
-        elif word.startswith('work_dirs/'):
+        elif word in ('work_dirs/quickstart_pose', 'work_dirs/quickstart_seg'):
+            words[i] = str(write_run(folder / word))
+        elif word.startswith('work_dirs/') and word.endswith('.py'):
+            words[i] = str(shrink(f'configs/pose/{Path(word).name}', folder))
+            config = words[i]
+        elif word.startswith('work_dirs/') and word.endswith('.pth'):
             words[i] = str(checkpoint_of(Path(config)))
-        elif word == 'path/to/images':
-            words[i] = str(folder / 'cls')
+        elif word.startswith(('work_dirs/', 'predictions/')):  # of results
+            words[i] = str(folder / word)
+        elif word.startswith('data/scenes/'):
+            words[i] = str(folder / 'photo.jpg')
+        elif word.startswith('data/people'):
+            words[i] = str(folder / f'pose{word[len("data/people"):]}')
+        elif word in ('photo.jpg', 'images/', 'clip.mp4'):
+            words[i] = str(folder / word)
+        elif word in OWN_DATA:
+            words[i] = str(folder / OWN_DATA[word])
         elif word == 'hrt_small_coco_384x288.pth':
             words[i] = str(official_pose_weights(folder / word))
         elif word == 'pose_s.pth':
             words[i] = str(folder / word)
         elif word == '8':
             words[i] = '2'
+    if ' predict ' in command or 'visualize' in command:
+        write_inputs(folder)
+    if any(word in command for word in (' predict ', 'visualize', 'browse',
+                                        'plot_curves')):  # yapf: disable
+        words += ['--out-dir', str(folder / 'run')]
     if 'train' in command or 'test.' in command or 'test ' in command:
         words += ['--work-dir', str(folder / 'run')]
-    if 'quickstart' in command:
+    if 'quickstart.sh' in command:
         words += ['--work-dir', str(folder / 'run'), '--train-images', '16',
                   '--val-images', '4', '--epochs', '1']
     if 'run_tests' in command:  # the suite is running already
@@ -156,6 +198,17 @@ def test_the_framework_free_snippet_of_the_readme_runs():
     exec(snippet, scope)
     assert [tuple(x.shape) for x in scope['maps']] == [
         (1, 32, 56, 56), (1, 64, 28, 28), (1, 128, 14, 14), (1, 256, 7, 7)]
+
+
+def test_the_prediction_snippet_of_the_readme_runs(tmp_path, monkeypatch,
+                                                   capsys):
+    config, weights = write_row('pose', tmp_path)
+    Path(config).rename(tmp_path / 'config.py')
+    Path(weights).rename(tmp_path / 'weights.pth')
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(next(b for b in fenced('python') if 'load_predictor' in b), {})
+    assert '[[[' in capsys.readouterr().out
 
 
 def test_links_of_the_readme_lead_somewhere():
