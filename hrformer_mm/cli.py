@@ -13,6 +13,9 @@ from mmengine.config import DictAction
 EPILOG = """A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1
 or --traceback shows where it was raised."""
 PACKAGE = str(Path(__file__).resolve().parent)
+# Files and functions of mmengine that build what a config describes.
+BUILDERS = {('build_functions.py', 'build_from_cfg'),
+            ('builder.py', 'build_optim_wrapper'), ('runner.py', '__init__')}
 
 
 def raised_here(error: BaseException) -> bool:
@@ -22,13 +25,22 @@ def raised_here(error: BaseException) -> bool:
         frames[-1].filename).resolve()).startswith(PACKAGE)
 
 
+def is_building(error: BaseException) -> bool:
+    """Whether something was being built from a config when it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any((Path(f.filename).name, f.name) in BUILDERS for f in frames)
+
+
 def is_mistake(error: Exception) -> bool:
     """Whether an error is one that a user can mend by reading one line.
 
     Wrong values, missing files, packages and registered names are; so is all
-    that this package raises, and an argument that a class does not have. The
-    rest, such as a lack of memory, keeps its traceback.
+    that this package raises, an argument that a class does not have, and
+    whatever a class says to the values of a config. The rest, such as a lack
+    of memory, keeps its traceback.
     """
+    if is_building(error):
+        return True
     if isinstance(error, TypeError):
         return 'argument' in str(error)
     return isinstance(error, (OSError, ValueError, ImportError, KeyError)) or (
@@ -71,13 +83,16 @@ def one_line_errors(main: Callable) -> Callable:
 
 
 class Options(DictAction):
-    """KEY=VALUE pairs, with an error that shows one that lacks its =."""
+    """KEY=VALUE pairs, with errors for a missing = and for odd brackets."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         wrong = [value for value in values if '=' not in value]
         if wrong:
             parser.error(f'{option_string} takes KEY=VALUE, got {wrong[0]!r}')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            parser.error(f'{option_string}: {error}')
 
 
 def add_cfg_options(parser: ArgumentParser):

@@ -474,6 +474,7 @@ def script(tmp_path, monkeypatch):
     (tmp_path / 'srun').symlink_to(fake)
     monkeypatch.setenv('PATH', f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv('PYTHON', str(fake))
+    monkeypatch.setenv('PREFLIGHT', '0')  # test_preflight.py has it
 
     def run(name, *args, **env):
         for key, value in env.items():

@@ -274,10 +274,11 @@ def load_from_safetensors(filename: str, map_location: Any) -> Mapping:
     return read_checkpoint(filename, map_location)
 
 
-@CheckpointLoader.register_scheme(r'[^/\\:]+\.pth(\.tar)?$')
+@CheckpointLoader.register_scheme(r'(?![\w+.-]+://).*\.pth(\.tar)?$')
 def load_from_weights(filename: str, map_location: Any) -> Mapping:
-    """mmengine's loader for names without a folder, of any backbone.
+    """mmengine's loader for all files but URLs, of any model.
 
-    They are looked for where :func:`~hrformer_mm.checkpoints.find_file` looks.
+    They are looked for where :func:`~hrformer_mm.checkpoints.find_file` looks,
+    and damaged ones are told in one line.
     """
     return read_checkpoint(find_file(filename), map_location)

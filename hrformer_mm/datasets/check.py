@@ -13,7 +13,7 @@ import cv2
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
-from ..training import check_data
+from ..training import check_data, check_parts
 
 # By the config's default_scope.
 CHECKERS = dict(mmpose='check_pose', mmseg='check_seg', mmpretrain='check_cls')
@@ -122,7 +122,10 @@ def check(cfg: Config,
     for name, value in (('limit', limit), ('workers', workers)):
         if value is not None and value < 1:
             raise ValueError(f'{name} must be at least 1, got {value}')
+    check_parts(cfg, 'model')
     loaders = distinct_loaders(cfg)
+    if not loaders:
+        raise ValueError(f'{cfg.filename} has no data loaders')
     check_data(cfg, *loaders)
     checker = import_module(f'.{CHECKERS[scope]}', __package__)
     return checker.check_loaders(cfg, loaders, limit, workers)

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from ..quickstart.common import aside
+from ..training import TRAINED, check_parts
 from . import inputs, steps
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
@@ -69,11 +70,15 @@ def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
 
     Returns:
         1 if the run would fail, else 0.
+
+    Raises:
+        ValueError: If the config is none of a training.
     """
     stream = stream or sys.stdout
     rank, processes = place(cfg.get('launcher', 'none'))
     if rank:
         return 0
+    check_parts(cfg, *TRAINED)
     states: List[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for finding in look(cfg, processes, folder):

@@ -16,7 +16,7 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS,
                                VISUALIZERS)
-from mmengine.runner import find_latest_checkpoint, load_checkpoint
+from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..checkpoints import load_pretrained
@@ -24,6 +24,7 @@ from ..checkpoints.convert import first_few
 from ..core.hrformer import HRFormer
 from ..datasets.check import (CHECKERS, LOADERS, Problem, check, describe,
                               spread)
+from ..hooks.resuming import newest_checkpoint
 from ..training import data_paths, fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
@@ -235,8 +236,9 @@ def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
             yield init['checkpoint'], load
     path = flight.cfg.get('load_from')
     if flight.cfg.get('resume') and not path:
-        path = find_latest_checkpoint(flight.cfg.work_dir)
-    if path:
+        path = newest_checkpoint(flight.cfg.work_dir,
+                                 MMLogger.get_current_instance())
+    if path and not os.path.isdir(path):  # one of a strategy's many files
         yield path, partial(
             load_loosely, flight.model,
             partial(load_checkpoint, filename=path, map_location='cpu',
