@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
+from hrformer_mm.core import attention
 from hrformer_mm.core.attention import (Attention, WindowAttention,
                                         join_windows, relative_position_index,
                                         split_windows)
@@ -138,3 +140,51 @@ def test_a_pixel_reaches_its_own_window_only(shift, window):
     expected = torch.zeros(12, 12, dtype=torch.bool)
     expected[slice(*window), slice(*window)] = True
     assert torch.equal(moved, expected)
+
+
+def outputs_and_gradients(attention, x):
+    y = attention(x)
+    grads = torch.autograd.grad(y.square().sum(), [x, *attention.parameters()])
+    return [y, *grads]
+
+
+def test_heads_padded_for_a_kernel_give_the_same(monkeypatch):
+    """As on a GPU, where 3 channels a head become 8; to 1e-12, float64."""
+    torch.manual_seed(0)
+    block = attention.Attention(6, 2, 3, rel_pos_bias=True).double()
+    nn.init.normal_(block.relative_position_bias_table)
+    x = torch.randn(4, 9, 6, dtype=torch.float64, requires_grad=True)
+    plain = outputs_and_gradients(block, x)
+    assert attention.head_padding(39, torch.device('cuda')) == 1
+    assert attention.head_padding(32, torch.device('cuda')) == 0
+    monkeypatch.setattr(attention, 'head_padding', lambda *_: 5)
+    padded = outputs_and_gradients(block, x)
+    for a, b in zip(plain, padded):
+        assert (a - b).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_the_product_of_cpus_is_a_linear_layer(bias):
+    """Outputs and gradients to 1e-6 of their size, also of strided input."""
+    torch.manual_seed(0)
+    layer = nn.Linear(10, 7, bias=bias)
+    x = torch.randn(2, 5, 3, 10).transpose(1, 2).requires_grad_()
+    wanted = [layer(x)]
+    wanted += torch.autograd.grad(wanted[0].square().sum(),
+                                  [x, *layer.parameters()])
+    got = [attention.mix_channels(x, layer.weight, layer.bias)]
+    assert 'PixelProduct' in got[0].grad_fn.next_functions[0][0].name()
+    got += torch.autograd.grad(got[0].square().sum(),
+                               [x, *layer.parameters()])
+    for a, b in zip(got, wanted):
+        assert a.shape == b.shape
+        assert (a - b).norm() <= 1e-6 * b.norm()
+
+
+def test_the_product_of_cpus_has_second_derivatives():
+    torch.manual_seed(0)
+    args = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((6, 4), (3, 4), (3, ))
+    ]
+    assert torch.autograd.gradgradcheck(attention.PixelProduct.apply, args)

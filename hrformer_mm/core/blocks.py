@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import WindowAttention
+from .attention import WindowAttention, mix_channels
 from .checkpointing import recompute
 
 
@@ -39,7 +39,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(1), self.bias)
+        return mix_channels(x, self.weight.flatten(1), self.bias)
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:
