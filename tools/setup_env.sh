@@ -141,7 +141,7 @@ install_frameworks() {
     if [ -n "$(installed onedl-mim)" ]; then # they bring the same module
         skip+='|openmim'
     fi
-    cat "$root"/requirements/{runtime,pose,seg,cls,tests}.txt |
+    cat "$root"/requirements/{runtime,pose,seg,cls,export,tests}.txt |
         grep -Ev "$skip)" >"$wanted"
     pip_install --no-build-isolation -r "$wanted" &&
         pip_install --no-deps mmpose
