@@ -10,22 +10,13 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from hrformer_mm.preflight.rehearsal import without_pretrained
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SHARED = ROOT.parent / 'shared'  # may be absent; tests that use it skip
 
 runs = count()
-
-
-def drop_pretrained(cfg: Any):
-    """Remove ``init_cfg`` of type Pretrained from all levels."""
-    children = cfg.values() if isinstance(cfg, dict) else cfg
-    for child in children:
-        if isinstance(child, (dict, list)):
-            drop_pretrained(child)
-    if isinstance(cfg, dict) and isinstance(cfg.get('init_cfg'), dict):
-        if cfg['init_cfg'].get('type') == 'Pretrained':
-            cfg['init_cfg'] = None
 
 
 def shorten(cfg: Config):
@@ -61,7 +52,7 @@ def tiny_row(config: Union[str, Path],
     if data_root is not None:
         from hrformer_mm.training import set_data_root
         set_data_root(cfg, str(data_root))
-    drop_pretrained(cfg.model)
+    without_pretrained(cfg.model)
     shorten(cfg)
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in ('dtype', 'loss_scale'):
