@@ -169,8 +169,12 @@ class Recorder(TorchFunctionMode):
                 for x in (q, k))  # [B, heads, L, C / heads]
         self.record_attention(q, k, k)
 
-    def record(self, kind: str, name: str, out: Tensor, args, kwargs):
+    def record(self, kind: str, called: str, out: Tensor, args, kwargs):
         module, owner = self.stack[-1]
+        if kind == 'linear' and len(args) > 1:  # of a layer inside?
+            for name, child in owner.named_children():
+                if getattr(child, 'weight', None) is args[1]:
+                    module, owner = f'{module}.{name}', child
         macs, bias, size = 0, False, out.numel()
         if kind in PRODUCTS:
             macs = PRODUCTS[kind](out, *args, **kwargs)
@@ -181,8 +185,8 @@ class Recorder(TorchFunctionMode):
             kind = kwargs.get('mode', 'nearest')
         if kind == 'adaptive_avg_pool2d':
             size = args[0].numel()
-        in_place = bool(kwargs.get('inplace')) or name.startswith('__i') or (
-            name.endswith('_') and not name.endswith('__'))
+        in_place = bool(kwargs.get('inplace')) or called.startswith('__i') or (
+            called.endswith('_') and not called.endswith('__'))
         self.ops.append(Op(kind, module, macs, size, bias, in_place))
 
 

@@ -203,6 +203,15 @@ def test_tool_prints_the_chain_and_the_paper(here, capsys):
     assert 'has no config' in capsys.readouterr().err
 
 
+def test_help_teaches_by_examples(capsys):
+    with pytest.raises(SystemExit) as ended:
+        tool('--help')
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(flag in out for flag in (
+        '--run', '--gpus', '--imagenet', '--measure', 'examples:'))
+
+
 @pytest.mark.slow
 def test_a_chain_is_measured_run_and_not_run_twice(here, capfd, monkeypatch):
     pytest.importorskip('mmpose')
