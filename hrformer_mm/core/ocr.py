@@ -85,11 +85,12 @@ class ObjectContext(nn.Module):
 
     def forward(self, pixels: Tensor, logits: Tensor) -> Tensor:
         objects = gather_objects(pixels, logits).mT[..., None]  # [B, C, K, 1]
-        query = self.query_project(pixels).flatten(2).mT  # [B, H*W, d]
-        key = self.key_project(objects).flatten(2).mT  # [B, K, d]
-        value = self.value_project(objects).flatten(2).mT
+        # One head, as an axis: fused kernels and ONNX ask for it.
+        query = self.query_project(pixels).flatten(2).mT[:, None]
+        key = self.key_project(objects).flatten(2).mT[:, None]
+        value = self.value_project(objects).flatten(2).mT[:, None]
         context = F.scaled_dot_product_attention(query, key, value)
-        context = context.mT.unflatten(2, pixels.shape[2:])  # [B, d, H, W]
+        context = context[:, 0].mT.unflatten(2, pixels.shape[2:])
         context = self.out_project(context)
         return self.bottleneck(torch.cat([context, pixels], dim=1))
 
