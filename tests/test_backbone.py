@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from test_parity import mmpose_extra
 from torch import nn
 
+from hrformer_mm.benchmark.subjects import mmpose_extra
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.registry import MODELS, LazyRegistry
 
@@ -82,7 +82,7 @@ def test_extra_of_mmpose_is_translated_and_not_changed():
 
 
 def test_extra_without_multiscale_output_gives_the_finest_map():
-    extra = mmpose_extra('tiny', True)
+    extra = mmpose_extra('tiny')
     del extra['stage4']['multiscale_output']
     assert HRFormer(extra=extra).out_indices == (0, )
 
@@ -94,7 +94,7 @@ def test_extra_without_multiscale_output_gives_the_finest_map():
     (lambda e: e['stage3'].update(window_sizes=(7, 7, 5)), ['window_sizes']),
 ])
 def test_extra_that_hrformer_cannot_be_is_refused(spoil, names):
-    extra = mmpose_extra('tiny', True)
+    extra = mmpose_extra('tiny')
     spoil(extra)
     with pytest.raises(ValueError) as error:
         HRFormer(extra=extra)

@@ -13,6 +13,7 @@ import torch
 from helpers import SHARED
 from torch import nn
 
+from hrformer_mm.benchmark.subjects import mmpose_extra
 from hrformer_mm.checkpoints import convert
 from hrformer_mm.core import ARCHS
 from hrformer_mm.models.backbones import HRFormer
@@ -20,25 +21,6 @@ from hrformer_mm.models.backbones import HRFormer
 mmpose = pytest.importorskip('mmpose.models.backbones', reason='needs MMPose')
 
 SIZES = [(64, 64), (96, 160), (256, 192)]
-
-
-def mmpose_extra(arch: str, rel_pos_bias: bool) -> dict:
-    size = ARCHS[arch]
-
-    def stage(branches):
-        return dict(
-            num_modules=size.modules[branches - 2], num_branches=branches,
-            block='HRFORMERBLOCK', num_blocks=(2, ) * branches,
-            num_channels=size.channels[:branches],
-            num_heads=size.heads[:branches], mlp_ratios=(4, ) * branches,
-            window_sizes=(7, ) * branches)  # yapf: disable
-
-    return dict(
-        drop_path_rate=0., with_rpe=rel_pos_bias,
-        stage1=dict(num_modules=1, num_branches=1, block='BOTTLENECK',
-                    num_blocks=(2, ), num_channels=(64, )),
-        stage2=stage(2), stage3=stage(3),
-        stage4=dict(stage(4), multiscale_output=True))  # yapf: disable
 
 
 def randomise(model: nn.Module):
@@ -59,7 +41,7 @@ def pair(arch: str, rel_pos_bias: bool):
     """MMPose's network and ours, loaded from its state dict, float64."""
     from mmpose.registry import MODELS
     torch.manual_seed(0)
-    extra = mmpose_extra(arch, rel_pos_bias)
+    extra = mmpose_extra(arch, rel_pos_bias=rel_pos_bias)
     with torch.device('cpu'):
         theirs = mmpose.HRFormer(copy.deepcopy(extra))
     randomise(theirs)

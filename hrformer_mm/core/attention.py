@@ -75,6 +75,10 @@ def window_mask(hw: Tuple[int, int], pads: Sequence[Tuple[int, int]],
         keep.shape, device=device).masked_fill_(~keep, float('-inf'))
 
 
+# Multiply-adds below which calling oneDNN takes longer than it saves.
+FEW_PRODUCTS = 2**22
+
+
 class PixelProduct(torch.autograd.Function):
     """``F.linear`` of pixels [M, C] with a weight [C_out, C], for CPUs.
 
@@ -113,6 +117,7 @@ def mix_channels(x: Tensor, weight: Tensor,
     """``F.linear``, through :class:`PixelProduct` where that is faster."""
     plain = (
         x.device.type != 'cpu' or x.dtype != torch.float32
+        or x.numel() * len(weight) < FEW_PRODUCTS
         or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling()
         or torch.jit.is_tracing())
     if plain:

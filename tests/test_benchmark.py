@@ -1,0 +1,132 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The benchmark: what it refuses, what it writes, what its figures mean."""
+import importlib.util
+import json
+
+import pytest
+import torch
+from helpers import ROOT
+from torch import nn
+
+from hrformer_mm.benchmark import measure, report, subjects
+from hrformer_mm.benchmark.subjects import Case
+
+CPU = torch.device('cpu')
+CASE = Case('tiny', (64, 64), 1, 'forward')
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        'benchmark_tool', ROOT / 'tools/analysis/benchmark.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(tool, out, *flags):
+    tool.main(['--arch', 'tiny', '--size', '64x64', '96x64', '--batch', '1',
+               '--mode', 'forward', '--subjects', 'mmpose', 'ours',
+               'optimized', '--repeats', '2', '--device', 'cpu',
+               '--out', str(out), *flags])  # yapf: disable
+
+
+@pytest.fixture(scope='module')
+def results(tool, tmp_path_factory):
+    out = tmp_path_factory.mktemp('benchmark')
+    run(tool, out)
+    return out
+
+
+def test_results_hold_every_subject_of_every_case(results):
+    held = json.loads((results / 'results.json').read_text())
+    assert 'threads' in held['device'] and held['torch'] == torch.__version__
+    assert '--subjects mmpose ours optimized' in held['command']
+    assert [e['case']['size'] for e in held['results']] == [[64, 64], [96, 64]]
+    for entry in held['results']:
+        rows = entry['subjects']
+        assert list(rows) == ['mmpose', 'ours', 'optimized']
+        assert rows['mmpose']['ratio'] == 1
+        assert all(r['seconds'] > 0 < r['peak_bytes'] for r in rows.values())
+        assert 0 <= rows['ours']['difference'] < 1e-4
+        # A 64 x 64 image of HRFormer-T costs 0.1 G multiply-adds and more.
+        assert entry['bounds']['flops'] > 1e8
+        assert entry['bounds']['products_seconds'] < rows['ours']['seconds']
+    assert (results / 'sizes.png').stat().st_size > 1e4
+
+
+def test_a_run_that_was_stopped_goes_on(results, tool, monkeypatch, capsys):
+    def fail(*args):
+        raise AssertionError('measured again')
+
+    monkeypatch.setattr(measure, 'compare', fail)
+    run(tool, results)
+    assert 'tiny 96x64 x1 forward fp32' in capsys.readouterr().out
+
+
+def test_results_of_another_machine_are_not_mixed_in(results, tool, capsys):
+    path = results / 'results.json'
+    held = json.loads(path.read_text())
+    other = results / 'other'
+    other.mkdir()
+    (other / 'results.json').write_text(
+        json.dumps(dict(held, device='an abacus')))
+    with pytest.raises(SystemExit):
+        run(tool, other)
+    assert 'another machine' in capsys.readouterr().err
+
+
+def test_subjects_that_differ_are_not_timed(monkeypatch):
+    class Wrong(nn.Module):
+
+        def forward(self, x):
+            return [x.new_ones(1, 18, 16, 16)]
+
+    monkeypatch.setitem(subjects.SUBJECTS, 'wrong', (True, lambda c: Wrong()))
+    limits = measure.Limits(1e12, 1e11)
+    with pytest.raises(RuntimeError, match='wrong differs from ours'):
+        measure.compare(CASE, ['ours', 'wrong'], CPU, 2, limits)
+
+
+def test_optimised_networks_are_not_trained():
+    case = Case('tiny', (64, 64), 1, 'train')
+    with pytest.raises(ValueError, match='cannot be trained'):
+        subjects.build('optimized', case, CPU)
+
+
+def test_training_computes_every_gradient():
+    case = Case('tiny', (64, 64), 2, 'train')
+    step = measure.Step(
+        subjects.build('ours', case, CPU), case, torch.randn(2, 3, 64, 64))
+    step()
+    assert all(p.grad is not None for p in step.model.parameters())
+
+
+@pytest.mark.parametrize('power', [0.5, 1., 2.])
+def test_the_exponent_of_growth_is_recovered(power):
+    points = [(x, 3 * x**power) for x in (10., 100., 5000.)]
+    assert report.exponent(points) == pytest.approx(power)
+
+
+def test_traffic_counts_what_is_read_and_written_but_no_views():
+    x = torch.ones(1000)
+    with measure.Traffic() as traffic:
+        x.view(10, 100).t()
+        assert traffic.total == 0
+        x + x
+    assert traffic.total == 2 * 4000  # the same tensor is read once
+
+
+@pytest.mark.parametrize('size', ['256', '256x', 'axb'])
+def test_a_size_that_is_none_is_refused(tool, size, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['--size', size])
+    assert 'HEIGHTxWIDTH' in capsys.readouterr().err
+
+
+def test_every_preset_is_of_known_subjects_that_can_do_it(tool):
+    for preset in tool.PRESETS.values():
+        for case, names in preset:
+            assert set(names) <= set(subjects.SUBJECTS)
+            if case.mode == 'train':
+                assert not set(names) & set(subjects.INFERENCE_ONLY)
