@@ -1,0 +1,237 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""From the maps of a network to key points, labels and scores, in a graph.
+
+The modules compute in tensors what the frameworks compute in NumPy after the
+network. Letters: K key points or classes, H x W a heat map, h x w an image.
+"""
+from typing import Sequence, Tuple
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# What a network gives before any of it.
+MAPS = dict(pose='heatmaps', seg='logits', cls='logits')
+
+
+def peaks(maps: Tensor) -> Tuple[Tensor, Tensor]:
+    """Places and values of the maxima of [B, K, H, W], each [B, K].
+
+    A place counts the pixels from the upper left corner, row by row.
+    """
+    value, place = maps.flatten(2).max(dim=2)
+    return place, value
+
+
+def look_up(maps: Tensor, place: Tensor) -> Tensor:
+    """Values of maps [B, K, H, W] at a place in each, [B, K]."""
+    flat = maps.flatten(2)
+    place = place.clamp(0, flat.shape[2] - 1)
+    return flat.gather(2, place[..., None])[..., 0]
+
+
+def newton_step(dx: Tensor, dy: Tensor, dxx: Tensor, dxy: Tensor,
+                dyy: Tensor) -> Tensor:
+    """From a pixel to the top of the parabola through it, [..., (x, y)].
+
+    It is zero where the second derivatives do not tell.
+    """
+    det = dxx * dyy - dxy * dxy
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1)
+    known = (det != 0)[..., None]
+    return torch.where(known, step / torch.where(known, det[..., None], 1.), 0)
+
+
+class Keypoints(nn.Module):
+    """Key points [B, K, 2] in pixels of the image, and their scores [B, K].
+
+    Without an answer (no positive value in a map) points lie left of and
+    above the image, as in MMPose. Subclasses refine the pixel of the maximum.
+
+    Args:
+        codec: MMPose's ``MSRAHeatmap`` or ``UDPHeatmap``.
+    """
+    names = ('keypoints', 'scores')
+
+    def __init__(self, codec):
+        super().__init__()
+        width, height = codec.heatmap_size
+        self.width, self.height = int(width), int(height)
+        scale = torch.tensor(codec.input_size, dtype=torch.float32)
+        self.register_buffer('scale', scale / self.steps())
+
+    def steps(self) -> Tensor:
+        """Pixels of a map across the image: its width and height."""
+        return torch.tensor([self.width, self.height])
+
+    def forward(self, maps: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
+        place, score = peaks(maps)
+        x, y = place % self.width, place // self.width
+        point = torch.stack([x, y], dim=-1) + self.refine(maps, place, x, y)
+        point = torch.where((score > 0)[..., None], point, -1.)
+        return point * self.scale, score
+
+    def refine(self, maps: Tensor, place: Tensor, x: Tensor,
+               y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class QuarterKeypoints(Keypoints):
+    """A quarter of a pixel towards the higher neighbour, as in HRNet."""
+
+    def refine(self, maps: Tensor, place: Tensor, x: Tensor,
+               y: Tensor) -> Tensor:
+        along = look_up(maps, place + 1) - look_up(maps, place - 1)
+        down = (
+            look_up(maps, place + self.width) -
+            look_up(maps, place - self.width))
+        # These bounds are the frameworks', not alike in x and y.
+        along = along * ((x > 1) & (x < self.width - 1) & (y > 0))
+        down = down * ((y > 1) & (y < self.height - 1) & (x > 0))
+        return 0.25 * torch.stack([along, down], dim=-1).sign()
+
+
+class BlurredKeypoints(Keypoints):
+    """Refined on the logarithm of smoothed maps (DARK, CVPR 2020)."""
+
+    def __init__(self, codec):
+        super().__init__(codec)
+        kernel = torch.from_numpy(
+            cv2.getGaussianKernel(codec.blur_kernel_size, 0)).float()
+        self.register_buffer('kernel', kernel[None, None])  # [1, 1, n, 1]
+
+    def smooth(self, maps: Tensor) -> Tensor:
+        """Blur, and keep the maximum of each map."""
+        n = self.kernel.shape[2] // 2
+        x = maps.flatten(0, 1)[:, None]
+        x = F.conv2d(x, self.kernel, padding=(n, 0))
+        x = F.conv2d(x, self.kernel.mT, padding=(0, n))
+        x = x.reshape(maps.shape)
+        return x * (maps.amax((2, 3), True) / x.amax((2, 3), True))
+
+    def refine(self, maps: Tensor, place: Tensor, x: Tensor,
+               y: Tensor) -> Tensor:
+        log = self.smooth(maps).clamp(min=1e-10).log()
+
+        def at(right: int, down: int) -> Tensor:
+            return look_up(log, place + right + down * self.width)
+
+        step = newton_step(
+            (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2,
+            (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4,
+            (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4,
+            (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4)
+        inside = (x > 1) & (x < self.width - 2)
+        inside = inside & (y > 1) & (y < self.height - 2)
+        return torch.where(inside[..., None], step, 0.)
+
+
+class UDPKeypoints(BlurredKeypoints):
+    """As DARK, on a continuous image (UDP, CVPR 2020)."""
+
+    def steps(self) -> Tensor:
+        return torch.tensor([self.width - 1, self.height - 1])
+
+    def refine(self, maps: Tensor, place: Tensor, x: Tensor,
+               y: Tensor) -> Tensor:
+        log = self.smooth(maps).clamp(1e-3, 50.).log()
+        log = F.pad(log, (1, 1, 1, 1), mode='replicate')
+        width = self.width + 2
+        place = x + 1 + (y + 1) * width
+
+        def at(right: int, down: int) -> Tensor:
+            return look_up(log, place + right + down * width)
+
+        middle, left, right = at(0, 0), at(-1, 0), at(1, 0)
+        above, below = at(0, -1), at(0, 1)
+        corner = (
+            at(1, 1) - right - below + 2 * middle - left - above + at(-1, -1))
+        tiny = torch.finfo(torch.float32).eps  # as MMPose keeps it invertible
+        return newton_step((right - left) / 2, (below - above) / 2,
+                           right - 2 * middle + left + tiny, corner / 2,
+                           below - 2 * middle + above + tiny)
+
+
+class Labels(nn.Module):
+    """The class of each pixel of the image, [B, h, w].
+
+    Args:
+        head: MMSegmentation's decode head.
+    """
+    names = ('labels', )
+
+    def __init__(self, head):
+        super().__init__()
+        self.align_corners, self.threshold = head.align_corners, head.threshold
+        self.dtype = torch.uint8 if head.num_classes <= 256 else torch.int32
+
+    def forward(self, logits: Tensor, image: Tensor) -> Tuple[Tensor]:
+        logits = F.interpolate(
+            logits,
+            image.shape[-2:],
+            mode='bilinear',
+            align_corners=self.align_corners)
+        if logits.shape[1] == 1:
+            labels = logits[:, 0].sigmoid() > self.threshold
+        else:
+            labels = logits.argmax(dim=1)
+        return labels.to(self.dtype),
+
+
+class Probabilities(nn.Module):
+    """Of each class, [B, K]."""
+    names = ('scores', )
+
+    def forward(self, logits: Tensor, image: Tensor) -> Tuple[Tensor]:
+        return logits.softmax(dim=1),
+
+
+def keypoints_of(codec) -> Keypoints:
+    """The decoding of one of MMPose's codecs.
+
+    Raises:
+        ValueError: For a codec that is not known here.
+    """
+    kind = type(codec).__name__
+    if kind == 'MSRAHeatmap':
+        return (BlurredKeypoints if codec.unbiased else QuarterKeypoints)(
+            codec)
+    if kind == 'UDPHeatmap' and codec.heatmap_type == 'gaussian':
+        return UDPKeypoints(codec)
+    raise ValueError(
+        f'{kind} is not decoded inside the graph, MSRAHeatmap and UDPHeatmap '
+        'of type gaussian are: export without --post and decode the maps')
+
+
+class Network(nn.Module):
+    """A model as one function of the normalised image [B, 3, h, w].
+
+    Args:
+        model: Of one of the three frameworks.
+        task: ``pose``, ``seg`` or ``cls``.
+        post: Give key points, labels or probabilities; otherwise heat maps
+            and logits of stride 4, or the logits of an image.
+
+    Attributes:
+        names: What the outputs are called.
+    """
+
+    def __init__(self, model: nn.Module, task: str, post: bool):
+        super().__init__()
+        self.model, self.names = model, (MAPS[task], )
+        self.last = None
+        if post:
+            self.last = {
+                'pose': lambda: keypoints_of(model.head.decoder),
+                'seg': lambda: Labels(model.decode_head),
+                'cls': Probabilities
+            }[task]()
+            self.names = self.last.names
+
+    def forward(self, image: Tensor) -> Sequence[Tensor]:
+        maps = self.model(image, data_samples=None, mode='tensor')
+        if not isinstance(maps, Tensor):
+            raise ValueError(f'the network gives a {type(maps).__name__} of '
+                             'outputs; only those with one can be exported')
+        return (maps, ) if self.last is None else self.last(maps, image)

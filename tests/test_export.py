@@ -1,0 +1,282 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Models as ONNX and torch.export files, and predictions without PyTorch."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.config import Config
+from predicting import PERSON, smooth, write_row
+from test_tools import error_of, tool
+
+from hrformer_mm.apis import load_predictor
+from hrformer_mm.core import HRFormer
+from hrformer_mm.core.blocks import Block
+from hrformer_mm.deploy import optimize
+from hrformer_mm.deploy.graph import WindowAttention, simplify
+from hrformer_mm.deploy.outputs import QuarterKeypoints, keypoints_of
+
+ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+codecs = pytest.importorskip('mmpose.codecs')
+SHAPES = dict(pose=[], seg=['--shape', '112', '224'],
+              cls=['--shape', '64', '64'])  # yapf: disable
+ARCH = dict(channels=(8, 16, 32, 64), heads=(1, 2, 2, 4), modules=(1, 1, 1))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('export')
+
+
+@pytest.fixture(scope='module')
+def rows(folder):
+    return {task: write_row(task, folder) for task in SHAPES}
+
+
+def run(rows, task, *args):
+    tool('export')([*rows[task], *SHAPES[task], *map(str, args)])
+
+
+def exported(rows, folder, task):
+    """The file of a task with open dimensions, made when first asked for."""
+    path = folder / f'{task}_post.onnx'
+    if not path.exists():
+        run(rows, task, '--dynamic', '--post', '--check', '--out', path)
+    return path
+
+
+def session_of(path):
+    return ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+
+def meta_of(path):
+    meta = session_of(path).get_modelmeta().custom_metadata_map
+    return json.loads(meta['hrformer_mm'])
+
+
+def predict(*args):
+    """What the script without PyTorch prints, as rows of words."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
+        capture_output=True, text=True)  # yapf: disable
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+# The blocks of graphs
+
+
+@pytest.mark.parametrize('fused', [True, False], ids=['fused', 'parts'])
+@pytest.mark.parametrize('options', [
+    dict(), dict(rel_pos_bias=False), dict(ffn='nodw'), dict(ffn='mlp'),
+    dict(attention='shifted'), dict(mask_padding=True), dict(window_size=5),
+], ids=str)  # yapf: disable
+def test_simple_blocks_compute_the_same(options, fused):
+    torch.manual_seed(0)
+    model = HRFormer(ARCH, **options).eval()
+    x = torch.rand(2, 3, 72, 100)  # maps of 18 x 25 and less, all padded
+    with torch.no_grad():
+        wanted = model(x)
+        found = simplify(optimize(model), fused)(x)
+    for a, b in zip(found, wanted):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+def test_blocks_with_masks_stay_as_they_are():
+    model = simplify(optimize(HRFormer(ARCH, attention='shifted')))
+    kinds = {type(m.attn) is WindowAttention: m.attn
+             for m in model.modules() if isinstance(m, Block)}
+    assert set(kinds) == {True, False} and kinds[False].shift
+
+
+# Key points out of heat maps
+
+
+def hills(codec, rng, count=40):
+    """Maps [count, 3, H, W] of a smooth hill each, some of them at edges."""
+    width, height = codec.heatmap_size
+    y, x = np.mgrid[:height, :width]
+    at = rng.random((2, count, 3, 1, 1)) * [[[[[width]]]], [[[[height]]]]]
+    maps = np.exp(-((x - at[0])**2 + (y - at[1])**2) / 8)
+    maps += rng.random(maps.shape) * 1e-3
+    maps[0, 0] = -1  # nobody there
+    return maps.astype('f4')
+
+
+@pytest.mark.parametrize('codec', [
+    dict(type='MSRAHeatmap', sigma=2),
+    dict(type='MSRAHeatmap', sigma=2, unbiased=True),
+    dict(type='UDPHeatmap', sigma=2),
+], ids=['quarter', 'dark', 'udp'])  # yapf: disable
+def test_key_points_are_those_of_mmpose(codec):
+    kind = getattr(codecs, codec.pop('type'))
+    codec = kind(input_size=(96, 128), heatmap_size=(24, 32), **codec)
+    maps = hills(codec, np.random.default_rng(0))
+    points, scores = keypoints_of(codec)(torch.from_numpy(maps), None)
+    for i, image in enumerate(maps):
+        wanted, wanted_scores = codec.decode(image)
+        np.testing.assert_array_equal(scores[i], wanted_scores[0])
+        there = wanted_scores[0] > 0
+        np.testing.assert_allclose(
+            points[i][there], wanted[0][there], atol=2e-3)  # of 128 pixels
+    assert (points[0, 0] < 0).all() and scores[0, 0] < 0
+
+
+def test_a_codec_that_is_not_decoded_is_named():
+    codec = codecs.SimCCLabel(input_size=(96, 128))
+    with pytest.raises(ValueError, match='SimCCLabel .* without --post'):
+        keypoints_of(codec)
+    assert type(keypoints_of(codecs.MSRAHeatmap(
+        (96, 128), (24, 32), 2))) is QuarterKeypoints
+
+
+# Files
+
+
+@pytest.mark.parametrize('task', SHAPES)
+def test_files_take_batches_and_segmentation_any_size(rows, folder, task):
+    path = exported(rows, folder, task)
+    session = session_of(path)
+    shape = session.get_inputs()[0].shape
+    assert shape[:2] == ['batch', 3]
+    assert shape[2:] == {'pose': [112, 84], 'cls': [64, 64],
+                         'seg': ['height', 'width']}[task]  # yapf: disable
+    size = (75, 98) if task == 'seg' else shape[2:]
+    for batch in (1, 5):
+        x = np.random.default_rng(0).random((batch, 3, *size)).astype('f4')
+        outputs = session.run(None, dict(image=x))
+        assert all(len(y) == batch for y in outputs)
+    names = [y.name for y in session.get_outputs()]
+    assert names == {'pose': ['keypoints', 'scores'], 'seg': ['labels'],
+                     'cls': ['scores']}[task]  # yapf: disable
+    if task == 'seg':
+        assert outputs[0].shape == (5, 75, 98) and outputs[0].dtype == np.uint8
+        assert len(np.unique(outputs[0])) > 1
+    if task == 'cls':
+        np.testing.assert_allclose(outputs[0].sum(1), 1, rtol=1e-5)
+
+
+def test_the_tool_tells_the_differences_and_the_nodes(rows, tmp_path, capsys):
+    run(rows, 'cls', '--out', tmp_path / 'a.onnx')
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert 'images [1, 3, 64, 64] differ from PyTorch by: logits' in lines[-2]
+    nodes = len(__import__('onnx').load(tmp_path / 'a.onnx').graph.node)
+    assert lines[-1].endswith(f'{nodes} nodes)')
+    meta = meta_of(tmp_path / 'a.onnx')
+    assert meta['names'] == list('abcdefghij') and not meta['post']
+    assert meta['shape'] == [64, 64] and meta['rgb']
+
+
+def test_a_file_that_is_there_stays(rows, tmp_path, capsys):
+    path = tmp_path / 'a.onnx'
+    path.write_text('mine')
+    message = error_of(tool('export'), [*rows['cls'], '--out', path], capsys)
+    assert '--force' in message and path.read_text() == 'mine'
+
+
+def test_a_file_that_disagrees_is_not_written(
+        rows, tmp_path, capsys, monkeypatch):
+    from hrformer_mm.deploy import export
+
+    def spoil(model, *args):
+        model.head.fc.weight.mul_(1.001)
+        return simplify(model, *args)
+
+    monkeypatch.setattr(export, 'simplify', spoil)
+    monkeypatch.setattr(  # writing takes its time and is not what this is of
+        export, 'write_onnx', lambda program, path, *_: export.write_program(
+            program, path, {}))
+    monkeypatch.setattr(
+        export, 'open_file', lambda path, _, real=export.open_file: real(
+            path, 'torch-export'))
+    message = error_of(tool('export'), [
+        *rows['cls'], *SHAPES['cls'], '--out', tmp_path / 'a.onnx'], capsys)
+    assert 'nothing was written: logits' in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_model_are_refused(rows, tmp_path, capsys):
+    args = [rows['pose'][0], rows['cls'][1], '--out', tmp_path / 'a.onnx']
+    assert 'lacks' in error_of(tool('export'), args, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Predictions without PyTorch
+
+
+def test_the_script_finds_the_key_points_of_the_predictor(
+        rows, folder, tmp_path):
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), smooth(0))
+    found = predict(exported(rows, folder, 'pose'), path, tmp_path / 'b.png',
+                    *PERSON)
+    cfg = Config.fromfile(rows['pose'][0])
+    cfg.model.test_cfg.flip_test = False
+    cfg.dump(tmp_path / 'pose.py')
+    predictor = load_predictor(
+        str(tmp_path / 'pose.py'), rows['pose'][1], device='cpu',
+        boxes={'a.png': [PERSON]})  # yapf: disable
+    people, = predictor([str(path)])
+    numbers = np.array([line[1:] for line in found], float)
+    # It prints a tenth of a pixel.
+    np.testing.assert_allclose(
+        numbers[:, :2], people.keypoints[0], atol=0.06)
+    assert [line[0] for line in found][:2] == ['nose', 'left_eye']
+    assert (cv2.imread(str(tmp_path / 'b.png')) != smooth(0)).any()
+
+
+@pytest.mark.parametrize('task', ['seg', 'cls'])
+def test_the_script_serves_the_other_tasks(rows, folder, tmp_path, task):
+    path, out = tmp_path / 'a.png', tmp_path / 'b.png'
+    cv2.imwrite(str(path), smooth(0))
+    lines = predict(exported(rows, folder, task), path, out)
+    assert cv2.imread(str(out)).shape == (100, 120, 3)
+    if task == 'cls':
+        scores = [float(line[1]) for line in lines]
+        assert len(lines) == 5 and scores == sorted(scores, reverse=True)
+
+
+def test_the_script_needs_no_torch():
+    source = (ROOT / 'tools/onnx_predict.py').read_text()
+    assert {line.split()[1] for line in source.splitlines()
+            if line.startswith(('import ', 'from '))} == {
+                'json', 'sys', 'cv2', 'numpy', 'onnxruntime'}
+
+
+# Longer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [
+    ('--half', ), ('--opset', '20'), ('--format', 'torch-export', '--check'),
+    ('--format', 'torch-export', '--post')], ids=' '.join)  # yapf: disable
+@pytest.mark.parametrize('task', SHAPES)
+def test_all_kinds_of_files_agree(rows, tmp_path, task, options):
+    run(rows, task, '--dynamic', *options, '--out', tmp_path / 'file')
+    assert (tmp_path / 'file').stat().st_size > 1e5
+
+
+@pytest.mark.slow
+def test_hrformer_s_has_few_nodes(tmp_path, capsys):
+    config = ROOT / 'configs/pose/hrformer_s_coco_256x192.py'
+    weights = random_weights(config, tmp_path / 's.pth')
+    tool('export')([str(config), str(weights), '--dynamic', '--check'])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum('differ' in line for line in lines) == 4
+    assert int(lines[-1].split()[-2]) <= 1400
+    assert (tmp_path / 's.onnx').is_file()
+
+
+def random_weights(config: Path, path: Path) -> Path:
+    from mmengine.registry import MODELS, DefaultScope
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    return path

@@ -1,0 +1,101 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Write a trained model as an ONNX or torch.export file.
+
+Batch norms are folded and attention biases are constants. The file is read
+back, run and compared with PyTorch; if it disagrees, nothing is written.
+Images go in normalised, [B, 3, height, width]; heat maps or logits come out.
+tools/onnx_predict.py shows how such a file is used without PyTorch.
+"""
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from hrformer_mm import cli
+from hrformer_mm.deploy import export
+from hrformer_mm.training import merge_options, read_config
+
+EXAMPLES = """examples:
+  python tools/export.py configs/pose/hrformer_s_coco_256x192.py \\
+      work_dirs/NAME/epoch_210.pth --dynamic --post
+  python tools/export.py configs/seg/hrformer_s_cityscapes_512x1024.py \\
+      work_dirs/NAME/iter_80000.pth --dynamic --check --out city.onnx
+
+"""
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES + cli.EPILOG,
+        formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('weights', help='its checkpoint, of any layout')
+    parser.add_argument(
+        '--out',
+        help='file to write (default: beside the weights, .onnx or .pt2)')
+    parser.add_argument(
+        '--format', choices=sorted(export.FORMATS), default='onnx')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="of the images (default: the config's)")
+    parser.add_argument(
+        '--dynamic',
+        action='store_true',
+        help='take any number of images at once and, for segmentation, any '
+        'size; otherwise one image of one size')
+    parser.add_argument(
+        '--half',
+        action='store_true',
+        help='compute in float16; images and outputs stay float32')
+    parser.add_argument(
+        '--post',
+        action='store_true',
+        help='give key points, label maps or probabilities instead of heat '
+        'maps and logits')
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='compare with PyTorch at more batches and sizes than one')
+    parser.add_argument(
+        '--opset',
+        type=int,
+        choices=export.OPSETS,
+        default=export.FUSED_OPSET,
+        help='version of ONNX operators (default: %(default)s, the first '
+        'with one for attention; 20 for older runtimes)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace a file that is there')
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    args = parse_args(argv)
+    cfg = read_config(args.config)
+    merge_options(cfg, args.cfg_options)
+    out = args.out or Path(args.weights).with_suffix(
+        export.FORMATS[args.format])
+    report = export.export(
+        cfg,
+        args.weights,
+        out,
+        format=args.format,
+        shape=args.shape and tuple(args.shape),
+        dynamic=args.dynamic,
+        half=args.half,
+        post=args.post,
+        check=args.check,
+        opset=args.opset,
+        force=args.force)
+    for shape, found in report.differences.items():
+        worst = ', '.join(f'{k} {v:.2g}' for k, v in found.items())
+        print(f'images {list(shape)} differ from PyTorch by: {worst}')
+    size = report.path.stat().st_size / 2**20
+    print(f'wrote {report.path} ({size:.1f} MiB, {report.nodes} nodes)')
+
+
+if __name__ == '__main__':
+    main()
