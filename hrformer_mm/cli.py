@@ -10,6 +10,8 @@ from typing import Callable, Optional, Sequence
 
 from mmengine.config import DictAction
 
+from .near import near_names
+
 EPILOG = """A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1
 or --traceback shows where it was raised."""
 PACKAGE = str(Path(__file__).resolve().parent)
@@ -48,12 +50,14 @@ def is_mistake(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error without line breaks."""
+    """The message of an error without line breaks, and nearest names."""
     is_key = isinstance(error, KeyError) and error.args
     text = str(error.args[0] if is_key else error)
+    text = text.partition(' Please check whether the value of')[0]
     if 'Original Traceback' in text:  # from a worker of a data loader
         text = text.strip().splitlines()[-1]
-    return ' '.join(text.split()) or type(error).__name__
+    text = ' '.join(text.split()) or type(error).__name__
+    return text + near_names(error)
 
 
 def one_line_errors(main: Callable) -> Callable:

@@ -95,6 +95,18 @@ def test_a_misspelt_key_is_answered_with_the_nearest(key, near):
     assert repr(near) in last_words('train', ROW, '--cfg-options', f'{key}=3')
 
 
+@pytest.mark.parametrize('option, near', [
+    ('model.backbone.windowsize=7', "'window_size'"),
+    ('model.backbone.frozen_stage=1', "'frozen_stages'"),
+    ('model.backbone.type=hrformer_mm.HRFormr', "'hrformer_mm.HRFormer'"),
+    ('model.type=TopDownPoseEstimator', "'TopdownPoseEstimator'"),
+    ('model.head.inchannels=8', "'in_channels'"),
+])
+def test_a_misspelt_part_is_answered_with_the_nearest(option, near):
+    line = last_words('train', ROW, '--cfg-options', option)
+    assert near in line.partition('near are')[2], line
+
+
 # Files
 
 

@@ -27,6 +27,7 @@ class Problem:
     """One fault of the data."""
     path: str  # of the file, or the key of the config
     what: str  # what is wrong with it, to be read after the path
+    fatal: bool = True  # whether training stops at it, sooner or later
 
     def __str__(self) -> str:
         return f'{self.path} {self.what}'

@@ -114,7 +114,7 @@ def check_classes(listing: Listing, classes: int) -> Iterator[Problem]:
     if listing.is_folders and len(listing.names) != classes:
         yield Problem(
             str(listing.root), f'has {len(listing.names)} class folders, but '
-            f'{CLASSES} is {classes}')
+            f'{CLASSES} is {classes}', len(listing.names) > classes)
     if not listing.is_folders and top >= classes:
         yield Problem(
             str(listing.source), f'has classes up to {top}, but {CLASSES} is '

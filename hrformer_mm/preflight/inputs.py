@@ -22,8 +22,8 @@ from torch import nn
 from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
 from ..core.hrformer import HRFormer
-from ..datasets.check import (CHECKERS, LOADERS, Problem, check, describe,
-                              spread)
+from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
+from ..distributed import apply_parallel
 from ..hooks.resuming import newest_checkpoint
 from ..training import data_paths, fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
@@ -78,7 +78,17 @@ def check_config(flight: Flight) -> Iterator[Finding]:
 
 
 def check_machine(flight: Flight) -> Iterator[Finding]:
-    """Fit the config to the machine, as the run does."""
+    """Fit the config to the machine, as the run does.
+
+    Weights and optimisers that processes share are not shared here, where
+    there is one; memory is then an upper bound.
+    """
+    launched = deepcopy(flight.cfg)
+    launched.launcher = 'pytorch'
+    _, error = attempt('parallel', apply_parallel, launched)
+    if error:
+        yield Finding('machine', FAIL, error)
+    flight.cfg.pop('parallel', None)
     wanted = flight.cfg.optim_wrapper.get('type')
     fit_machine(flight.cfg)
     wrapper = flight.cfg.optim_wrapper
@@ -104,16 +114,6 @@ def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
                 'or say where it is with --data-root DIR')
 
 
-def is_harmless(problem: Problem) -> bool:
-    """Whether training goes on with it.
-
-    MMPose reads all annotations when a data set is built, which is tried
-    here, too. What is wrong with single ones besides, such as a point outside
-    its image, does not stop it.
-    """
-    return ', annotation ' in problem.path
-
-
 def check_files(cfg: Config, loader: str) -> Iterator[Finding]:
     """Look at some of the files as ``tools/check_dataset.py`` does."""
     alone = deepcopy(cfg)
@@ -124,9 +124,9 @@ def check_files(cfg: Config, loader: str) -> Iterator[Finding]:
         yield Finding('data', FAIL, error)
         return
     problems = summaries[loader].problems
-    shown = sorted(problems, key=is_harmless)[:PROBLEMS]
+    shown = sorted(problems, key=lambda p: not p.fatal)[:PROBLEMS]
     for problem in shown:
-        yield Finding('data', WARN if is_harmless(problem) else FAIL,
+        yield Finding('data', FAIL if problem.fatal else WARN,
                       f'{loader}: {problem}', MORE * (problem is shown[-1]))
     if not problems:
         yield Finding(

@@ -77,7 +77,7 @@ def tell(error: Exception) -> str:
     if os.environ.get('HRFORMER_MM_TRACEBACK', '0') not in ('', '0'):
         traceback.print_exception(
             type(error), error, error.__traceback__, file=sys.__stderr__)
-    line = cli.one_line(error).partition(' Please check whether the value')[0]
+    line = cli.one_line(error)
     return line if cli.is_mistake(error) else f'{type(error).__name__}: {line}'
 
 

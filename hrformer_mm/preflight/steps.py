@@ -45,7 +45,8 @@ def check_batch(flight: Flight) -> Iterator[Finding]:
     else:
         yield Finding('batch', OK, f'{found}, learning rate {lr}')
     samples = flight.sizes.get('train_dataloader')
-    if samples and not costs.count_iterations(cfg, samples, processes)[1]:
+    if samples and cfg.train_cfg.get('max_epochs') and not (
+            costs.count_iterations(cfg, samples, processes)[1]):
         yield Finding(
             'batch', FAIL, f'{samples} samples do not fill one batch of all '
             'processes and drop_last is on, so an epoch has no step',
