@@ -21,6 +21,7 @@ from test_custom_seg_cls import write_labels
 from test_pictures import trained, write_log
 
 from hrformer_mm.checkpoints import convert
+from hrformer_mm.deploy.export import export
 from hrformer_mm.models.backbones import HRFormer
 
 README = (ROOT / 'README.md').read_text()
@@ -139,7 +140,8 @@ def adapt(command: str, folder: Path):
             words[i] = str(folder / 'photo.jpg')
         elif word.startswith('data/people'):
             words[i] = str(folder / f'pose{word[len("data/people"):]}')
-        elif word in ('photo.jpg', 'images/', 'clip.mp4'):
+        elif word in ('photo.jpg', 'images/', 'clip.mp4', 'person.onnx',
+                      'drawn.png'):
             words[i] = str(folder / word)
         elif word in OWN_DATA:
             words[i] = str(folder / OWN_DATA[word])
@@ -149,8 +151,11 @@ def adapt(command: str, folder: Path):
             words[i] = str(folder / word)
         elif word == '8':
             words[i] = '2'
-    if ' predict ' in command or 'visualize' in command:
+    if any(word in command for word in (' predict ', 'visualize', 'onnx_')):
         write_inputs(folder)
+    if 'onnx_' in command:
+        export(Config.fromfile(write_row('pose', folder)[0]),
+               str(folder / 'pose.pth'), folder / 'person.onnx', post=True)
     if any(word in command for word in (' predict ', 'visualize', 'browse',
                                         'plot_curves')):  # yapf: disable
         words += ['--out-dir', str(folder / 'run')]
