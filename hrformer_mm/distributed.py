@@ -16,7 +16,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,6 +35,24 @@ STARTED_BY = dict(
     pytorch='bash tools/dist_train.sh or torchrun',
     slurm='bash tools/slurm_train.sh or srun',
     mpi='mpirun of Open MPI')
+
+
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, which all of them get."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return Sum.apply(grad)  # each result depends on all inputs
+
+
+def all_reduce(x: Tensor) -> Tensor:
+    return Sum.apply(x)
 
 
 class AllReduceBatchNorm(_BatchNorm):

@@ -11,7 +11,7 @@ from toy import CallAt, toy_config
 
 from hrformer_mm import training
 
-SAME = {'model.drop': 0., 'sync_bn': 'torch'}
+SAME = {'model.drop': 0., 'model.double': True, 'sync_bn': 'torch'}
 
 
 def run(folder: Path, **options):

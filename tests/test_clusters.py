@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Slurm and several machines, with stand-ins; and processes that die."""
-import os
 import socket
 import subprocess
 import sys
@@ -10,15 +9,7 @@ import pytest
 import torch
 from helpers import ROOT
 from mmengine.config import Config
-from toy import toy_config
-
-ENV = dict(
-    os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1',
-    CUDA_VISIBLE_DEVICES='', PREFLIGHT='0',
-    PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
-for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
-             'MASTER_PORT'):
-    ENV.pop(name, None)
+from toy import ENV, toy_config
 
 # Writes what it was asked for to a file and starts the tasks, as srun does.
 SRUN = f'''#!{sys.executable}

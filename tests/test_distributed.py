@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Two processes compute what one does with the whole batch."""
-import os
 import subprocess
 import sys
 
@@ -10,14 +9,9 @@ from dist_toy import SAME
 from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 from torch import nn
-from toy import QuietRunner, toy_config
+from toy import ENV, QuietRunner, toy_config
 
 from hrformer_mm import distributed
-
-ENV = dict(
-    os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1',
-    CUDA_VISIBLE_DEVICES='', PREFLIGHT='0',
-    PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +69,7 @@ def test_two_processes_make_the_steps_of_one(several, one):
 def test_norms_that_are_not_synchronised_would_be_noticed(one, tmp_path):
     cfg = toy_config(tmp_path, custom_hooks=[
         dict(type='RecordSteps', path=str(tmp_path / 'steps.pth'))],
-        **{'model.drop': 0., 'train_cfg.max_epochs': 1})
+        **{**SAME, 'train_cfg.max_epochs': 1})
     QuietRunner.from_cfg(cfg).train()  # sees batches of 2
     with pytest.raises(AssertionError):
         assert_same_weights(weights(tmp_path, 1), weights(one, 1))

@@ -3,12 +3,13 @@
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import torch
-from helpers import CONFIGS, runs
+from helpers import CONFIGS, ROOT, runs
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import all_reduce, get_rank, is_main_process
@@ -19,8 +20,17 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
+if os.environ.get('TOY_DOUBLE'):  # so that rounding cannot add up
+    torch.set_default_dtype(torch.float64)
 SAMPLES = 12
 BATCH = 2
+# For processes that import this file: one thread each, and nothing of a
+# launcher that may have started the tests.
+ENV = {k: v for k, v in os.environ.items()
+       if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
+                    'MASTER_PORT')}
+ENV.update(PYTHON=sys.executable, OMP_NUM_THREADS='1', PREFLIGHT='0',
+           CUDA_VISIBLE_DEVICES='', PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
 
 
 @DATASETS.register_module()
@@ -57,18 +67,24 @@ class ToyModel(BaseModel):
     Args:
         spoil_at: Forward pass, counted from 0, whose loss is NaN.
         ballast: Numbers that make checkpoints large.
+        drop: Rate of dropout.
+        double: In double precision. Adam divides by the size of gradients,
+            so the rounding of those that should be zero grows to steps.
     """
 
     def __init__(self, spoil_at: int = -1, ballast: int = 0,
-                 drop: float = .2):
+                 drop: float = .2, double: bool = False):
         super().__init__()
         self.register_buffer('ballast', torch.zeros(ballast))
         self.layers = nn.Sequential(
             nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(drop))
         self.steps, self.spoil_at = 0, spoil_at
+        if double:
+            self.double()
 
     def forward(self, inputs, mode: str = 'tensor'):
-        x = self.layers(torch.stack(list(inputs)))
+        x = torch.stack(list(inputs)).to(self.layers[0].weight)
+        x = self.layers(x)
         if mode == 'predict':
             return [dict(value=v.mean().item()) for v in x]
         loss = (x.mean((1, 2, 3)) - 1).square().mean()
