@@ -7,6 +7,7 @@ The box is that of a person, by default the image. The task, and how images are
 prepared, are read from the file. Needs onnxruntime and OpenCV.
 """
 import json
+import os
 import sys
 
 import cv2
@@ -45,6 +46,8 @@ def main(model, path, out, *box):
     if not meta['post']:
         sys.exit(f'error: {model} gives maps; export it with --post')
     image = crop = cv2.imread(path)
+    if image is None or os.path.exists(out):
+        sys.exit(f'error: {path} is no image, or {out} is already there')
     if meta['task'] == 'pose':
         crop, corner, extent = crop_person(image, meta, box)
     elif meta['task'] == 'cls':
@@ -70,4 +73,6 @@ def main(model, path, out, *box):
 
 
 if __name__ == '__main__':
+    if len(sys.argv) not in (4, 8):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

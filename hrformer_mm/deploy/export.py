@@ -31,8 +31,7 @@ TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 META = 'hrformer_mm'  # where a file says what it holds
 FUSED_OPSET = 23  # the first with an operator for attention
 OPSETS = range(18, FUSED_OPSET + 1)
-# Least images that are tried where sizes are open: none is a multiple of the
-# stride of the coarsest map and its windows.
+# Images that are tried where sizes are open; their maps are not whole windows.
 OPEN_SIZES = ((97, 131), (160, 224), (250, 190))
 OPEN_EXAMPLE = (490, 554)  # of which no map is as large as another or 1
 # Outputs that are decisions: two equal values may fall either way.
@@ -48,7 +47,7 @@ class Tolerance:
 
 TOLERANCES = {
     torch.float32: Tolerance(1e-4, 1e-3),
-    torch.float16: Tolerance(5e-2, 5e-2)
+    torch.float16: Tolerance(2e-2, 5e-2)
 }
 
 
@@ -258,12 +257,11 @@ def difference(name: str, found: ndarray, wanted: ndarray) -> float:
 def shapes_to_check(shape: Tuple[int, int], dimensions: Dict[int, Any],
                     thorough: bool) -> List[Tuple[int, ...]]:
     """Shapes of the images to compare with."""
-    shapes = [(1, 3, *shape)]
+    sizes = [shape, *OPEN_SIZES] if 2 in dimensions else [shape]
+    shapes = [(1, 3, *size) for size in sizes]
     if thorough and 0 in dimensions:
-        shapes += [(n, 3, *shape) for n in (2, 3, 8)]
-    if thorough and 2 in dimensions:
-        shapes += [(1, 3, *size) for size in OPEN_SIZES]
-    return shapes
+        shapes += [(n, 3, *sizes[-1]) for n in (2, 3, 8)]
+    return shapes if thorough else shapes[:1]
 
 
 def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
