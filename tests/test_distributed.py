@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Two processes compute what one does with the whole batch."""
+import os
 import subprocess
 import sys
 
@@ -129,16 +130,50 @@ def test_the_norm_equals_pytorchs_with_one_process(monkeypatch):
     torch.testing.assert_close(plain.eval()(x), synced.eval()(x))
 
 
+@pytest.fixture
+def no_launcher(monkeypatch):
+    """Without the variables of any; what a test sets is put back."""
+    names = {n for v in distributed.VARIABLES.values() for p in v.items()
+             for n in p}
+    for name in (*names, 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_NNODES',
+                 'SLURM_JOB_ID', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
 @pytest.mark.parametrize('launcher, variable', [
     ('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID'),
     ('mpi', 'OMPI_COMM_WORLD_RANK')])
 def test_a_launcher_that_launched_nothing_is_refused(launcher, variable,
-                                                     monkeypatch):
-    for names in distributed.VARIABLES.values():
-        for name in (*names, *names.values()):
-            monkeypatch.delenv(name, raising=False)
+                                                     no_launcher):
     with pytest.raises(ValueError, match=f'{variable} is not set'):
         distributed.adopt_launcher(launcher)
+
+
+def test_a_process_of_mpirun_finds_the_others(no_launcher):
+    for name, value in dict(RANK=3, SIZE=4, LOCAL_RANK=3,
+                            LOCAL_SIZE=4).items():
+        no_launcher.setenv(f'OMPI_COMM_WORLD_{name}', str(value))
+    distributed.adopt_launcher('mpi')
+    assert [os.environ[n] for n in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK',
+                                    'MASTER_ADDR')] == ['3', '4', '3',
+                                                        '127.0.0.1']
+    no_launcher.delenv('MASTER_ADDR')
+    no_launcher.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
+    with pytest.raises(ValueError, match='set MASTER_ADDR'):
+        distributed.adopt_launcher('mpi')
+
+
+def test_slurm_names_the_first_machine(no_launcher, tmp_path):
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\necho a1\necho a2\n')
+    scontrol.chmod(0o755)
+    for name, value in dict(PATH=f"{tmp_path}:{os.environ['PATH']}",
+                            SLURM_NNODES='2', SLURM_JOB_NODELIST='a[1-2]'
+                            ).items():  # yapf: disable
+        no_launcher.setenv(name, value)
+    assert distributed.first_machine('slurm') == 'a1'
 
 
 @pytest.mark.parametrize('kind, says', [

@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """What a training does when something breaks: it ends, in one line."""
-import os
+import multiprocessing
 import resource
-import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -197,14 +197,37 @@ def test_a_worker_that_dies_ends_the_training_in_one_line(tmp_path):
     assert 'num_workers' in last
 
 
+def a_worker(ready):
+    resuming.outlive_first_sigterm()
+    ready.set()
+    time.sleep(60)
+
+
+def start_worker():
+    context = multiprocessing.get_context('fork')
+    ready = context.Event()
+    worker = context.Process(target=a_worker, args=(ready, ), daemon=True)
+    worker.start()
+    assert ready.wait(30)
+    return worker
+
+
 def test_a_worker_outlives_the_sigterm_of_a_scheduler():
-    former = signal.getsignal(signal.SIGTERM)
-    try:
-        resuming.outlive_first_sigterm()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGTERM, former)
+    worker = start_worker()
+    for outlives in (True, False):
+        subprocess.run(
+            [sys.executable, '-c',
+             f'import os; os.kill({worker.pid}, 15)'], check=True)
+        worker.join(1 if outlives else 30)
+        assert worker.is_alive() == outlives
+
+
+def test_a_worker_obeys_its_own_process_at_once():
+    """Or every training would wait for its workers for ever at its end."""
+    worker = start_worker()
+    worker.terminate()
+    worker.join(30)
+    assert not worker.is_alive()
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ that was cut off too, and iteration-based training reads all former data anew.
 Here random numbers follow from the seed and from what they are drawn for, so
 there is nothing to restore but a position in the data.
 """
+import os
 import random
 import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -106,13 +108,24 @@ def outlive_first_sigterm():
     """Let a worker give data until its process has saved and ends it.
 
     Schedulers send SIGTERM to all processes, and a training that waits for a
-    worker which is gone cannot save.
+    worker which is gone cannot save. From its own process a worker obeys at
+    once: that is how Python ends workers, and it waits for them.
     """
+    if not hasattr(signal, 'sigwaitinfo'):  # macOS and Windows
+        return
+    # Threads that are started later inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
 
-    def ignore_once(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def obey():
+        told = 0
+        while True:
+            told += 1
+            sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+            if sender == parent or told > 1:
+                os._exit(128 + signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, ignore_once)
+    threading.Thread(target=obey, daemon=True).start()
 
 
 class Skipping:
@@ -192,6 +205,10 @@ class ExactResumeHook(Hook):
     """
     priority = 'LOWEST'  # after all hooks that others come with
 
+    def __init__(self):
+        self.state: Dict[str, int] = {}  # of the checkpoint
+        self.epoch_began = (-1, 0)  # an epoch and the iteration before it
+
     def before_run(self, runner):
         if runner._resume and runner._load_from is None:
             found: List[Any] = [None, None]
@@ -205,10 +222,6 @@ class ExactResumeHook(Hook):
             if found[1]:
                 raise found[1]
             runner._load_from = found[0]
-
-    def __init__(self):
-        self.state: Dict[str, int] = {}  # of the checkpoint
-        self.epoch_began = (-1, 0)  # an epoch and the iteration before it
 
     def after_load_checkpoint(self, runner, checkpoint: dict):
         self.state = checkpoint.get(STATE, {}) if runner._resume else {}
