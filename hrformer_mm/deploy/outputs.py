@@ -86,7 +86,7 @@ class QuarterKeypoints(Keypoints):
         down = (
             look_up(maps, place + self.width) -
             look_up(maps, place - self.width))
-        # These bounds are the frameworks', not alike in x and y.
+        # MMPose's bounds, which leave out the first two pixels and the last.
         along = along * ((x > 1) & (x < self.width - 1) & (y > 0))
         down = down * ((y > 1) & (y < self.height - 1) & (x > 0))
         return 0.25 * torch.stack([along, down], dim=-1).sign()
