@@ -10,7 +10,7 @@ import torch
 from foreign import TINY
 from helpers import CONFIGS, ROOT, tiny_row, write_tiny_coco
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from seg_data import write_tiny
 from test_cls_configs import write_images
 from torch import nn
@@ -288,6 +288,18 @@ def test_iterations_are_those_of_the_recipes():
     assert costs.count_evaluations(cfg) == 21
     cfg = Config.fromfile(CONFIGS / 'seg/hrformer_b_cityscapes_512x1024.py')
     assert costs.count_iterations(cfg, 2975, 8)[0] == 80_000
+
+
+def test_steps_are_measured_with_few_samples_and_with_many(data, tmp_path):
+    cfg = row('pose', data, tmp_path,
+              **{'train_dataloader.batch_size': 16})
+    with DefaultScope.overwrite_default_scope('mmpose'):
+        rehearsal = preflight.Rehearsal(cfg, str(tmp_path))
+        measured = rehearsal.train()
+        assert len(measured.losses) == measured.samples == 2
+        assert 0 < measured.states < measured.peak == measured.memory(2)
+        assert measured.memory(8) == pytest.approx(rehearsal.weigh(8), rel=.03)
+        assert rehearsal.time(5) > 0
 
 
 # The launcher

@@ -18,9 +18,11 @@ from mmengine.registry import DefaultScope
 from ..quickstart.common import aside
 from ..training import TRAINED, check_parts
 from . import inputs, steps
+from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
-__all__ = ['CHECKS', 'FAIL', 'OK', 'SKIP', 'WARN', 'look', 'preflight']
+__all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'Rehearsal', 'SKIP', 'WARN',
+           'look', 'preflight']
 CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
           inputs.check_weights, steps.check_batch, steps.check_step,
           steps.check_evaluation, steps.check_memory, steps.check_time,

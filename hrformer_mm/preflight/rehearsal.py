@@ -7,7 +7,6 @@ leaves nothing behind.
 """
 import math
 import time
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
@@ -20,7 +19,7 @@ from mmengine.runner import Runner
 from ..costs import PeakMemory, nbytes, optimizer_bytes
 
 SAMPLES = 2  # in a step; one alone fails in some batch norms
-STEPS = 3  # the first warms up, the second is timed, the third is weighed
+STEPS = 2  # the first warms up, the second is timed
 NEVER = 10**9  # an epoch or iteration that no training reaches
 
 
@@ -37,17 +36,19 @@ class Measured:
         seconds: Of a step, without loading data.
         states: Bytes of weights and optimiser, which no batch changes.
         peak: Bytes at the fullest moment of a step, states included.
+        slope: Bytes for each further sample.
         losses: By step.
     """
     samples: int
     seconds: float = math.nan
     states: int = 0
     peak: int = 0
+    slope: float = 0.
     losses: List[float] = field(default_factory=list)
 
     def memory(self, batch: int) -> int:
         """Bytes that a batch of this size takes, linear in it."""
-        return self.states + (self.peak - self.states) * batch // self.samples
+        return self.peak + round(self.slope * (batch - self.samples))
 
 
 def synchronize():
@@ -56,46 +57,23 @@ def synchronize():
 
 
 class Stopwatch(Hook):
-    """Measures steps and ends the training after :data:`STEPS`."""
+    """Times steps and ends the training after :data:`STEPS`."""
     priority = 'LOWEST'
 
     def __init__(self, measured: Measured):
-        self.measured, self.step = measured, 0
-        self.memory: Any = nullcontext()
+        self.measured = measured
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.step += 1
-        if self.step == STEPS:
-            self.begin_weighing(runner)
         synchronize()
         self.began = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
         synchronize()
-        seconds = time.perf_counter() - self.began
+        self.measured.seconds = time.perf_counter() - self.began
         self.measured.losses.append(float(outputs['loss']))
-        if self.step < STEPS:
-            self.measured.seconds = seconds
-            return
-        self.end_weighing()
-        raise Enough
-
-    def begin_weighing(self, runner: Runner):
-        self.measured.states = nbytes([
-            *runner.model.parameters(), *runner.model.buffers()
-        ]) + optimizer_bytes(runner.optim_wrapper.state_dict())
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self.memory = PeakMemory()
-        self.memory.__enter__()
-
-    def end_weighing(self):
-        self.memory.__exit__(None, None, None)
-        self.measured.peak = (
-            torch.cuda.max_memory_allocated() if torch.cuda.is_available() else
-            self.measured.states + self.memory.peak)
+        if len(self.measured.losses) == STEPS:
+            raise Enough
 
 
 def without_pretrained(cfg: Any):
@@ -148,11 +126,12 @@ class Rehearsal:
 
     def __init__(self, cfg: Config, work_dir: str):
         self.cfg = shortened(cfg, work_dir)
+        self.whole = cfg.train_dataloader.batch_size
         self.measured = Measured(self.cfg.train_dataloader.batch_size)
         self.runner: Optional[Runner] = None
 
     def train(self) -> Measured:
-        """Take :data:`STEPS` steps.
+        """Take :data:`STEPS` steps, then weigh one, and one of more samples.
 
         Raises:
             Exception: Whatever the training raises.
@@ -163,22 +142,47 @@ class Rehearsal:
             self.runner.train()
         except Enough:
             pass
-        return self.measured
+        found, model = self.measured, self.runner.model
+        found.states = nbytes([*model.parameters(), *model.buffers()]) + (
+            optimizer_bytes(self.runner.optim_wrapper.state_dict()))
+        found.peak = self.weigh(found.samples)
+        more = min(2 * found.samples, self.whole) - found.samples
+        if more:
+            found.slope = (self.weigh(found.samples + more) -
+                           found.peak) / more
+        return found
 
-    def train_whole_batch(self, size: int) -> float:
-        """Seconds of a step with as many samples, which repeat."""
-        dataset = self.runner.train_dataloader.dataset
-        few = [dataset[i % len(dataset)] for i in range(self.measured.samples)]
-        collate = self.runner.train_dataloader.collate_fn
-        batch = collate([few[i % len(few)] for i in range(size)])
-        model, seconds = self.runner.model, math.nan
-        for _ in range(2):  # the first warms up
-            synchronize()
+    def batch(self, size: int) -> Any:
+        """So many samples as the training gets them; few, which repeat."""
+        loader = self.runner.train_dataloader
+        few = [loader.dataset[i % len(loader.dataset)]
+               for i in range(self.measured.samples)]
+        return loader.collate_fn(
+            [deepcopy(few[i % len(few)]) for i in range(size)])
+
+    def step(self, batch: Any):
+        self.runner.model.train()
+        self.runner.model.train_step(batch, self.runner.optim_wrapper)
+        synchronize()
+
+    def weigh(self, size: int) -> int:
+        """Bytes at the fullest moment of a step of so many samples."""
+        batch = self.batch(size)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self.step(batch)
+            return torch.cuda.max_memory_allocated()
+        with PeakMemory() as memory:
+            self.step(batch)
+        return self.measured.states + memory.peak
+
+    def time(self, size: int) -> float:
+        """Seconds of a step of so many samples, after one that warms up."""
+        for _ in range(2):
+            batch = self.batch(size)
             began = time.perf_counter()
-            model.train_step(deepcopy(batch), self.runner.optim_wrapper)
-            synchronize()
-            seconds = time.perf_counter() - began
-        return seconds
+            self.step(batch)
+        return time.perf_counter() - began
 
     def evaluate(self) -> Dict[str, Any]:
         """Evaluate one batch as if it were all.

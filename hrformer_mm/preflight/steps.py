@@ -143,7 +143,7 @@ def step_seconds(flight: Flight) -> float:
     scaled = measured.seconds * flight.batch / measured.samples
     if torch.cuda.is_available() and scaled < PATIENCE and (
             needed_memory(flight) < TIGHT * free_memory()):
-        return flight.rehearsal.train_whole_batch(flight.batch)
+        return flight.rehearsal.time(flight.batch)
     return scaled
 
 
