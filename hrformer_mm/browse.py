@@ -36,17 +36,19 @@ def enlarge(image: ndarray) -> ndarray:
 
 
 def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """Key points where the crop has them, beside the heat maps."""
+    """Key points where the crop has them, and the heat maps beside it."""
     sample = deepcopy(sample)
     instances = sample.gt_instances
     instances.transformed_keypoints = (
         zoom_of(image) * instances.transformed_keypoints)
     if instances.keypoints_visible.ndim == 3:  # with the weights of targets
         instances.keypoints_visible = instances.keypoints_visible[..., 0]
+    image = enlarge(image)
     visualizer.add_datasample(
-        '', enlarge(image), sample, draw_pred=False, draw_heatmap=True,
-        out_file=path)  # yapf: disable
-    cv2.imwrite(path, np.hstack(np.vsplit(cv2.imread(path), 2)))
+        '', image, sample, draw_pred=False, draw_heatmap=True, out_file=path)
+    drawn = cv2.imread(path)
+    if len(drawn) > len(image):  # heat maps below, which evaluation has not
+        cv2.imwrite(path, np.hstack(np.vsplit(drawn, 2)))
 
 
 def draw_seg(visualizer: Visualizer, image: ndarray, sample, path: str):

@@ -155,6 +155,15 @@ def test_browsing_shows_key_points_and_heat_maps(fed):
     assert np.abs(heat.astype(int) - crop).mean() > 10
 
 
+def test_browsing_data_of_evaluation_shows_the_crop_alone(data):
+    from hrformer_mm.browse import browse
+    cfg = Config.fromfile(CONFIGS / ROWS['pose'])
+    set_data_root(cfg, str(data / 'pose'))
+    image, = browse(cfg, 'val_dataloader', number=1)
+    assert image.shape == (400, 300, 3)
+    assert count(image, (0, 255, 0), 60) > 100
+
+
 def test_browsing_shows_labels_by_color(fed):
     image = fed['seg'][0]
     assert image.shape[:2] == (400, 800)

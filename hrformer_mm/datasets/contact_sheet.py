@@ -92,14 +92,15 @@ def seg_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
         if image is None or label is None or label.shape != image.shape[:2]:
             yield None
             continue
+        label = label.astype('u1')
         if dataset.reduce_zero_label:
-            label = label - 1  # an 8-bit 0 becomes 255
+            label = label - np.uint8(1)  # 0 becomes 255
         if dataset.label_map:
-            table = np.arange(256)
+            table = np.arange(256, dtype=np.uint8)
             table[list(dataset.label_map)] = list(dataset.label_map.values())
             label = table[label]
         yield draw_regions(
-            enlarge(image), enlarge(label.astype('u1'), cv2.INTER_NEAREST),
+            enlarge(image), enlarge(label, cv2.INTER_NEAREST),
             palette, names)
 
 
