@@ -76,6 +76,7 @@ def test_slurm_starts_tasks_that_train_together(row, tmp_path):
         assert option in asked
 
 
+@pytest.mark.slow
 def test_two_machines_meet_and_train(row, tmp_path):
     port = free_port()
     machines = [
@@ -88,6 +89,7 @@ def test_two_machines_meet_and_train(row, tmp_path):
     assert not (tmp_path / 'run_1/epoch_1.pth').exists()  # one of them saves
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_of_them(row, tmp_path):
     began = time.monotonic()
     cfg = Config.fromfile(row)
