@@ -203,12 +203,35 @@ def test_weights_are_reported_with_what_matched_and_what_did_not(
     found, = look()
     assert found.state == 'warn'
     assert '1 start anew (head.final_layer.weight)' in found.found
+    flight.cfg.load_from = None
+    model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'head.pth'))
+    found, = look()
+    assert found.state == 'ok' and '2 dropped' in found.found  # the head's
+    assert f"{len(model.backbone.state_dict())} tensors matched" in found.found
+    model.backbone.init_cfg = None
     (tmp_path / 'own.pth').write_bytes(
         (tmp_path / 'own.pth').read_bytes()[:5000])
     flight.cfg.load_from = str(tmp_path / 'own.pth')
     assert look()[0].state == 'FAIL'
     flight.cfg.load_from = str(tmp_path / 'gone.pth')
     assert look()[0].state == 'FAIL' and 'gone.pth' in look()[0].found
+
+
+@pytest.mark.parametrize('names, state, words', [
+    (['weight', 'bias'], 'ok', '2 of 2 tensors matched, 0 of the file'),
+    (['weight', 'x'], 'warn', '1 of the file ignored (x), 1 start anew (bias'),
+    (['x', 'y'], 'FAIL', '0 of 2 tensors matched, 2 of the file ignored'),
+])
+def test_weights_of_another_backbone_are_counted(names, state, words,
+                                                 tmp_path):
+    path = tmp_path / 'x.pth'
+    shapes = dict(weight=(2, 2), bias=(2, ))
+    torch.save({n: torch.zeros(shapes.get(n, 1)) for n in names}, path)
+    flight = preflight.Flight(Config(), 1, str(tmp_path), nn.Linear(2, 2))
+    flight.model.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    found, = inputs.check_weights(flight)
+    assert found.state == state and words in found.found
 
 
 # Estimates
