@@ -17,6 +17,8 @@ ROWS = dict(
 OPTIONS = dict(
     pose={'model.head.in_channels': 8},
     seg={
+        # Ours places small images at random, drawn for a batch as a whole.
+        'model.data_preprocessor.type': 'SegDataPreProcessor',
         'model.decode_head.in_channels': (8, 16, 32, 64),
         # What these normalise by is counted on each process alone.
         'model.decode_head.loss_decode': dict(
