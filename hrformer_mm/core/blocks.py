@@ -66,10 +66,17 @@ class FFN(nn.Module):
         dim: Channels in and out.
         hidden: Channels between.
         dw_conv: Keep the depth-wise convolution (Table 7 without it).
+        with_cp: Keep only what the convolutions give, and recompute norms
+            and activations from it in the backward pass.
     """
 
-    def __init__(self, dim: int, hidden: int, dw_conv: bool = True):
+    def __init__(self,
+                 dim: int,
+                 hidden: int,
+                 dw_conv: bool = True,
+                 with_cp: bool = False):
         super().__init__()
+        self.with_cp = with_cp
         self.fc1 = PointwiseConv(dim, hidden)
         self.norm1 = nn.BatchNorm2d(hidden)
         self.dw3x3 = None
@@ -80,24 +87,44 @@ class FFN(nn.Module):
         self.fc2 = PointwiseConv(hidden, dim)
         self.norm3 = nn.BatchNorm2d(dim)
 
+    def look_around(self, x: Tensor) -> Tensor:
+        """From what the first convolution gives to the depth-wise one."""
+        x = F.gelu(channels_first(self.norm1, x))
+        return channels_first(self.dw3x3, x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """From there to the last convolution."""
+        norm = self.norm1 if self.dw3x3 is None else self.norm2
+        return self.fc2(F.gelu(channels_first(norm, x)))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(channels_first(self.norm1, self.fc1(x)))
+        x = self.fc1(x)
         if self.dw3x3 is not None:
-            x = channels_first(self.dw3x3, x)
-            x = F.gelu(channels_first(self.norm2, x))
-        return F.gelu(channels_first(self.norm3, self.fc2(x)))
+            x = recompute(self, self.look_around, x, when=self.with_cp)
+        x = recompute(self, self.project, x, when=self.with_cp)
+        return F.gelu(channels_first(self.norm3, x))
 
 
 class MLP(nn.Module):
-    """Two linear layers with GELU between, on [..., C] (for ablations)."""
+    """Two linear layers with GELU between, on [..., C] (for ablations).
 
-    def __init__(self, dim: int, hidden: int):
+    Args:
+        dim: Channels in and out.
+        hidden: Channels between.
+        with_cp: Recompute the activation in the backward pass.
+    """
+
+    def __init__(self, dim: int, hidden: int, with_cp: bool = False):
         super().__init__()
+        self.with_cp = with_cp
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
+    def project(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return recompute(self, self.project, self.fc1(x), when=self.with_cp)
 
 
 class Block(nn.Module):
@@ -111,7 +138,7 @@ class Block(nn.Module):
         ffn: ``'dwconv'`` is :class:`FFN`, ``'nodw'`` the same without its
             depth-wise convolution, ``'mlp'`` is :class:`MLP`.
         with_cp: ``True`` recomputes the block in the backward pass,
-            ``'ffn'`` only its feed-forward, which holds most of the memory.
+            ``'ffn'`` only norms and activations inside its feed-forward.
         eps: Of the layer norms; HRFormer's is 1e-6, Swin's 1e-5.
         attention: See :class:`WindowAttention`.
     """
@@ -131,8 +158,9 @@ class Block(nn.Module):
         self.attn = WindowAttention(dim, heads, **attention)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         hidden = dim * mlp_ratio
-        self.ffn = MLP(dim, hidden) if ffn == 'mlp' else FFN(
-            dim, hidden, dw_conv=ffn == 'dwconv')
+        halfway = with_cp == 'ffn'
+        self.ffn = MLP(dim, hidden, halfway) if ffn == 'mlp' else FFN(
+            dim, hidden, ffn == 'dwconv', halfway)
         self.drop_path = DropPath(drop_path)
 
     def attend(self, x: Tensor) -> Tensor:
@@ -142,8 +170,9 @@ class Block(nn.Module):
         return x + self.drop_path(self.ffn(self.norm2(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = recompute(self, self.attend, x, when=self.with_cp is True)
-        return recompute(self, self.feed, x, when=bool(self.with_cp))
+        whole = self.with_cp is True
+        x = recompute(self, self.attend, x, when=whole)
+        return recompute(self, self.feed, x, when=whole)
 
 
 def conv_bn(c_in: int,

@@ -157,7 +157,8 @@ class HRFormer(nn.Module):
             and segmentation code does, ``'bilinear'`` the pose code.
         mask_padding: Keep real tokens from attending to window padding.
         with_cp: ``True`` recomputes every block in the backward pass to save
-            memory, ``'ffn'`` only the feed-forward layers.
+            memory, ``'ffn'`` only norms and activations inside the
+            feed-forward layers.
 
     Raises:
         ValueError: For a value that is none of these; it names the choices.

@@ -103,7 +103,8 @@ class SwinTransformer(nn.Module):
         attention: ``'shifted'`` is Swin's; ``'window'`` shifts no windows,
             which makes Intrawin.
         with_cp: ``True`` recomputes every block in the backward pass to save
-            memory, ``'ffn'`` only the feed-forward layers.
+            memory, ``'ffn'`` only norms and activations inside the
+            feed-forward layers.
 
     Raises:
         ValueError: For a value that is none of these; it names the choices.

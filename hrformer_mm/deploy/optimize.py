@@ -5,10 +5,12 @@ from functools import wraps
 from typing import Any, Callable, Iterator, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..core.attention import Attention
+from ..core.blocks import FFN, Block, channels_first
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
@@ -47,6 +49,44 @@ def fold_batch_norm(model: nn.Module) -> int:
             setattr(module, norm_name, nn.Identity())
             count += 1
     return count
+
+
+def fuses_gelu(x: Tensor) -> bool:
+    """Whether oneDNN can put a GELU behind a product of this tensor."""
+    return (
+        x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+
+
+class FoldedFFN(nn.Module):
+    """A feed-forward without norms: on CPUs each GELU is in its convolution.
+
+    It has no gradient there.
+
+    Args:
+        ffn: With folded batch norms; its convolutions are taken over.
+    """
+
+    def __init__(self, ffn: FFN):
+        super().__init__()
+        self.fc1, self.dw3x3, self.fc2 = ffn.fc1, ffn.dw3x3, ffn.fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not fuses_gelu(x):
+            x = F.gelu(self.fc1(x))
+            if self.dw3x3 is not None:
+                x = F.gelu(channels_first(self.dw3x3, x))
+            return F.gelu(self.fc2(x))
+        gelu = ('gelu', [], 'none')  # exact, without arguments
+        ops, fc1, dw, fc2 = torch.ops.mkldnn, self.fc1, self.dw3x3, self.fc2
+        x = ops._linear_pointwise(x, fc1.weight.flatten(1), fc1.bias, *gelu)
+        if dw is not None:
+            x = ops._convolution_pointwise(
+                x.permute(0, 3, 1, 2), dw.weight, dw.bias, dw.padding,
+                dw.stride, dw.dilation, dw.groups, *gelu).permute(0, 2, 3, 1)
+        return ops._linear_pointwise(x, fc2.weight.flatten(1), fc2.bias,
+                                     *gelu)
 
 
 def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
@@ -97,7 +137,8 @@ def optimize(model: nn.Module,
     """A copy of the model for inference, with the same outputs.
 
     Batch norms are folded into convolutions, attention biases are gathered
-    once and for all, 4-D weights are channels-last. The copy cannot be
+    once and for all, 4-D weights are channels-last, and on CPUs oneDNN
+    applies GELUs where it multiplies. The copy cannot be
     trained, and has other parameters than the checkpoint: load first.
 
     Args:
@@ -123,9 +164,11 @@ def optimize(model: nn.Module,
         raise ValueError(f'dtype must be one of {PRECISIONS}, got {dtype!r}')
     model = deepcopy(model).eval().requires_grad_(False)
     fold_batch_norm(model)
-    for module in model.modules():
+    for module in list(model.modules()):
         if isinstance(module, Attention):
             module.freeze_bias()
+        if isinstance(module, Block) and isinstance(module.ffn, FFN):
+            module.ffn = FoldedFFN(module.ffn)
     model.to(memory_format=torch.channels_last)
     for part in parts(model):
         if dtype not in (None, torch.float32):

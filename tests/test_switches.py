@@ -1,0 +1,72 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Each one-line switch of training is really on when it is given.
+
+``compile`` is tested with the Runner in test_distributed.py.
+"""
+import re
+from contextlib import nullcontext
+
+import pytest
+import torch
+from helpers import CONFIGS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from hrformer_mm.training import merge_options
+
+
+def row(**options) -> Config:
+    cfg = Config.fromfile(CONFIGS / 'pose/hrformer_s_coco_256x192.py')
+    merge_options(cfg, options)
+    return cfg
+
+
+def calls_of_a_step(cfg: Config, pattern: str) -> int:
+    """How often modules so called run in a forward and backward pass."""
+    from hrformer_mm.registry import MODELS
+    init_default_scope('mmpose')
+    backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None,
+                                 arch='tiny'))  # yapf: disable
+    modules = [
+        m for name, m in backbone.named_modules() if re.search(pattern, name)
+    ]
+    calls = []
+    for module in modules:
+        module.register_forward_hook(lambda *_: calls.append(1))
+    sum(y.mean() for y in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert len(calls) % len(modules) == 0
+    return len(calls) // len(modules)
+
+
+@pytest.mark.parametrize('level, norms, attention', [(False, 1, 1),
+                                                     ('ffn', 2, 1),
+                                                     (True, 2, 2)])
+def test_checkpointing_recomputes_what_its_level_says(level, norms, attention):
+    """The first norm stands for the feed-forward and for the attention."""
+    cfg = row(**{'model.backbone.with_cp': level})
+    assert calls_of_a_step(cfg, r'ffn\.norm1$') == norms
+    assert calls_of_a_step(cfg, r'\d\.norm1$') == attention
+
+
+@pytest.mark.parametrize('name', ['bfloat16', 'float16'])
+def test_the_precision_of_training_is_the_one_that_is_asked_for(
+        name, monkeypatch):
+    """Where there is a GPU; its autocast is entered on this machine."""
+    from mmengine.optim import build_optim_wrapper
+    module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
+    monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
+    init_default_scope('mmpose')
+    cfg = row(**{'optim_wrapper.dtype': name})
+    model = torch.nn.Linear(2, 2)
+    wrapper = build_optim_wrapper(
+        model, dict(cfg.optim_wrapper, paramwise_cfg=None))
+    seen = []
+
+    def autocast(**kwargs):
+        seen.append(kwargs['dtype'])
+        return nullcontext()
+
+    monkeypatch.setattr('mmengine.runner.amp.autocast', autocast)
+    with wrapper.optim_context(model):
+        pass
+    assert seen == [getattr(torch, name)]
