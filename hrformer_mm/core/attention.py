@@ -117,9 +117,9 @@ def mix_channels(x: Tensor, weight: Tensor,
     """``F.linear``, through :class:`PixelProduct` where that is faster."""
     plain = (
         x.device.type != 'cpu' or x.dtype != torch.float32
-        or x.numel() * len(weight) < FEW_PRODUCTS
         or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling()
-        or torch.jit.is_tracing())
+        or torch.jit.is_tracing()  # last, as it would fix an open batch
+        or x.numel() * len(weight) < FEW_PRODUCTS)
     if plain:
         return F.linear(x, weight, bias)
     y = PixelProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)

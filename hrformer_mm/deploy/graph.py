@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import attention, blocks
+from .optimize import FoldedFFN
 
 
 def pad(x: Tensor, pads: Sequence[int]) -> Tensor:
@@ -78,10 +79,10 @@ class FFN(nn.Module):
     """The core's feed-forward of a [B, H, W, C] map, as convolutions.
 
     Args:
-        source: With folded batch norms.
+        source: Whose convolutions are taken over.
     """
 
-    def __init__(self, source: blocks.FFN):
+    def __init__(self, source: FoldedFFN):
         super().__init__()
         convs = [as_conv(source.fc1), source.dw3x3, as_conv(source.fc2)]
         self.convs = nn.ModuleList(c for c in convs if c is not None)
@@ -105,6 +106,6 @@ def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
             continue
         if not (module.attn.shift or module.attn.mask_padding):
             module.attn = WindowAttention(module.attn, fused)
-        if isinstance(module.ffn, blocks.FFN):
+        if isinstance(module.ffn, FoldedFFN):
             module.ffn = FFN(module.ffn)
     return model
