@@ -6,6 +6,7 @@ from typing import Tuple
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from foreign import TINY
 from helpers import tiny_row
@@ -15,6 +16,9 @@ from PIL import Image
 
 from hrformer_mm.__main__ import main
 
+for package in ('mmpose', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(package)
+COCO = pytest.importorskip('pycocotools.coco').COCO
 ARCH = {
     'model.backbone.arch': dict(
         _delete_=True, channels=TINY.channels, heads=TINY.heads,
@@ -49,6 +53,11 @@ def write_row(task: str, folder: Path) -> Tuple[str, str]:
                 ) if task == 'cls' else {}
     torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
     return str(config), str(weights)
+
+
+def write_rows(folder: Path) -> dict:
+    """Config and weights of all three tasks."""
+    return {task: write_row(task, folder) for task in ROWS}
 
 
 def smooth(seed: int, height: int = 100, width: int = 120) -> np.ndarray:

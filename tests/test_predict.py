@@ -8,22 +8,17 @@ import pytest
 import torch
 from helpers import SHARED
 from mmengine.registry import DefaultScope
-from predicting import (PERSON, ROWS, arguments, names, read, run, smooth,
-                        write_boxes, write_photos, write_row)
+from predicting import (COCO, PERSON, ROWS, arguments, names, read, run,
+                        smooth, write_boxes, write_photos, write_rows)
 from test_tools import error_of
 
 from hrformer_mm.__main__ import main
 from hrformer_mm.apis import inputs, load_predictor
 
-for package in ('mmpose', 'mmseg', 'mmpretrain'):
-    pytest.importorskip(package)
-COCO = pytest.importorskip('pycocotools.coco').COCO
-
 
 @pytest.fixture(scope='module')
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('rows')
-    return {task: write_row(task, folder) for task in ROWS}
+    return write_rows(tmp_path_factory.mktemp('rows'))
 
 
 @pytest.fixture(scope='module')

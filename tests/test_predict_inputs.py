@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from predicting import (BAD, GOOD, PERSON, ROWS, arguments, names, read, run,
-                        smooth, write_boxes, write_film, write_photos,
-                        write_row, write_zoo)
+from predicting import (BAD, COCO, GOOD, PERSON, ROWS, arguments, names, read,
+                        run, smooth, write_boxes, write_film, write_photos,
+                        write_rows, write_zoo)
 from rich.console import Console
 from test_tools import error_of
 
@@ -22,15 +22,10 @@ from hrformer_mm.apis import inputs, load_predictor, predict
 from hrformer_mm.apis.cls import ClsPredictor
 from hrformer_mm.apis.run import make_progress
 
-for package in ('mmpose', 'mmseg', 'mmpretrain'):
-    pytest.importorskip(package)
-COCO = pytest.importorskip('pycocotools.coco').COCO
-
 
 @pytest.fixture(scope='module')
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('rows')
-    return {task: write_row(task, folder) for task in ROWS}
+    return write_rows(tmp_path_factory.mktemp('rows'))
 
 
 @pytest.fixture(scope='module')
@@ -208,24 +203,27 @@ def test_what_fails_leaves_no_part_of_a_file(rows, film, tmp_path,
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize('done, filmed', [(6, 2), (4, 0), (2, 0)])
 def test_what_is_stopped_keeps_what_was_done(rows, photos, film, tmp_path,
-                                             monkeypatch):
+                                             monkeypatch, done, filmed):
     draw, frames = ClsPredictor.draw, []
 
     def stop(self, frame, found):
         frames.append(frame)
-        if len(frames) > 6:
+        if len(frames) > done:
             raise KeyboardInterrupt
         return draw(self, frame, found)
 
     monkeypatch.setattr(ClsPredictor, 'draw', stop)
     outcome = predict(*rows['cls'], [str(photos), film, str(photos)],
                       tmp_path, device='cpu')
-    assert outcome.stopped and outcome.frames == 6
-    assert len(read(tmp_path / 'predictions.json')) == 6
-    assert len(names(tmp_path)) == 1 + 4 + 1  # JSON, images and the film
+    assert outcome.stopped and outcome.frames == done
+    assert len(read(tmp_path / 'predictions.json')) == done
+    assert names(tmp_path) == {
+        'predictions.json', *(f'overlays/{i}.png' for i in range(4)[:done]),
+        *['overlays/clip.mp4'][:filmed]}  # yapf: disable
     clip = cv2.VideoCapture(str(tmp_path / 'overlays/clip.mp4'))
-    assert len(list(inputs.captured(clip))) == 2
+    assert len(list(inputs.captured(clip))) == filmed
 
 
 # The command

@@ -2,7 +2,7 @@
 """Images, films and JSON files, each written whole or not at all."""
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import environ
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Optional
@@ -11,9 +11,9 @@ import cv2
 from numpy import ndarray
 
 from ..checkpoints.files import replacing
-from .inputs import FPS, Source
+from .inputs import Source
 
-Write = Callable[[ndarray], None]
+Write = Callable[[ndarray, float], None]  # an image, and frames a second
 
 
 def ending_of(source: Source) -> str:
@@ -25,7 +25,7 @@ def ending_of(source: Source) -> str:
 
 
 @contextmanager
-def open_film(path: Path, fps: float) -> Iterator[Write]:
+def open_film(path: Path) -> Iterator[Write]:
     """A function that adds a frame to a film, which is there at the end.
 
     Raises:
@@ -33,20 +33,20 @@ def open_film(path: Path, fps: float) -> Iterator[Write]:
     """
     film: Optional[cv2.VideoWriter] = None
 
-    def write(image: ndarray):
+    def write(image: ndarray, fps: float):
         nonlocal film
-        if film is None:
+        if film is None:  # without frames, there is no film
+            fresh = stack.enter_context(replacing(path))
             film = cv2.VideoWriter(
                 str(fresh), cv2.VideoWriter_fourcc(*'mp4v'), fps,
                 image.shape[1::-1])
+            stack.callback(film.release)
         if not film.isOpened():
             raise OSError(f'this OpenCV cannot write {path}')
         film.write(image)
 
-    with replacing(path) as fresh:
+    with ExitStack() as stack:
         yield write
-        if film is not None:
-            film.release()
 
 
 class Outputs:
@@ -94,14 +94,14 @@ class Outputs:
             fresh.write_text(json.dumps(content))
 
     @contextmanager
-    def overlay(self, source: Source, fps: float = FPS) -> Iterator[Write]:
+    def overlay(self, source: Source) -> Iterator[Write]:
         """A function that takes the drawn frames of a source."""
         name = f'overlays/{source.name}{ending_of(source)}'
-        if not source.is_clip:
-            yield lambda image: self.write_image(name, image)
-            return
-        with open_film(self.folder / name, fps) as write:
-            yield write
+        if source.is_clip:
+            with open_film(self.folder / name) as write:
+                yield write
+        else:
+            yield lambda image, fps: self.write_image(name, image)
 
 
 class Window:

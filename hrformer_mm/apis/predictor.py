@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from numpy import ndarray
 from torch import nn
 
@@ -113,19 +113,23 @@ class Predictor:
                  weights: str,
                  device: Optional[str] = None,
                  batch_size: Optional[int] = None):
-        init_default_scope(cfg.default_scope)
+        if not cfg.get('test_dataloader'):
+            raise ValueError(f'{cfg.filename} has no test_dataloader, whose '
+                             'pipeline prepares images')
         self.device = choose_device(device)
         self.batch_size = batch_size or self.default_batch
-        model = MODELS.build(cfg.model)
+        load, *steps = cfg.test_dataloader.dataset.pipeline
+        steps = [step for step in steps if step['type'] != 'LoadAnnotations']
+        # Models of several frameworks may live in one process.
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            model = MODELS.build(cfg.model)
+            self.load = TRANSFORMS.build(load)
+            self.pipeline = Compose(steps)
         self.meta = {**data_of(cfg), **load_weights(model, weights)}
         model.to(self.device).eval()
         if isinstance(getattr(model, 'backbone', None), HRFormer):
             model = optimize(model)
         self.model = model
-        load, *steps = cfg.test_dataloader.dataset.pipeline
-        self.load = TRANSFORMS.build(load)
-        self.pipeline = Compose(
-            [step for step in steps if step['type'] != 'LoadAnnotations'])
 
     def read(self, path: str) -> ndarray:
         """An image as the config reads it: for ours, 8 bits, blue first.

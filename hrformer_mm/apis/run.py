@@ -1,12 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Predict on inputs of all kinds; leave pictures and JSON in a folder."""
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Iterable, Iterator, List, Optional, Type, Union
+from typing import (Any, Callable, Iterable, Iterator, List, Optional, Type,
+                    Union)
 
 from mmengine.config import Config
 from rich.console import Console
@@ -16,8 +17,8 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
 from rich.text import Text
 
 from ..training import read_config
-from .inputs import Source, find_sources, length_of, read_frames
-from .outputs import Outputs, Window, ending_of
+from .inputs import Frame, Source, find_sources, length_of, read_frames
+from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor
 
 PREDICTORS = dict(mmpose=('pose', 'PosePredictor'),
@@ -160,30 +161,38 @@ class Run:
                     self.records).items():
                 self.outputs.write_json(name, content)
 
-    def write(self, source: Source, group: Iterator, advance):
-        """Write and show the frames of one source."""
-        with ExitStack() as stack:
-            write = None
+    def write(self, source: Source, group: Iterator, advance: Callable):
+        """Write and show the frames of one source.
+
+        If the user stops it, there is a film of the frames up to then.
+        """
+        overlay = self.outputs.overlay(source) if self.overlay else \
+            nullcontext()
+        with overlay as write:
             try:
                 for frame, found in group:
-                    if self.overlay and write is None:
-                        write = stack.enter_context(
-                            self.outputs.overlay(source, frame.fps))
-                    for name, image in self.predictor.pictures(
-                            frame, found).items():
-                        self.outputs.write_image(f'{name}.png', image)
-                    if write or self.window:
-                        drawn = self.predictor.draw(frame, found)
-                    if write:
-                        write(drawn)
-                    self.records.append(self.predictor.record(frame, found))
-                    self.outcome.frames += 1
+                    self.write_frame(frame, found, write)
                     advance()
-                    if self.window and not self.window.show(
-                            drawn, not source.is_clip):
-                        raise KeyboardInterrupt
-            except KeyboardInterrupt:  # a film of what there is, is kept
+            except KeyboardInterrupt:
                 self.outcome.stopped = True
+
+    def write_frame(self, frame: Frame, found: Any, write: Optional[Write]):
+        """Write and show one frame, and take down what was found.
+
+        Raises:
+            KeyboardInterrupt: If the window is closed by a key.
+        """
+        for name, image in self.predictor.pictures(frame, found).items():
+            self.outputs.write_image(f'{name}.png', image)
+        if write or self.window:
+            drawn = self.predictor.draw(frame, found)
+        if write:
+            write(drawn, frame.fps)
+        self.records.append(self.predictor.record(frame, found))
+        self.outcome.frames += 1
+        if self.window and not self.window.show(drawn,
+                                                not frame.source.is_clip):
+            raise KeyboardInterrupt
 
 
 def predict(config: Union[str, Config],
