@@ -127,8 +127,11 @@ def test_changes_reach_every_block(data):
         assert not any(isinstance(m, Block) for m in net.modules())
 
 
-@pytest.mark.parametrize('name', [n for n in CHANGED if '_imagenet_' not in n
-                                  and '384x288' not in n])
+TUNED = [n for n in CHANGED if '_imagenet_' not in n and '384x288' not in n]
+
+
+@pytest.mark.parametrize(
+    'name', mark_slow(TUNED, *(n for n in TUNED if '_coco_' in n)))
 def test_row_starts_from_the_imagenet_row_with_the_same_change(
         name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

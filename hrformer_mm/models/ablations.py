@@ -59,16 +59,15 @@ class SwinTransformer(swin.SwinTransformer, BaseModule):
         self._register_load_state_dict_pre_hook(rename_in_place)
 
     def init_weights(self):
-        """Load or draw weights as ``init_cfg`` says.
+        """Draw weights as ``init_cfg`` says, or load all or none.
 
         Raises:
-            RuntimeError: If pretrained weights do not cover the backbone.
-            FileNotFoundError: If their file is nowhere; says where it was
-                looked for.
+            FileNotFoundError: If the file of pretrained weights is nowhere.
+            RuntimeError: If it does not cover the backbone.
         """
-        cfg = self.init_cfg
-        if isinstance(cfg, dict) and cfg['type'] == 'Pretrained':
-            self.load_backbone(cfg['checkpoint'])
+        if isinstance(self.init_cfg, dict) and \
+                self.init_cfg['type'] == 'Pretrained':
+            self.load_backbone(self.init_cfg['checkpoint'])
         else:
             super().init_weights()
 
