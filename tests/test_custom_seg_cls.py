@@ -107,6 +107,7 @@ def test_sheet_of_labels_paints_classes_and_leaves_ignored_dark(root):
     object_, background, ignored = (
         tile[80, x].astype(int) for x in (171, 80, 20))
     assert object_[2] > object_[0] + 60  # orange, mixed with grey
+    assert object_.sum() > 300  # the image shows through
     assert object_.sum() > background.sum() > ignored.sum()
 
 
