@@ -226,9 +226,12 @@ def test_the_script_finds_the_key_points_of_the_predictor(
         boxes={'a.png': [PERSON]})  # yapf: disable
     people, = predictor([str(path)])
     numbers = np.array([line[1:] for line in found], float)
-    # It prints a tenth of a pixel.
     np.testing.assert_allclose(
-        numbers[:, :2], people.keypoints[0], atol=0.06)
+        numbers[:, 2], people.keypoint_scores[0], atol=2e-3)
+    # It prints a tenth of a pixel. Maps of random weights are nearly flat, so
+    # a few maxima are ties, which rounding decides.
+    apart = np.abs(numbers[:, :2] - people.keypoints[0]).max(axis=1)
+    assert (apart <= 0.06).mean() > 0.75
     assert [line[0] for line in found][:2] == ['nose', 'left_eye']
     assert (cv2.imread(str(tmp_path / 'b.png')) != smooth(0)).any()
 

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 pytest.importorskip('pip')
 pytest.importorskip('wheel')
-EXTRAS = ('pose', 'seg', 'cls', 'test', 'dev', 'all')
+EXTRAS = ('pose', 'seg', 'cls', 'export', 'test', 'dev', 'all')
 IGNORED = shutil.ignore_patterns('.*', 'work_dirs', 'build', 'dist', 'data',
                                  '*.egg-info', '__pycache__', 'weights')
 

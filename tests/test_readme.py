@@ -159,6 +159,8 @@ def adapt(command: str, folder: Path):
     if any(word in command for word in (' predict ', 'visualize', 'browse',
                                         'plot_curves')):  # yapf: disable
         words += ['--out-dir', str(folder / 'run')]
+    if 'benchmark' in command:
+        words += ['--out', str(folder / 'run'), '--repeats', '2']
     if 'train' in command or 'test.' in command or 'test ' in command:
         words += ['--work-dir', str(folder / 'run')]
     if 'quickstart.sh' in command:

@@ -121,6 +121,19 @@ def table(entries: Sequence[Mapping]) -> str:
                            'images/s', 'ratio', 'MiB'), rows)
 
 
+def summary(entries: Sequence[Mapping]) -> str:
+    """One line for each subject that was compared, without the limits."""
+    rows = []
+    for entry in entries:
+        compared = entry['subjects']
+        for name, row in compared.items() if len(compared) > 1 else ():
+            rows.append((str(case_of(entry)), name, f'{row["ratio"]:.2f}',
+                         f'{row["images_per_second"]:.3g}',
+                         mib(row['peak_bytes'])))
+    return markdown_table(('case', 'subject', 'ratio', 'images/s', 'MiB'),
+                          rows)
+
+
 def exponent(points: Sequence[Tuple[float, float]]) -> float:
     """Slope of a line through points on two logarithmic axes."""
     xs, ys = zip(*((math.log(x), math.log(y)) for x, y in points))

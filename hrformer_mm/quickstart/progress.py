@@ -61,6 +61,8 @@ class Progress(Hook):
         self.value: Optional[float] = None
         self.shown = 0.
         self.told = 0
+        # An evaluation may come first, where a run was killed in it.
+        self.began, self.first = time.time(), sys.maxsize
 
     def before_train(self, runner: Runner):
         records = read_history(self.path, runner.iter)

@@ -7,6 +7,7 @@ on where it was. tools/analysis/README.md tells how to read the table.
 """
 import argparse
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
@@ -84,6 +85,9 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         default=['mmpose', 'ours'],
         help='ratios are to the first one (default: mmpose ours)')
     parser.add_argument(
+        '--show', type=Path, metavar='RESULTS.JSON',
+        help='only print what a former run compared')
+    parser.add_argument(
         '--repeats', type=int, default=9, help='rounds (default: 9)')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -133,6 +137,9 @@ def run(args: argparse.Namespace, device: torch.device) -> List[dict]:
 @one_line_errors
 def main(argv: Optional[Sequence[str]] = None):
     args = parse_args(argv)
+    if args.show:
+        print(report.summary(json.loads(args.show.read_text())['results']))
+        return
     args.argv = argv
     device = torch.device(args.device)
     entries = run(args, device)
