@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 import torch
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 from hrformer_mm.benchmark import measure, report
 from hrformer_mm.benchmark.subjects import DTYPES, MODES, SUBJECTS, Case
@@ -120,17 +121,16 @@ def run(args: argparse.Namespace, device: torch.device) -> List[dict]:
     results = report.Results(args.out / 'results.json', head)
     limits = {}
     todo = list(cases(args))
-    with tqdm(todo, unit='case', file=sys.stderr) as bar:
-        for case, names in bar:
-            bar.set_description(str(case))
-            if results.done(case, names):
-                continue
-            if case.dtype not in limits:
-                limits[case.dtype] = measure.Limits.measure(
-                    DTYPES[case.dtype], device)
-            results.add(
-                measure.compare(case, names, device, args.repeats,
-                                limits[case.dtype]))
+    for case, names in track(
+            todo, 'benchmark', console=Console(stderr=True)):
+        if results.done(case, names):
+            continue
+        if case.dtype not in limits:
+            limits[case.dtype] = measure.Limits.measure(
+                DTYPES[case.dtype], device)
+        results.add(
+            measure.compare(case, names, device, args.repeats,
+                            limits[case.dtype]))
     return results.entries
 
 
