@@ -53,10 +53,11 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 def fuses_gelu(x: Tensor) -> bool:
     """Whether oneDNN can put a GELU behind a product of this tensor."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
         x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
-        and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+        and torch.backends.mkldnn.is_available())
 
 
 class FoldedFFN(nn.Module):
