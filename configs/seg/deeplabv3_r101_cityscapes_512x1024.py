@@ -1,11 +1,8 @@
 # DeepLabv3 on Cityscapes (Table 5), with MMSegmentation's recipe.
-_base_ = [
-    '../_base_/seg/deeplabv3_r101.py',
-    '../_base_/seg/cityscapes_512x1024_photometric.py',
-    '../_base_/seg/schedule_80k_sgd.py',
-]
+_base_ = './pspnet_r101_cityscapes_512x1024.py'
 
 model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    decode_head=dict(num_classes=19),
-    auxiliary_head=dict(num_classes=19))
+    decode_head=dict(
+        _delete_=True, type='ASPPHead', in_channels=2048, channels=512,
+        num_classes=19, dilations=(1, 12, 24, 36), norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss')))

@@ -1,5 +1,5 @@
 # PSPNet over ResNet-101 with stride 8 (Table 5), as MMSegmentation has it.
-# It serves DeepLabv3 as well, whose head is all that differs.
+# Other rows replace its head, or its backbone as well.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
