@@ -1,13 +1,27 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The sizes of HRFormer as data (Table 2), and checks of arguments."""
 from dataclasses import dataclass
-from typing import List, Mapping, Sequence, Tuple, Union
+from numbers import Integral, Real
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 FFN_TYPES = ('dwconv', 'nodw', 'mlp')
 ATTENTION_TYPES = ('window', 'shifted')
 BLOCK_TYPES = ('transformer', 'conv')
 UPSAMPLE_MODES = ('nearest', 'bilinear')
 CHECKPOINTING = (False, 'ffn', True)
+SWITCH = (True, False)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a positive integer, of Python's or NumPy's."""
+    return isinstance(value, Integral) and value >= 1 and not isinstance(
+        value, bool)
+
+
+def are_counts(values: Any, length: Optional[int] = None) -> bool:
+    """Whether there are so many, or any number, of positive integers."""
+    return isinstance(values, Sequence) and len(values) == (
+        length or max(len(values), 1)) and all(map(is_count, values))
 
 
 @dataclass(frozen=True)
@@ -24,21 +38,22 @@ class Arch:
     mlp_ratio: int = 4  # hidden channels of the FFN, as a multiple
 
     def __post_init__(self):
-        branches = 3 if len(self.channels) == 3 else 4
+        branches = 3 if are_counts(self.channels, 3) else 4
         for name, length in (('channels', branches), ('heads', branches),
                              ('modules', branches - 1)):
             value = getattr(self, name)
-            if len(value) != length or min(value) < 1:
+            if not are_counts(value, length):
                 raise ValueError(f'arch.{name} must be {length} positive '
-                                 f'integers, got {tuple(value)}')
+                                 f'integers, got {value!r}')
         for c, h in zip(self.channels, self.heads):
             if c % h:
                 raise ValueError(
                     'arch.channels must be divisible by arch.heads, got '
                     f'{tuple(self.channels)} and {tuple(self.heads)}')
-        if self.blocks < 1 or self.mlp_ratio < 1:
-            raise ValueError('arch.blocks and arch.mlp_ratio must be at least '
-                             f'1, got {self.blocks} and {self.mlp_ratio}')
+        if not is_count(self.blocks) or not is_count(self.mlp_ratio):
+            raise ValueError('arch.blocks and arch.mlp_ratio must be integers '
+                             f'of at least 1, got {self.blocks!r} and '
+                             f'{self.mlp_ratio!r}')
 
 
 ARCHS = {
@@ -66,20 +81,38 @@ def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
             raise ValueError(f'arch has the fields {list(fields)}; unknown '
                              f'{unknown}, missing {missing}')
         return Arch(**{
-            k: v if isinstance(v, int) else tuple(v)
+            k: tuple(v) if isinstance(v, Sequence) else v
             for k, v in arch.items()
         })
-    if arch not in ARCHS:
+    if not isinstance(arch, str) or arch not in ARCHS:
         raise ValueError(
             f'arch must be one of {sorted(ARCHS)} or a dict, got {arch!r}')
     return ARCHS[arch]
 
 
 def check_choice(name: str, value, choices: Sequence):
-    """Raise a ValueError that names the choices if value is not of them."""
+    """Raise a ValueError that names the choices if value is not of them.
+
+    Gives the choice itself: 1 stands for True.
+    """
     if value not in choices:
         raise ValueError(f'{name} must be one of {list(choices)}, '
                          f'got {value!r}')
+    return choices[choices.index(value)]
+
+
+def check_counts(**values: Any):
+    """Raise a ValueError unless all are positive integers."""
+    for name, value in values.items():
+        if not is_count(value):
+            raise ValueError(f'{name} must be a positive integer, got '
+                             f'{value!r}')
+
+
+def check_rate(name: str, value: Any) -> float:
+    """Raise a ValueError if value is no share of what may be dropped."""
+    if not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f'{name} must be in [0, 1), got {value!r}')
     return value
 
 
@@ -98,8 +131,7 @@ def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
     sizes = (
         tuple(window_size) if isinstance(window_size, Sequence) else
         (window_size, ) * 4)
-    if len(sizes) != 4 or not all(
-            isinstance(s, int) and s >= 1 for s in sizes):
+    if not are_counts(sizes, 4):
         raise ValueError('window_size must be a positive integer or four of '
                          f'them, one per branch, got {window_size!r}')
     return sizes
@@ -108,8 +140,9 @@ def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
 def check_out_indices(out_indices: Sequence[int],
                       branches: int = 4) -> Tuple[int, ...]:
     """Branches to give: distinct, in order, out of those that there are."""
-    outs = tuple(out_indices)
-    if not outs or any(i not in range(branches) for i in outs) or \
+    outs = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
+    if not outs or any(not isinstance(i, Integral) or i not in range(branches)
+                       for i in outs) or \
             list(outs) != sorted(set(outs)):
         raise ValueError('out_indices must be distinct branches out of '
                          f'{tuple(range(branches))} in order, '

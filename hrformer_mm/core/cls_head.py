@@ -8,6 +8,7 @@ from typing import List, Sequence
 
 from torch import Tensor, nn
 
+from .arch import SWITCH, are_counts, check_choice
 from .blocks import Residual
 
 WIDTHS = (128, 256, 512, 1024)  # of the branches once they are widened
@@ -51,7 +52,8 @@ class RepresentationHead(nn.Module):
         dw_conv: 3x3 convolutions are depth-wise; HRNet's are dense.
 
     Raises:
-        ValueError: If there are not four maps.
+        ValueError: If there are not four maps, or a value is not of its
+            kind.
 
     Example:
         >>> import torch
@@ -63,9 +65,10 @@ class RepresentationHead(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], dw_conv: bool = True):
         super().__init__()
-        if len(in_channels) != len(WIDTHS):
+        if not are_counts(in_channels, len(WIDTHS)):
             raise ValueError('in_channels must have one number for each of '
                              f'{len(WIDTHS)} branches, got {in_channels!r}')
+        check_choice('dw_conv', dw_conv, SWITCH)
         self.in_channels = tuple(in_channels)
         self.incre_modules = nn.ModuleList(
             widen(c, width, dw_conv) for c, width in zip(in_channels, WIDTHS))

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch import (ATTENTION_TYPES, BLOCK_TYPES, CHECKPOINTING, FFN_TYPES,
-                   UPSAMPLE_MODES, Arch, check_choice, check_out_indices,
-                   check_windows, drop_path_rates, get_arch)
+                   SWITCH, UPSAMPLE_MODES, Arch, check_choice, check_counts,
+                   check_out_indices, check_rate, check_windows,
+                   drop_path_rates, get_arch)
 from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
 
 
@@ -187,17 +188,16 @@ class HRFormer(nn.Module):
         self.out_indices = check_out_indices(out_indices,
                                              len(self.arch.channels))
         self.window_size = check_windows(window_size)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError('drop_path_rate must be in [0, 1), got '
-                             f'{drop_path_rate!r}')
         self.ffn = check_choice('ffn', ffn, FFN_TYPES)
         self.attention = check_choice('attention', attention, ATTENTION_TYPES)
         self.block = check_choice('block', block, BLOCK_TYPES)
         self.upsample = check_choice('upsample', upsample, UPSAMPLE_MODES)
         self.with_cp = check_choice('with_cp', with_cp, CHECKPOINTING)
-        self.rel_pos_bias, self.mask_padding = rel_pos_bias, mask_padding
-        self.drop_path_rate = drop_path_rate
+        self.rel_pos_bias = check_choice('rel_pos_bias', rel_pos_bias, SWITCH)
+        self.mask_padding = check_choice('mask_padding', mask_padding, SWITCH)
+        self.drop_path_rate = check_rate('drop_path_rate', drop_path_rate)
         self.out_channels = [self.arch.channels[i] for i in self.out_indices]
+        check_counts(in_channels=in_channels)
         self.build_stem(in_channels)
         self.build_stages()
 

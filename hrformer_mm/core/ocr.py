@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arch import SWITCH, are_counts, check_choice, check_counts, check_rate
+
 
 class ConvBNReLU(nn.Module):
     """Convolution, batch norm and ReLU, [B, C_in, H, W] to [B, C_out, H, W].
@@ -43,6 +45,18 @@ def join_maps(xs: Sequence[Tensor], align_corners: bool = True) -> Tensor:
         F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
         for x in xs[1:])
     return torch.cat([xs[0], *coarse], dim=1)
+
+
+def check_maps(in_channels: Sequence[int]) -> int:
+    """Channels of all maps together.
+
+    Raises:
+        ValueError: Unless they are positive integers.
+    """
+    if not are_counts(in_channels):
+        raise ValueError('in_channels must be positive integers, one for each '
+                         f'map, got {in_channels!r}')
+    return sum(in_channels)
 
 
 def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
@@ -128,8 +142,8 @@ class OCR(nn.Module):
         align_corners: As torch has it, for all resizing of maps.
 
     Raises:
-        ValueError: If the groups do not divide the channels, or the kernel
-            is even.
+        ValueError: If the groups do not divide the channels, the kernel is
+            even, or a value is not of its kind.
 
     Example:
         >>> maps = [torch.rand(2, c, 64 // c, 48 // c) for c in (4, 8, 16)]
@@ -148,9 +162,10 @@ class OCR(nn.Module):
                  groups: int = 1,
                  align_corners: bool = True):
         super().__init__()
-        self.align_corners = align_corners
+        self.align_corners = check_choice('align_corners', align_corners,
+                                          SWITCH)
         self.add_layers(
-            sum(in_channels), num_classes, channels, ocr_channels,
+            check_maps(in_channels), num_classes, channels, ocr_channels,
             aux_channels, dropout_ratio, kernel_size, groups)
 
     def add_layers(self, c_in: int, num_classes: int, channels: int,
@@ -158,6 +173,10 @@ class OCR(nn.Module):
                    dropout_ratio: float, kernel_size: int, groups: int):
         """Make the layers; apart for a class with two parents to call."""
         aux = channels if aux_channels is None else aux_channels
+        check_counts(num_classes=num_classes, channels=channels,
+                     ocr_channels=ocr_channels, aux_channels=aux,
+                     kernel_size=kernel_size, groups=groups)
+        check_rate('dropout_ratio', dropout_ratio)
         if kernel_size % 2 == 0 or any(n % groups
                                        for n in (c_in, channels, aux)):
             raise ValueError(

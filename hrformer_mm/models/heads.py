@@ -10,7 +10,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ..core.losses import two_classes
-from ..core.ocr import OCR
+from ..core.ocr import OCR, check_maps
 from ..registry import MODELS
 
 
@@ -67,6 +67,7 @@ class OCRHead(OCR, BaseDecodeHead):
                  threshold: Optional[float] = None,
                  ignore_index: int = 255,
                  init_cfg: Union[None, dict, List[dict]] = None):
+        total = check_maps(in_channels)
         BaseDecodeHead.__init__(
             self,
             in_channels=in_channels,
@@ -82,7 +83,7 @@ class OCRHead(OCR, BaseDecodeHead):
             align_corners=align_corners,
             init_cfg=init_cfg)
         self.add_layers(
-            sum(in_channels), self.out_channels, channels, ocr_channels,
+            total, self.out_channels, channels, ocr_channels,
             aux_channels, dropout_ratio, kernel_size, groups)
         self.loss_aux = loss_aux and MMSEG_MODELS.build(loss_aux)
 
