@@ -6,7 +6,7 @@ import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import wraps
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from mmengine.config import DictAction
 
@@ -100,6 +100,7 @@ class Options(DictAction):
 
 
 def add_cfg_options(parser: ArgumentParser):
+    """What all tools that read a config take."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -110,12 +111,25 @@ def add_cfg_options(parser: ArgumentParser):
         'inside a value')
 
 
-def make_parser(description: str, examples: str = '') -> ArgumentParser:
-    """A parser of what all tools with a config take."""
-    parser = ArgumentParser(
+def plain_parser(description: str, examples: str,
+                 **kwargs: Any) -> ArgumentParser:
+    """A parser without arguments, whose help ends with examples.
+
+    Args:
+        description: What the tool does; its lines stay as they are.
+        examples: Lines below ``examples:``, likewise.
+        **kwargs: Of :class:`argparse.ArgumentParser`.
+    """
+    return ArgumentParser(
         description=description,
         epilog=f'{examples}\n{EPILOG}',
-        formatter_class=RawDescriptionHelpFormatter)
+        formatter_class=RawDescriptionHelpFormatter,
+        **kwargs)
+
+
+def make_parser(description: str, examples: str) -> ArgumentParser:
+    """A parser of what all tools with a config and its data take."""
+    parser = plain_parser(description, examples)
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--data-root',

@@ -38,15 +38,6 @@ def trained(begin, end, **more):
             for i in range(begin, end)]
 
 
-@pytest.mark.parametrize('name', [
-    'browse_dataset.py', 'check_dataset.py', 'analysis/plot_curves.py',
-    'analysis/visualize.py'])
-def test_help_of_a_tool_teaches_by_examples(name, capsys):
-    with pytest.raises(SystemExit) as end:
-        tool(name)(['--help'])
-    assert end.value.code == 0 and 'examples:' in capsys.readouterr().out
-
-
 # Curves
 
 

@@ -15,7 +15,7 @@ from mmengine.fileio import load
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 
-from hrformer_mm import cli, distributed, training
+from hrformer_mm import checks, cli, distributed, training
 
 pytest.importorskip('mmpose', reason='the rows of these tests are pose rows')
 ROW = str(CONFIGS / 'pose/hrformer_t_coco_256x192.py')
@@ -168,8 +168,7 @@ def test_a_wrong_option_ends_in_one_line(option, says, capsys, tmp_path):
     assert says in error_of(tool('train'), args, capsys)
 
 
-def test_channels_not_divisible_by_heads_end_in_one_line(
-        folder, capsys, tmp_path):
+def test_channels_not_divisible_by_heads_end_in_one_line(capsys, tmp_path):
     wrong = tmp_path / 'wrong.py'
     wrong.write_text(OWN_ROW.replace('heads=(1, 1, 2, 4)',
                                      'heads=(3, 1, 2, 4)'))
@@ -189,8 +188,7 @@ def test_a_misspelt_config_names_the_near_ones(path, name, capsys):
     assert 'hrformer_b_coco_384x288.py' in message
 
 
-def test_missing_data_is_named_with_the_flag_that_mends_it(
-        folder, capsys, tmp_path):
+def test_missing_data_is_named_with_the_flag_that_mends_it(capsys, tmp_path):
     message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
                        capsys)
     assert 'data_root of train_dataloader' in message
@@ -308,9 +306,9 @@ def test_data_of_wrapped_data_sets_is_checked(tmp_path):
     cfg = Config(dict(x=dict(dataset=dict(dataset=dict(datasets=parts)))))
     for name in ('img', 'more'):
         with pytest.raises(FileNotFoundError, match=f'{tmp_path}/{name};'):
-            training.check_data(cfg, 'x')
+            checks.check_data(cfg, 'x')
         (tmp_path / name).mkdir()
-    training.check_data(cfg, 'x', 'val_dataloader')
+    checks.check_data(cfg, 'x', 'val_dataloader')
 
 
 def runnable(launcher='none'):
@@ -456,12 +454,26 @@ def test_config_is_printed_and_saved(capsys, tmp_path):
      '--cfg-options --launcher --local-rank'),
     ('print_config', '--save-path --data-root --cfg-options'),
 ])
-def test_help_has_the_flags_and_an_example(name, flags, capsys):
+def test_help_has_the_flags(name, flags, capsys):
     with pytest.raises(SystemExit) as exit:
         tool(name)(['--help'])
     text = capsys.readouterr().out
     assert exit.value.code == 0 and 'HRFORMER_MM_TRACEBACK=1' in text
     assert all(flag in text for flag in flags.split())
+
+
+@pytest.mark.parametrize('name', [
+    'train', 'test', 'print_config', 'overfit', 'soak', 'quickstart',
+    'paper_tables', 'convert_checkpoint', 'publish_model', 'reproduce',
+    'browse_dataset', 'check_dataset', 'analysis/get_flops',
+    'analysis/plot_curves', 'analysis/scaling', 'analysis/visualize'
+])
+def test_help_ends_with_examples_that_name_the_tool(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        tool(name)(['--help'])
+    description, _, examples = capsys.readouterr().out.partition('\nexample')
+    assert exit.value.code == 0 and '  --' in description
+    assert f'{name}.' in examples  # the .py, or the .sh that starts it
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ EXAMPLES = """examples:
   python tools/check_dataset.py CONFIG --limit 200      # a quick look
   python tools/check_dataset.py configs/pose/custom_keypoints.py \\
       --data-root /data/cats --out-dir work_dirs/cats   # with pictures
-
 """
 
 

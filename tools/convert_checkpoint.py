@@ -4,7 +4,7 @@
 The layout of the source is recognised by its names. Conversion is only needed
 to give weights to others: configs of this package load every layout as it is.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from typing import Any, Mapping
 
 from hrformer_mm import cli
@@ -16,15 +16,11 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py hrt_base.pth hrformer_b.safetensors
   python tools/convert_checkpoint.py work_dirs/NAME/epoch_210.pth mmpose.pth \\
       --to mmpose --check
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument('source', help='path, name or URL of the weights')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(

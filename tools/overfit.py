@@ -4,7 +4,7 @@
 Trains from scratch, without augmentation, and evaluates on the same images.
 Exits with code 1 if the metric stays below the target.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from pathlib import Path
 
 from hrformer_mm import cli
@@ -14,19 +14,11 @@ EXAMPLES = """example, on four images in a COCO file of their own:
       --data-root data/coco_mini --cfg-options \\
       train_dataloader.dataset.ann_file=person_keypoints.json \\
       train_dataloader.dataset.data_prefix.img=images/
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument(
-        '--data-root',
-        help="folder of the data set, instead of the config's data_root")
+    parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--work-dir',
         help='a new folder for the results (default: '
@@ -38,7 +30,6 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument('--lr', type=float, default=1e-3, help='default: 1e-3')
     parser.add_argument(
         '--target', type=float, help='least metric for exit code 0')
-    cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -4,16 +4,18 @@
 Parameters and FLOPs are counted now, by the convention of the paper's table;
 accuracy is marked as the paper's, the official code's or measured here.
 """
-import argparse
-import sys
-from typing import Optional, Sequence
+from argparse import Namespace
 
-from hrformer_mm import tables
-from hrformer_mm.cli import EPILOG, one_line_errors
+from hrformer_mm import cli, tables, zoo
+
+EXAMPLES = """examples:
+  python tools/paper_tables.py table-3 table-5
+  python tools/paper_tables.py --markdown           # after a change of a row
+"""
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+def parse_args(argv=None) -> Namespace:
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'tables',
         nargs='*',
@@ -34,19 +36,20 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@one_line_errors
-def main(argv: Optional[Sequence[str]] = None):
+@cli.one_line_errors
+def main(argv=None):
     args = parse_args(argv)
     if args.check:
         problems = tables.drift()
         print('\n'.join(problems) or 'configs, metafiles and tables agree')
-        sys.exit(bool(problems))
+        raise SystemExit(bool(problems))
     if args.markdown:
         for path in tables.documents():
             path.write_text(tables.refresh(path.read_text(), path.parent))
             print(f'wrote {path}')
         return
-    for name in args.tables or list(tables.NAMES)[3:]:
+    of_paper = [name for name in tables.NAMES if name not in zoo.TASKS]
+    for name in args.tables or of_paper:
         print(f'{tables.NAMES.get(name, name)}\n\n{tables.render(name)}')
 
 

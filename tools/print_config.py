@@ -4,9 +4,15 @@ from argparse import Namespace
 
 from hrformer_mm import cli, training
 
+EXAMPLES = """examples:
+  python tools/print_config.py configs/pose/hrformer_s_coco_256x192.py
+  python tools/print_config.py CONFIG --save-path whole.py \\
+      --cfg-options model.backbone.window_size=15
+"""
+
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__)
+    parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--save-path', help='write it into this .py, .json or .yml file')
     return parser.parse_args(argv)

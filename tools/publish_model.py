@@ -4,7 +4,7 @@
 Optimiser and logs go; config, data set and results stay in the meta; part of
 the hash joins the name.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from typing import Tuple
 
 from hrformer_mm import cli
@@ -15,7 +15,6 @@ EXAMPLES = """examples:
       hrformer_s_coco_256x192.pth
   python tools/publish_model.py work_dirs/NAME/epoch_300.pth \\
       hrformer_t_imagenet_224.safetensors --metric 'Top 1 Accuracy=78.4'
-
 """
 
 
@@ -27,10 +26,7 @@ def metric(text: str) -> Tuple[str, float]:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument('source', help='checkpoint of a training')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(

@@ -5,7 +5,7 @@ Without --data-root the data is made on the fly, in the format of the real
 one. An interrupted quickstart goes on when it is started again; a finished
 one is kept, and the next one gets its own folder.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from importlib import import_module
 
 from hrformer_mm import cli
@@ -18,16 +18,11 @@ EXAMPLES = """examples:
   bash tools/quickstart.sh --data-root /data/coco --train-images 3000
   bash tools/quickstart.sh --train-images 64 --val-images 8 --epochs 1 \\
       --cfg-options train_dataloader.num_workers=0
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        prog='quickstart',
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES, prog='quickstart')
     parser.add_argument(
         '--task', choices=TASKS, default='pose', help='default: pose')
     parser.add_argument(

@@ -5,7 +5,7 @@ Prints the chain for a row, what each command makes, and what it costs; with
 --run it does it. Steps whose file is there are left out and trainings resume,
 so the same line goes on after an interruption.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 
 from hrformer_mm import cli, reproduce
 
@@ -14,15 +14,11 @@ EXAMPLES = """examples:
   python tools/reproduce.py hrformer_b_cityscapes_512x1024_w15 --gpus 4 --run
   python tools/reproduce.py configs/pose/hrformer_t_coco_256x192.py \\
       --imagenet /data/imagenet --data-root /data/coco --from-scratch
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument('row', help='name of a row, or path of its config')
     parser.add_argument('--gpus', type=int, default=8, help='default: 8')
     parser.add_argument(

@@ -3,22 +3,18 @@
 
 Ends with code 1 if one of them does.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 
 from hrformer_mm import cli
 
 EXAMPLES = """examples:
   python tools/soak.py                    # pose, a few minutes on one core
   python tools/soak.py --task seg --iters 10000
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--task', choices=['pose', 'seg', 'cls'], default='pose')
     parser.add_argument(

@@ -3,20 +3,23 @@
 
 Nothing is computed, so any input size takes a second and no memory.
 """
-import argparse
 import json
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Optional, Sequence
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from hrformer_mm import flops, tables, zoo
-from hrformer_mm.cli import EPILOG, one_line_errors
+from hrformer_mm import cli, flops, tables, zoo
+
+EXAMPLES = """examples:
+  python tools/analysis/get_flops.py hrformer_s_coco_256x192
+  python tools/analysis/get_flops.py CONFIG --shape 512 512 --plot flops.png
+"""
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+def parse_args(argv=None) -> Namespace:
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument('config', help='path of a config, or name of a row')
     parser.add_argument(
         '--shape',
@@ -26,22 +29,17 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         help='input size; by default the one in the name of the config')
     parser.add_argument('--json', help='write the counts to this file')
     parser.add_argument('--plot', help='draw the stages as bars in this PNG')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='changes to the config, such as model.backbone.window_size=15')
+    cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
-@one_line_errors
-def main(argv: Optional[Sequence[str]] = None):
+@cli.one_line_errors
+def main(argv=None):
     args = parse_args(argv)
     cfg = (
         Config.fromfile(args.config)
         if Path(args.config).is_file() else zoo.get_config(args.config))
-    cfg.merge_from_dict(args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options or {})
     shape = tuple(args.shape or zoo.input_size(args.config))
     counted = flops.count(zoo.build_model(cfg), shape)
     title = f'{Path(args.config).stem} at {shape[0]}x{shape[1]}'

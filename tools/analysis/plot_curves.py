@@ -3,7 +3,7 @@
 
 Reads the logs that MMEngine leaves in work dirs, also while a run goes on.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from pathlib import Path
 
 from hrformer_mm import cli
@@ -13,15 +13,11 @@ EXAMPLES = """examples:
   python tools/analysis/plot_curves.py work_dirs/a work_dirs/b \\
       --names 'lr 5e-4' 'lr 1e-3' --out-dir work_dirs/compared
   python tools/analysis/plot_curves.py work_dirs/a --keys loss acc_pose
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'runs', nargs='+', help='work dirs, or scalars.json files')
     parser.add_argument(

@@ -5,53 +5,50 @@ What is exchanged is counted from the configs. How fast GPUs and networks are
 is assumed: give the figures of yours. With --measure a step of each row is
 timed on this machine.
 """
-import argparse
 import time
-from typing import Optional, Sequence
+from argparse import Namespace
+from typing import Sequence
 
 import torch
 
-from hrformer_mm import scaling, zoo
-from hrformer_mm.cli import EPILOG, one_line_errors
+from hrformer_mm import cli, scaling, zoo
+
+EXAMPLES = """examples:
+  python tools/analysis/scaling.py
+  python tools/analysis/scaling.py hrformer_b_coco_384x288 --gpus 4 \\
+      --gigabytes 20 --microseconds 50 --step-seconds 0.4
+  python tools/analysis/scaling.py hrformer_t_imagenet_224 --measure
+"""
 
 ROWS = ('hrformer_s_coco_256x192', 'hrformer_b_coco_384x288',
         'hrformer_s_cityscapes_512x1024', 'hrformer_b_cityscapes_512x1024_w15',
         'hrformer_t_imagenet_224', 'hrformer_b_imagenet_224')
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+def parse_args(argv=None) -> Namespace:
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'rows', nargs='*', default=ROWS, help='names of rows (default: six)')
+    several = dict(type=float, nargs='+')
     parser.add_argument(
-        '--tflops',
-        type=float,
-        nargs='+',
-        default=[25., 100.],
+        '--tflops', **several, default=[25., 100.],
         help='assumed speed of a GPU, in 1e12 operations a second (default: '
-        '25 100)')
+        '25 100)')  # yapf: disable
     parser.add_argument(
-        '--step-seconds',
-        type=float,
+        '--step-seconds', type=float,
         help='what a step takes on one GPU of yours, as --dry-run of '
-        'tools/train.py measures it; instead of --tflops')
+        'tools/train.py measures it; instead of --tflops')  # yapf: disable
     parser.add_argument(
         '--gpus', type=int, nargs='+', default=[8, 32], help='default: 8 32')
     parser.add_argument(
-        '--gigabytes',
-        type=float,
-        nargs='+',
-        default=[150., 20.],
+        '--gigabytes', **several, default=[150., 20.],
         help='assumed bandwidth for each of --gpus, in 1e9 bytes a second: '
         'of NVLink in one machine, of InfiniBand between several (default: '
-        '150 20)')
+        '150 20)')  # yapf: disable
     parser.add_argument(
-        '--microseconds',
-        type=float,
-        nargs='+',
-        default=[20., 50.],
+        '--microseconds', **several, default=[20., 50.],
         help='assumed duration of the smallest exchange, for each of --gpus '
-        '(default: 20 50)')
+        '(default: 20 50)')  # yapf: disable
     parser.add_argument(
         '--measure',
         action='store_true',
@@ -72,8 +69,8 @@ def measure(rows: Sequence[str]):
               f'(in all {time.time() - began:.0f} s)', flush=True)
 
 
-@one_line_errors
-def main(argv: Optional[Sequence[str]] = None):
+@cli.one_line_errors
+def main(argv=None):
     args = parse_args(argv)
     if args.measure:
         return measure(args.rows)

@@ -5,7 +5,7 @@ streams.png shows the feature maps of all resolutions, attention.png what one
 place attends to in the window of each, regions.png (segmentation) the regions
 from which OCR gathers a vector for each class.
 """
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from pathlib import Path
 
 from hrformer_mm import cli, training
@@ -14,15 +14,11 @@ EXAMPLES = """examples:
   python tools/analysis/visualize.py CONFIG CHECKPOINT street.jpg
   python tools/analysis/visualize.py CONFIG CHECKPOINT people.jpg \\
       --box 120 40 80 200 --at 0.5 0.3 --out-dir work_dirs/seen
-
 """
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + cli.EPILOG,
-        formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path of its weights')
     parser.add_argument('image', help='path of an image')
