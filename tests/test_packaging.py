@@ -84,6 +84,9 @@ def test_the_wheel_carries_configs_and_tools(tree, tmp_path):
     assert {'chumpy', 'mmpose'}.isdisjoint(r.name for r in needs)
     core = {r.name for r in needs if r.marker is None}
     assert core == {'mmengine', 'torch'}
+    oldest = meta['Requires-Python'].lstrip('>=')
+    script = (tree / 'tools/setup_env.sh').read_text()
+    assert f'Python {oldest} to ' in script
 
 
 def test_the_source_archive_carries_them_and_builds_the_same_wheel(
