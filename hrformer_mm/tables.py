@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from torch import nn
 
@@ -99,7 +99,9 @@ def like(value: float, printed: str, unit: str = '') -> str:
     return f'{value:.{places}f}{unit}'
 
 
-def metric_text(metrics, names: Optional[Sequence[str]] = None) -> str:
+def metric_text(metrics: Union[zoo.Metrics, str],
+                names: Optional[Sequence[str]] = None) -> str:
+    """Metrics in one line, those of ``names`` only; ``unknown`` stays so."""
     if isinstance(metrics, str):
         return metrics
     return ', '.join(f'{SHORT.get(name, name)} {value}'
@@ -166,6 +168,7 @@ def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
 
 def row_cells(row: Row, printed: Printed,
               base: Optional[Path]) -> Dict[str, str]:
+    """Cells of a line, by column."""
     return {
         'model': printed.row,
         'data': data_of(row),

@@ -73,7 +73,7 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 import yaml
@@ -134,11 +134,11 @@ class Row:
     """One row of the zoo: a config, or the reason why there is none."""
     name: str
     task: str  # pose, seg or cls
+    paper: Mapping[str, Printed]  # by table
     config: str = ''  # below root(); empty if missing
     reason: str = ''  # why it is missing
     parameters: Optional[int] = None
     results: Tuple[Result, ...] = ()
-    paper: Mapping[str, Printed] = None  # by table
     official: Optional[Reported] = None
     third_party: Tuple[Reported, ...] = ()
     weights: Union[str, List[str]] = ''
@@ -185,6 +185,7 @@ def parse(kind: type, block: Any, where: str):
 
 
 def parse_result(block: Mapping, where: str) -> Result:
+    """One of ``Results``, which must say how metrics were measured."""
     result = parse(Result, block, where)
     if result.metrics and result.measured is None:
         raise ValueError(f'{where} has metrics but does not say how they were '
@@ -194,7 +195,9 @@ def parse_result(block: Mapping, where: str) -> Result:
     return Result(result.task, result.dataset, result.metrics, how)
 
 
-def parse_paper(tables: Mapping[str, Mapping], where: str):
+def parse_paper(tables: Mapping[str, Mapping],
+                where: str) -> Dict[str, Printed]:
+    """Blocks of ``Paper``, by table."""
     wrong = sorted(set(tables) - set(TABLES))
     if wrong:
         raise ValueError(f'{where}: Paper names the tables {wrong}; there are '

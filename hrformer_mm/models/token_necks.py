@@ -10,14 +10,8 @@ from ..core import token_heads
 from ..registry import MODELS
 
 
-@MODELS.register_module()
-class TransPoseNeck(token_heads.TransPose, BaseModule):
-    """:class:`hrformer_mm.core.token_heads.TransPose` on the finest map.
-
-    Args:
-        init_cfg: As in mmengine.
-        **kwargs: See there.
-    """
+class OnFinestMap:
+    """Makes a network on one map a neck: it gets maps and gives a tuple."""
 
     def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
         super().__init__(**kwargs)
@@ -28,7 +22,17 @@ class TransPoseNeck(token_heads.TransPose, BaseModule):
 
 
 @MODELS.register_module()
-class TokenPoseNeck(token_heads.TokenPose, BaseModule):
+class TransPoseNeck(OnFinestMap, token_heads.TransPose, BaseModule):
+    """:class:`hrformer_mm.core.token_heads.TransPose` on the finest map.
+
+    Args:
+        init_cfg: As in mmengine.
+        **kwargs: See there.
+    """
+
+
+@MODELS.register_module()
+class TokenPoseNeck(OnFinestMap, token_heads.TokenPose, BaseModule):
     """:class:`hrformer_mm.core.token_heads.TokenPose` on the finest map.
 
     What it gives are heat maps already, so the head that decodes them has
@@ -38,10 +42,3 @@ class TokenPoseNeck(token_heads.TokenPose, BaseModule):
         init_cfg: As in mmengine.
         **kwargs: See there.
     """
-
-    def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
-        super().__init__(**kwargs)
-        self.init_cfg = deepcopy(init_cfg)
-
-    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
-        return (super().forward(xs[0]), )
