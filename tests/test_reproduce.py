@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, write_tiny_coco
 
-from hrformer_mm import reproduce, zoo
+from hrformer_mm import zoo
 from hrformer_mm.reproduce import describe, make_plan, run
+from hrformer_mm.reproduce.report import gpu_hours
 
 ROW = 'hrformer_b_coco_384x288'
 
@@ -105,7 +106,7 @@ def test_gpu_hours_are_iterations_times_a_measured_step(weights):
     training = plan.steps[0]
     assert training.iterations == 210 * 1171  # 149813 people in 128s, up
     hours = 210 * 1171 * .5 * 8 / 3600
-    assert reproduce.gpu_hours(training, 8, .5) == pytest.approx(hours)
+    assert gpu_hours(training, 8, .5) == pytest.approx(hours)
     assert f'about {hours:.0f} GPU hours, an estimate' in describe(plan, .5)
     assert 'nothing was measured' in describe(plan)
 

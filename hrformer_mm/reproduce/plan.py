@@ -1,44 +1,22 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The commands that give one number of the paper, from pretraining to test.
-
-A :class:`Plan` is made of steps, each a command and the file that proves it
-was done; so running a plan again goes on where it was stopped::
-
-    plan = make_plan('hrformer_b_coco_384x288', gpus=8)
-    print(describe(plan))
-    run(plan)
-"""
-import json
+"""Which steps reproduce a row, and what they need."""
 import os
-import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
-from .checkpoints import find_file
-from .checkpoints.catalogue import list_weights, page_of
-from .checkpoints.files import MIRROR
-from .costs import count_iterations
-from .tables import markdown_table
-from .training import check_data, fit_machine, merge_options, set_data_root
-from .zoo import Row, get_config, list_rows, load_row, root
+from ..checkpoints import find_file
+from ..checkpoints.catalogue import list_weights, page_of
+from ..checkpoints.files import MIRROR
+from ..costs import count_iterations
+from ..training import merge_options
+from ..zoo import Row, get_config, list_rows, load_row, root
 
 # Training samples of the data sets whose rows count epochs: key point
 # annotations of people in COCO train2017, and images of ImageNet-1k.
 SAMPLES = {'COCO': 149813, 'ImageNet-1k': 1281167}
-# Metrics as the evaluators name them, and in percent as metafiles do.
-METRICS = {
-    'coco/AP': ('AP', 100), 'coco/AP .5': ('AP50', 100),
-    'coco/AP .75': ('AP75', 100), 'coco/AP (M)': ('APM', 100),
-    'coco/AP (L)': ('APL', 100), 'coco/AR': ('AR', 100), 'mIoU': ('mIoU', 1),
-    'accuracy/top1': ('Top 1 Accuracy', 1),
-    'accuracy/top5': ('Top 5 Accuracy', 1)
-}  # yapf: disable
 
 
 @dataclass(frozen=True)
@@ -176,8 +154,10 @@ def missing_data(row: Row, cfg: Config,
     return (f'{where}: {kind} data, see {readme}', )
 
 
-def pretraining(cfg: Config, gpus: int, work_dir: Path,
-                data_root: Optional[str], from_scratch: bool):
+def pretraining(
+    cfg: Config, gpus: int, work_dir: Path, data_root: Optional[str],
+    from_scratch: bool
+) -> Tuple[Optional[Step], Dict[str, str], Tuple[str, ...]]:
     """How the weights that a config starts from come to be there.
 
     Returns:
@@ -270,132 +250,3 @@ def make_plan(name: str,
     needs = (*missing_data(row, cfg, data_root), *needs)
     steps = [s for s in (step, training, *tests) if s is not None]
     return Plan(row, gpus, tuple(steps), needs)
-
-
-def gpu_hours(step: Step, gpus: int, seconds: float) -> float:
-    """Estimate for a training whose steps take so many seconds."""
-    return step.iterations * seconds * gpus / 3600
-
-
-def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
-    """Iterations and GPU hours of a training; those are an estimate."""
-    if not step.iterations:
-        return ''
-    if seconds is None:
-        tenth = gpu_hours(step, gpus, .1)
-        return (f'{step.iterations} iterations; {tenth:.0f} GPU hours for '
-                'each 0.1 s that a step takes (nothing was measured; '
-                '--measure does)')
-    hours = gpu_hours(step, gpus, seconds)
-    return (f'{step.iterations} iterations; about {hours:.0f} GPU hours, an '
-            f'estimate from steps of {seconds:.3f} s')
-
-
-def describe(plan: Plan, seconds: Optional[float] = None) -> str:
-    """The plan in words: what is needed, each command, what it makes.
-
-    Args:
-        plan: Of :func:`make_plan`.
-        seconds: Of a training step of the row (not of its pretraining) on one
-            GPU, as it was measured.
-    """
-    lines = [f'{plan.row.name} on {plan.gpus} GPU'
-             f'{"s" if plan.gpus > 1 else ""}, {len(plan.steps)} steps']
-    lines += [f'needed first: {need}' for need in plan.needs]
-    for number, step in enumerate(plan.steps, 1):
-        done = ' (done)' if step.makes.exists() else ''
-        lines += ['', f'{number}. {step.name}{done}',
-                  f'   {shlex.join(step.command)}', f'   makes {step.makes}']
-        cost = cost_line(step, plan.gpus,
-                         seconds if step.name == 'training' else None)
-        lines += [f'   {cost}'] if cost else []
-    return '\n'.join([*lines, '', compare(plan)])
-
-
-def measured(plan: Plan) -> dict:
-    """Metrics that the tests of a plan have written, in percent."""
-    found = {}
-    for step in plan.steps:
-        if step.measures and step.makes.exists():
-            values = json.loads(step.makes.read_text())
-            for key, (name, scale) in METRICS.items():
-                if key in values:
-                    found[name + step.suffix] = values[key] * scale
-    return found
-
-
-def compare(plan: Plan) -> str:
-    """Paper, official code and this machine side by side, in Markdown."""
-    columns = [(f'paper, {table}', printed.metrics)
-               for table, printed in plan.row.paper.items()]
-    if plan.row.official:
-        columns.append(('official code', plan.row.official.metrics))
-    columns += [(other.by, other.metrics) for other in plan.row.third_party]
-    columns = [(k, {} if isinstance(m, str) else m) for k, m in columns]
-    here = measured(plan)
-    names = dict.fromkeys(n for _, m in columns for n in m)
-    names.update(dict.fromkeys(here))
-    if not names:
-        return 'no public source gives an accuracy of this row\n'
-    lines = [[name, *(str(m.get(name, '')) for _, m in columns),
-              f'{here[name]:.2f}' if name in here else 'not yet']
-             for name in names]
-    return markdown_table(['metric', *(k for k, _ in columns), 'here'], lines)
-
-
-def measure_step(plan: Plan,
-                 data_root: Optional[str] = None,
-                 options: Optional[Mapping[str, Any]] = None,
-                 tell: Callable[[str], None] = print) -> float:
-    """Seconds of a training step of a row on one device of this machine.
-
-    Args:
-        plan: Of the row.
-        data_root: Where its data are.
-        options: As they were given to :func:`make_plan`.
-        tell: Is given what was measured, and on what.
-
-    Raises:
-        FileNotFoundError: If the data are not there.
-    """
-    from .preflight.rehearsal import Rehearsal
-    cfg = get_config(plan.row)
-    if data_root:
-        set_data_root(cfg, data_root)
-    merge_options(cfg, {**keep_batch(cfg, plan.gpus), **(options or {})})
-    check_data(cfg, 'train_dataloader')
-    batch = cfg.train_dataloader.batch_size
-    fit_machine(cfg)
-    with TemporaryDirectory() as folder:
-        rehearsal = Rehearsal(cfg, folder)
-        found = rehearsal.train()
-        if get_device() == 'cpu':  # only takes longer for more samples
-            seconds = found.seconds * batch / found.samples
-        else:
-            seconds = rehearsal.train_whole_batch(batch)
-    tell(f'a step of {batch} samples took {seconds:.3f} s on one '
-         f'{get_device()} device, data loading left out')
-    return seconds
-
-
-def run(plan: Plan, tell: Callable[[str], None] = print):
-    """Do the steps that are not done yet; trainings resume.
-
-    Raises:
-        FileNotFoundError: If something must be put in place first.
-        RuntimeError: If a command fails or does not make its file.
-    """
-    if plan.needs:
-        raise FileNotFoundError('needed first: ' + '; '.join(plan.needs))
-    for number, step in enumerate(plan.steps, 1):
-        if step.makes.exists():
-            tell(f'{number}. {step.name}: done, {step.makes} is there')
-            continue
-        tell(f'{number}. {step.name}: {shlex.join(step.command)}')
-        code = subprocess.run(step.command).returncode
-        if code or not step.makes.exists():
-            raise RuntimeError(
-                f'{step.name} ended with code {code} and '
-                f'{"with" if step.makes.exists() else "without"} '
-                f'{step.makes}; the same command goes on from there')
-    tell(compare(plan))

@@ -1,0 +1,18 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The commands that give one number of the paper, from pretraining to test.
+
+A :class:`Plan` is made of steps, each a command and the file that proves it
+was done; so running a plan again goes on where it was stopped::
+
+    plan = make_plan('hrformer_b_coco_384x288', gpus=8)
+    print(describe(plan))
+    run(plan)
+"""
+from .plan import Plan, Step, make_plan
+from .report import compare, describe, measured
+from .run import measure_step, run
+
+__all__ = [
+    'Plan', 'Step', 'compare', 'describe', 'make_plan', 'measure_step',
+    'measured', 'run'
+]
