@@ -23,6 +23,7 @@ from .registry import MODEL_WRAPPERS, OPTIMIZERS
 
 # Where launchers say which process this is.
 VARIABLES = dict(
+    pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'),
     slurm=dict(
         RANK='SLURM_PROCID',
         WORLD_SIZE='SLURM_NTASKS',
@@ -151,14 +152,12 @@ def adopt_launcher(launcher: str):
     Raises:
         ValueError: If a variable is missing: nothing was launched that way.
     """
-    missing = [v for v in VARIABLES.get(launcher, dict(
-        RANK='RANK', WORLD_SIZE='WORLD_SIZE')).values()
-               if v not in os.environ]  # yapf: disable
+    missing = [v for v in VARIABLES[launcher].values() if v not in os.environ]
     if missing:
         raise ValueError(f'--launcher {launcher}: {missing[0]} is not set, so '
                          'this was not started by '
                          f'{STARTED_BY[launcher]}')
-    for name, source in VARIABLES.get(launcher, {}).items():
+    for name, source in VARIABLES[launcher].items():
         os.environ[name] = os.environ[source]
     if 'MASTER_ADDR' not in os.environ:
         os.environ['MASTER_ADDR'] = first_machine(launcher)

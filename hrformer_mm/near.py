@@ -3,8 +3,9 @@
 import inspect
 import re
 import traceback
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Callable, Dict, Set
+from typing import Any, Callable, Dict, Mapping, Set
 
 ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 BUILDER = 'build_from_cfg'  # mmengine's function that builds from a config
@@ -17,17 +18,22 @@ def locals_of_builder(error: BaseException) -> Dict[str, Any]:
     return frames[-1].f_locals if frames else {}
 
 
-def arguments(kind: Callable) -> Set[str]:
-    """Names of the arguments of a function, or of a class and its bases."""
+def parameters(call: Callable) -> Mapping[str, inspect.Parameter]:
+    """Of a function; none of one that is not written in Python."""
+    with suppress(ValueError):
+        return inspect.signature(call).parameters
+    return {}
+
+
+def arguments(kind: Callable) -> Dict[str, Any]:
+    """Arguments of a function, or of a class and its bases, annotated."""
     calls = [vars(c)['__init__'] for c in inspect.getmro(kind)
              if '__init__' in vars(c)] if inspect.isclass(kind) else [kind]
-    found = set()
-    for call in calls:
-        try:
-            found |= set(inspect.signature(call).parameters)
-        except ValueError:  # of some classes that are not written in Python
-            continue
-    return found - {'self', 'args', 'kwargs'}
+    found: Dict[str, Any] = {}
+    for call in reversed(calls):
+        found.update((k, p.annotation) for k, p in parameters(call).items())
+    return {k: v for k, v in found.items()
+            if k not in ('self', 'args', 'kwargs')}
 
 
 def registered(registry: Any, name: str) -> Set[str]:

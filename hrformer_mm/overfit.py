@@ -12,9 +12,10 @@ from typing import Any, Dict, Mapping, Optional
 
 from mmengine.config import Config
 
+from .checks import check_inputs
 from .quickstart.common import HISTORY, LOG, aside, fit_and_evaluate
 from .quickstart.progress import read_history
-from .training import check_inputs, merge_options, read_config, set_data_root
+from .training import merge_options, read_config, set_data_root
 
 # Of each framework: its metric, what to call it, and when it is known by
 # heart. Segmentation and classification count in percent.

@@ -11,7 +11,7 @@ from argparse import Namespace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -22,7 +22,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from . import distributed
-from .registry import EXTRAS, MODELS, install_line
+from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
+                     check_parts, check_types)
+from .registry import EXTRAS, install_line
 from .zoo import root
 
 # Top-level keys that are read from the config but are no Runner arguments.
@@ -34,9 +36,6 @@ RUNNER_KEYS = {
 VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
                            mmpretrain='VisualizationHook')  # yapf: disable
-# Parts of a config without which there is no training, and no testing.
-TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-TESTED = ('model', 'test_dataloader')
 AMP_ARGUMENTS = ('dtype', 'loss_scale', 'use_fsdp')
 
 
@@ -124,71 +123,6 @@ def set_data_root(cfg: Config, folder: str):
     old, new = os.path.join(cfg.data_root, ''), os.path.join(folder, '')
     for key in list(cfg):
         cfg[key] = replace_prefix(cfg[key], old, new)
-
-
-def data_paths(dataset: Mapping) -> Iterator[Tuple[str, Optional[str]]]:
-    """Files and folders that a data set reads; a path may be empty."""
-    if 'dataset' in dataset:
-        yield from data_paths(dataset['dataset'])
-    for part in dataset.get('datasets', ()):
-        yield from data_paths(part)
-    folder = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or {}
-    prefixes = prefix if isinstance(prefix, dict) else {'data_prefix': prefix}
-    below = {'ann_file': dataset.get('ann_file'), **prefixes}
-    yield 'data_root', folder
-    yield 'bbox_file', dataset.get('bbox_file')
-    yield from ((word, path and os.path.join(folder, path))
-                for word, path in below.items())
-
-
-def check_parts(cfg: Config, *parts: str):
-    """Raise ValueError if a config lacks one of its large parts."""
-    for part in parts:
-        if not isinstance(cfg.get(part), dict):
-            raise ValueError(f'{cfg.filename} needs {part}=dict(...), but it '
-                             f'is {cfg.get(part)!r}')
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        part = cfg.get(loader)
-        if part is not None and not (isinstance(part, dict) and isinstance(
-                part.get('dataset'), dict)):
-            raise ValueError(f'{loader} must be dict(dataset=dict(...), ...), '
-                             f'got {part!r}')
-
-
-def check_data(cfg: Config, *loaders: str):
-    """Look for the files of data loaders before anything slow begins.
-
-    Raises:
-        FileNotFoundError: Names what is missing and how to give it.
-    """
-    for name in loaders:
-        loader = cfg.get(name)
-        for word, path in data_paths(loader['dataset']) if loader else ():
-            if path and '://' not in path and not os.path.exists(path):
-                raise FileNotFoundError(
-                    f'the {word} of {name} does not exist: {path}; put the '
-                    'data there (the README of the config has the layout) or '
-                    'say where it is with --data-root DIR')
-
-
-def check_inputs(cfg: Config, *loaders: str):
-    """Look for missing data, but tell a fault of the model before that."""
-    try:
-        check_data(cfg, *loaders)
-    except FileNotFoundError:
-        MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
-        raise
-
-
-def check_checkpoint(path: str):
-    """Raise FileNotFoundError, with what lies beside it, if it is missing."""
-    if '://' in path or os.path.isfile(path):
-        return
-    beside = sorted(p.name for p in Path(path).parent.glob('*.pth'))
-    found = f'its folder has {beside[-5:]}' if beside else (
-        'its folder has no .pth file')
-    raise FileNotFoundError(f'no checkpoint at {path}; {found}')
 
 
 def set_work_dir(cfg: Config, work_dir: Optional[str]):
@@ -354,7 +288,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def train(cfg: Config):
-    """Check, fit and train; see :func:`check_data`, :func:`fit_machine`.
+    """Check, fit and train; see :mod:`.checks` and :func:`fit_machine`.
 
     Raises:
         FileNotFoundError: For data and pretrained weights.
@@ -362,6 +296,7 @@ def train(cfg: Config):
         RuntimeError: If a process that loads data dies.
     """
     check_parts(cfg, *TRAINED)
+    check_types(cfg)
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)

@@ -8,7 +8,10 @@ import torch
 from helpers import CONFIGS, write_tiny_coco
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from mmengine.config import Config
 from test_tools import OWN_ROW, tool
+
+from hrformer_mm.checks import wrong_types
 
 # Looked for in vain, so that no training begins.
 ROW = CONFIGS / 'pose/hrformer_t_coco_256x192.py'
@@ -158,11 +161,23 @@ def own_row(tmp_path_factory):
     ('train_dataloader.sampler.type=Sampler', 'Sampler'),
     ('train_dataloader.dataset.type=CocoDatset', 'CocoDatset'),
     ('train_dataloader.dataset.pipeline.0.type=LoadImg', 'LoadImg'),
-    ('optim_wrapper.optimizer.type=AdmW', 'None is not a callable'),
+    ('optim_wrapper.optimizer.type=AdmW', "'AdamW'"),
     ('optim_wrapper.optimizer.lr=-1', 'learning rate'),
     ('optim_wrapper.optimizer.lrr=1', 'lrr'),
     ('param_scheduler.0.type=LinearLr', 'LinearLr'),
-    ('train_cfg.max_epochs=many', 'many'),
+    ('param_scheduler.0.end=later', 'param_scheduler.0.end must be a whole'),
+    ('optim_wrapper.optimizer.lr=low', 'optimizer.lr must be a number'),
+    ('train_cfg.max_epochs=many', 'train_cfg.max_epochs must be a whole'),
+    ('train_cfg.max_epochs=1.5', 'train_cfg.max_epochs must be a whole'),
+    ('train_cfg.max_epochs=-1', 'train_cfg.max_epochs must be at least 1'),
+    ('train_cfg.val_interval=0', 'train_cfg.val_interval must be at least 1'),
+    ('train_cfg.val_interval=[2]', 'train_cfg.val_interval must be a whole'),
+    ('default_hooks.checkpoint.interval=ten',
+     'default_hooks.checkpoint.interval must be a whole number, got \'ten\''),
+    ('default_hooks.logger.interval=often', 'default_hooks.logger.interval'),
+    ('default_hooks.checkpoint.by_epoch=yes', 'must be True or False'),
+    ('train_dataloader.num_workers=two', 'train_dataloader.num_workers must'),
+    ('train_dataloader.batch_size=2.5', 'train_dataloader.batch_size must'),
     ('val_evaluator.type=Coco', 'Coco'),
     ('env_cfg=3', "'int' object"),
     ('randomness.seed=x', 'dtype'),
@@ -171,6 +186,11 @@ def own_row(tmp_path_factory):
 def test_a_value_that_only_a_run_meets(option, says, own_row):
     line = last_words('train', *own_row, '--cfg-options', option)
     assert says in line
+
+
+def test_the_types_of_every_row_pass():
+    for path in sorted(CONFIGS.glob('[!_]*/*.py')):
+        assert list(wrong_types(Config.fromfile(path))) == [], path
 
 
 @pytest.mark.parametrize('content', [

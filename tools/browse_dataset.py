@@ -7,13 +7,12 @@ labels or classes as they are trained on.
 from argparse import Namespace
 from pathlib import Path
 
-from hrformer_mm import cli, training
+from hrformer_mm import checks, cli, training
 
 EXAMPLES = """examples:
   python tools/browse_dataset.py configs/pose/hrformer_s_coco_256x192.py
   python tools/browse_dataset.py CONFIG --data-root DIR --number 40 --seed 1
   python tools/browse_dataset.py CONFIG --loader val --out-dir work_dirs/seen
-
 """
 
 
@@ -49,7 +48,7 @@ def main(argv=None):
     name = f'{Path(args.config).stem}_{args.loader}.png'
     outputs.check([name], ())
     loader = f'{args.loader}_dataloader'
-    training.check_data(cfg, loader)
+    checks.check_data(cfg, loader)
     images = browse(cfg, loader, args.number, args.seed)
     outputs.write_image(name, mosaic(
         images, f'{len(images)} samples of {loader} as they are fed'))

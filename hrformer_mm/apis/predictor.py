@@ -14,10 +14,10 @@ from torch import nn
 
 from ..checkpoints.convert import first_few, unwrap
 from ..checkpoints.files import read_checkpoint
+from ..checks import check_checkpoint
 from ..cli import one_line
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
-from ..training import check_checkpoint
 from .inputs import Frame, Source, Tell
 
 # One frame with what its pipeline gave and the results that have come so far.

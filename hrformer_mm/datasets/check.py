@@ -13,7 +13,7 @@ import cv2
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
-from ..training import check_data, check_parts
+from ..checks import check_data, check_parts
 
 # By the config's default_scope.
 CHECKERS = dict(mmpose='check_pose', mmseg='check_seg', mmpretrain='check_cls')

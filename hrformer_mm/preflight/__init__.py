@@ -15,8 +15,9 @@ from typing import Iterator, List, Optional, TextIO, Tuple
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from ..checks import TRAINED, check_parts
+from ..distributed import VARIABLES
 from ..quickstart.common import aside
-from ..training import TRAINED, check_parts
 from . import inputs, steps
 from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
@@ -27,17 +28,16 @@ CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
           inputs.check_weights, steps.check_batch, steps.check_step,
           steps.check_evaluation, steps.check_memory, steps.check_time,
           steps.check_disk)
-# Where each launcher tells the number of a process, and how many there are.
-# dist_train.sh gives the second to the one process that looks for all.
-RANKS = dict(
-    slurm=('SLURM_PROCID', 'SLURM_NTASKS'),
-    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'))
 
 
 def place(launcher: str) -> Tuple[int, int]:
-    """Number of this process, and how many there are or will be."""
-    rank, size = RANKS.get(launcher, ('RANK', 'WORLD_SIZE'))
-    return int(os.environ.get(rank, 0)), int(os.environ.get(size, 1))
+    """Number of this process, and how many there are or will be.
+
+    dist_train.sh gives the second to the one process that looks for all.
+    """
+    names = VARIABLES.get(launcher, VARIABLES['pytorch'])
+    return (int(os.environ.get(names['RANK'], 0)),
+            int(os.environ.get(names['WORLD_SIZE'], 1)))
 
 
 def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:

@@ -21,11 +21,12 @@ from torch import nn
 
 from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
+from ..checks import data_paths, wrong_types
 from ..core.hrformer import HRFormer
 from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
 from ..distributed import apply_parallel
 from ..hooks.resuming import newest_checkpoint
-from ..training import data_paths, fit_machine
+from ..training import fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
 FILES = 100  # of each data set to look at
@@ -43,6 +44,7 @@ def parts(value: Any) -> list:
 
 def build_parts(flight: Flight) -> Iterator[str]:
     """Build everything that needs no data; gives the errors."""
+    yield from wrong_types(flight.cfg)
     cfg = deepcopy(flight.cfg)
     flight.model, error = attempt('model', MODELS.build, cfg.model)
     yield error
