@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from numpy import ndarray
 
 from ..apis.drawing import draw_box, draw_lines, draw_regions, draw_skeleton
-from ..quickstart.pictures import mosaic
+from ..quickstart.pictures import enlarge, mosaic
 from .check import spread
 
 SHOWN = 24  # samples
@@ -24,16 +24,10 @@ HEIGHT = 240  # of a row, at most
 FALLBACK = (60, 60, 230)  # where a data set has no colour
 
 
-def enlarge(image: ndarray, mode: int = cv2.INTER_CUBIC) -> ndarray:
-    """The image, or for a small one a larger copy."""
-    zoom = max(SMALLEST / image.shape[0], 1)
-    return cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
-
-
 def draw_instances(image: ndarray, annotations: Sequence[Mapping],
                    style: Mapping) -> ndarray:
     """Boxes and key points of one image."""
-    drawn = enlarge(image)
+    drawn = enlarge(image, SMALLEST)
     zoom = drawn.shape[0] / image.shape[0]
     for annotation in annotations:
         x, y, w, h = annotation['bbox']
@@ -61,6 +55,7 @@ def style_of(info: Mapping) -> Dict[str, List]:
 
 
 def pose_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
+    """Images of a COCO file with boxes and key points; none if unreadable."""
     from .check_pose import read_json, read_metainfo
     root = Path(dataset.get('data_root') or '')
     content = read_json(root / dataset['ann_file'])
@@ -80,6 +75,7 @@ def pose_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
 
 
 def seg_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
+    """Images under their labels; none if one of both is unreadable."""
     from .check_seg import try_read
     with DefaultScope.overwrite_default_scope('mmseg'):
         dataset = DATASETS.build(
@@ -100,11 +96,12 @@ def seg_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
             table[list(dataset.label_map)] = list(dataset.label_map.values())
             label = table[label]
         yield draw_regions(
-            enlarge(image), enlarge(label, cv2.INTER_NEAREST),
-            palette, names)
+            enlarge(image, SMALLEST),
+            enlarge(label, SMALLEST, cv2.INTER_NEAREST), palette, names)
 
 
 def cls_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
+    """Images with the name of their class; none if unreadable."""
     from .check_cls import read_listing
     listing = read_listing(dataset)
     for i in spread(len(listing), SHOWN):

@@ -18,6 +18,14 @@ def new_figure(width: float, height: float):
     return figure
 
 
+def enlarge(image: ndarray,
+            height: int,
+            mode: int = cv2.INTER_CUBIC) -> ndarray:
+    """The image, or for a lower one a copy of that height, in pixels."""
+    zoom = max(height / image.shape[0], 1)
+    return cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
+
+
 def stretch(image: ndarray, height: int, width: int) -> ndarray:
     """Resize, smoothly in both directions."""
     shrinks = height < image.shape[0]
