@@ -73,7 +73,6 @@ MODELS = LazyRegistry(
         'TokenPoseNeck': 'models.token_necks',
         'PRTRHead': 'models.prtr',
     })
-DATASETS = LazyRegistry(mmengine.DATASETS, {})
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'RandomScaleRotation': 'datasets.pose_transforms',
     'RandomScaleAspect': 'datasets.seg_transforms',
@@ -91,7 +90,6 @@ MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
 OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
     'ShardedOptimizer': 'distributed',
 })
-METRICS = LazyRegistry(mmengine.METRICS, {})
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',
     'WarmupPolyLR': 'schedulers',

@@ -251,7 +251,7 @@ def test_the_mirror_comes_last_and_fills_the_folder(content, tmp_path,
     assert find_file('x.pth') == path
 
 
-def test_a_url_is_looked_for_in_the_folders_first(content, tmp_path):
+def test_a_url_is_looked_for_in_the_folders_first(content):
     os.mkdir('weights')
     with open('weights/x.pth', 'wb') as file:
         file.write(content['.pth'])

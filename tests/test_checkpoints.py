@@ -223,7 +223,7 @@ def test_ports_that_mix_names_are_read(tiny, a, b, recognised):
     assert_same(ours, convert(tiny['mmpose'])[0])
 
 
-def test_the_old_index_free_weights_of_mmpose_load_without_bias(log):
+def test_the_old_index_free_weights_of_mmpose_load_without_bias():
     weights = foreign.random_tensors(
         foreign.names('mmpose', foreign.TINY, tables=False))
     assert convert(weights)[1].truths['rel_pos_bias'] is False
@@ -388,7 +388,7 @@ def test_two_backbones_are_told_apart_by_their_prefix(tiny):
         convert(tiny['mmpose'])[0])
 
 
-def test_a_head_alone_loads_as_it_is(tiny):
+def test_a_head_alone_loads_as_it_is():
     model = Model('pose', foreign.TINY)
     head = {
         k: torch.ones_like(v)

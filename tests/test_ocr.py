@@ -104,11 +104,8 @@ def test_maps_of_any_size_are_joined_at_the_finest():
     assert join_maps(tiny_maps(13, 9)).shape == (2, 60, 13, 9)
 
 
-@pytest.mark.parametrize('groups, kernel_size, count', [
-    (1, 3, 3_318_272),
-    (32, 7, 376_832),
-])
-def test_v3_has_grouped_convolutions_of_seven(groups, kernel_size, count):
+@pytest.mark.parametrize('groups, kernel_size', [(1, 3), (32, 7)])
+def test_v3_has_grouped_convolutions_of_seven(groups, kernel_size):
     head = OCR((32, 64, 128, 256), 19, groups=groups, kernel_size=kernel_size)
     bias_free = 480 * 512 * kernel_size**2 // groups
     assert parameters_of(head.bottleneck.conv) == bias_free + 512

@@ -263,17 +263,17 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
 
 def convert(checkpoint: Mapping,
             to: str = 'ours',
-            source: Optional[str] = None,
             arch: Union[None, str, Arch, Mapping] = None,
             prefix: str = '') -> Tuple[StateDict, Report]:
     """Name the tensors of a checkpoint as another code base does.
+
+    Its own layout is recognised from the names.
 
     Args:
         checkpoint: Of any layout, a state dict or what holds one. It is not
             changed; tensors that only change their name are shared. What we
             have stored of its truths goes on with ours.
         to: One of :data:`~hrformer_mm.checkpoints.keymap.LAYOUTS`.
-        source: Its layout; by default recognised from the names.
         arch: Tells the number of heads where neither the tensors nor the
             channels do.
         prefix: Of the names to take, where there are several models.
@@ -288,7 +288,7 @@ def convert(checkpoint: Mapping,
         for k, v in unwrap(checkpoint).items()
         if isinstance(k, str) and k.startswith(prefix)
     })
-    source = source or recognise(tensors)
+    source = recognise(tensors)
     tensors = reroot(tensors, source)
     report = Report(source, unexpected=outside)
     report.truths = truths_of(source, tensors, stored)

@@ -42,6 +42,7 @@ def describe(state_dict: Mapping[str, Tensor],
 
 def describe_backbone(tensors: Mapping[str, Tensor],
                       arch: Optional[Arch]) -> Dict[str, Any]:
+    """Arguments of a backbone, read from names and shapes in our layout."""
     branch = 'stage4.0.branches.{}.0.'.format
     conv = branch(0) + 'conv1.weight' in tensors
     inner = 'conv1.weight' if conv else 'norm1.weight'

@@ -196,6 +196,7 @@ def check_zip(path: Path):
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors of nested containers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -221,6 +222,7 @@ def check_sizes(checkpoint: Mapping, path: Path):
 
 
 def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
+    """Tensors and meta of a file, in the entries of a ``.pth``."""
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework='pt') as file:

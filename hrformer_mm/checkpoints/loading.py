@@ -96,6 +96,7 @@ def refuse(report: Report,
            what: str,
            names: List[str],
            way_out: str = ''):
+    """Raise the RuntimeError of weights that do not fit, in one line."""
     raise RuntimeError(
         f'these {report.source} weights do not fit the backbone, nothing was '
         f'loaded: of its {total} tensors, {some} {what}{first_few(names)}'

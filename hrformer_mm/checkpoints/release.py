@@ -17,9 +17,6 @@ from .files import (PathLike, find_file, read_checkpoint, sha256,
 from .keymap import BACKBONE, LAYOUTS, TABLE
 from .loading import backbone_of, fit
 
-# What a training saves to go on, and a release does not need.
-TRAINING = ('optimizer', 'param_schedulers', 'message_hub', 'ema_state_dict')
-
 
 def convert_file(source: PathLike,
                  target: PathLike,

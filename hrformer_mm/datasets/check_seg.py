@@ -53,6 +53,7 @@ def read(path: str) -> ndarray:
 
 
 def try_read(path: str) -> Tuple[Optional[ndarray], Optional[Problem]]:
+    """The image, or what is wrong with its file."""
     try:
         return read(path), None
     except FileNotFoundError:

@@ -12,6 +12,7 @@ import numpy as np
 
 CLASSES = tuple(str(digit) for digit in range(10))
 TOTAL = 1797
+SIZE = 64  # height and width in pixels that the 8x8 are enlarged to
 
 
 def load_digits() -> Tuple[np.ndarray, np.ndarray]:
@@ -47,8 +48,7 @@ def split(train: int, val: int, seed: int) -> Dict[str, np.ndarray]:
 def write_digits(root: Path,
                  train: int = 1198,
                  val: int = 599,
-                 seed: int = 0,
-                 size: int = 64):
+                 seed: int = 0):
     """Write an image folder with label files; the same for the same arguments.
 
     Makes ``train/<digit>/<number>.png``, ``val/<digit>/<number>.png`` and
@@ -60,7 +60,6 @@ def write_digits(root: Path,
         train: Images for training.
         val: Images held out, none of them among the former.
         seed: Of the split.
-        size: Height and width to enlarge the images to, in pixels.
 
     Raises:
         ValueError: If there are fewer digits than that.
@@ -76,7 +75,7 @@ def write_digits(root: Path,
         for i in sorted(chosen):
             path = f'{labels[i]}/{i:04d}.png'
             image = cv2.resize(
-                images[i], (size, size), interpolation=cv2.INTER_CUBIC)
+                images[i], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(root / part / path), image)
             lines.append(f'{path} {labels[i]}\n')
         (root / 'meta' / f'{part}.txt').write_text(''.join(lines))

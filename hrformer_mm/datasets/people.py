@@ -115,6 +115,7 @@ def sample_look(rng: Generator) -> Look:
 
 def draw_leg(canvas: Canvas, body: Body, look: Look, side: int, base: int,
              scale: float):
+    """A shoe, a shin and a thigh; what is later hides what is before."""
     hip, knee, ankle = (body.at(i, side) for i in (HIP, KNEE, ANKLE))
     thick = scale * body.girth
     shin = look.skin if look.shorts else look.trousers
@@ -128,6 +129,7 @@ def draw_leg(canvas: Canvas, body: Body, look: Look, side: int, base: int,
 
 def draw_arm(canvas: Canvas, body: Body, look: Look, side: int, base: int,
              scale: float):
+    """An upper arm, a hand and a forearm, likewise."""
     shoulder, elbow, wrist = (body.at(i, side)
                               for i in (SHOULDER, ELBOW, WRIST))
     thick = scale * body.girth
@@ -143,6 +145,7 @@ def draw_arm(canvas: Canvas, body: Body, look: Look, side: int, base: int,
 
 def draw_torso(canvas: Canvas, body: Body, look: Look, base: int,
                scale: float):
+    """Neck, hips, and a shirt from the shoulders down."""
     left, right = (body.at(SHOULDER, side) for side in SIDES)
     hips = [body.at(HIP, side) for side in SIDES]
     wide = .03 * body.girth * scale
@@ -162,6 +165,7 @@ def draw_torso(canvas: Canvas, body: Body, look: Look, base: int,
 
 
 def draw_head(canvas: Canvas, body: Body, look: Look, base: int):
+    """The far ear, then hair and face, then the near ear."""
     r, dark = body.radius, look.skin * .6
     ears = {side: np.cos(body.turn + side * np.pi / 2) for side in SIDES}
     for over in (False, True):

@@ -112,6 +112,7 @@ def draw_ground(rng: Generator, canvas: Canvas, horizon: float, width: float):
 
 
 def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
+    """A car of width ``w`` from its side, its wheels at ``base``."""
     color, h = rng.integers(20, 235, 3), w / 2
     canvas.polygon([(x + .15 * w, base - .5 * h), (x + .28 * w, base - h),
                     (x + .72 * w, base - h), (x + .88 * w, base - .5 * h)],
@@ -124,6 +125,7 @@ def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
 
 
 def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
+    """A bus, likewise."""
     color, h = shade(rng, (60, 70, 200), 40), 0.75 * w
     canvas.box(x, base - h, w, .93 * h, color, BUS)
     for i in range(4):
@@ -136,6 +138,7 @@ def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
 
 def draw_person(rng: Generator, canvas: Canvas, x: float, base: float,
                 h: float):
+    """Someone of height ``h`` who stands at ``base``."""
     skin, shirt, trousers = ((140, 170, 215), rng.integers(20, 235, 3),
                              rng.integers(20, 120, 3))
     for side in (-.09, .03):
@@ -214,11 +217,7 @@ def write_image(path: Path, image: ndarray):
     os.replace(fresh, path)
 
 
-def make_scenes(root: Path,
-                train: int,
-                val: int,
-                seed: int = 0,
-                size: Tuple[int, int] = (112, 224)):
+def make_scenes(root: Path, train: int, val: int, seed: int = 0):
     """Write scenes in the layout of Cityscapes; equal calls write the same.
 
     Args:
@@ -226,7 +225,6 @@ def make_scenes(root: Path,
         train: Scenes to train on.
         val: Scenes held out.
         seed: Other seeds give other scenes.
-        size: Height and width in pixels.
 
     Raises:
         OSError: If a file cannot be written.
@@ -234,7 +232,7 @@ def make_scenes(root: Path,
     for part, (split, count) in enumerate((('train', train), ('val', val))):
         for i in range(count):
             image, labels = draw_scene(
-                np.random.default_rng([seed, part, i]), size)
+                np.random.default_rng([seed, part, i]))
             name = f'{split}/drawn/drawn_{seed:06d}_{i:06d}_'
             write_image(root / f'leftImg8bit/{name}leftImg8bit.png', image)
             write_image(root / f'gtFine/{name}gtFine_labelTrainIds.png',

@@ -110,6 +110,8 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         extra: The nested dict of MMPose's configs, instead of the arguments
             above it.
         norm_cfg: Only with ``extra``; of type BN or SyncBN.
+        transformer_norm_cfg: Only with ``extra``, and without effect: norms of
+            blocks are layer norms.
         **kwargs: See :class:`hrformer_mm.core.HRFormer`.
 
     Raises:

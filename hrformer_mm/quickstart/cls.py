@@ -127,6 +127,7 @@ def folders(root: Path) -> List[str]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
+    """Evaluate it, train longer or on data of one's own."""
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',
         'python tools/train.py configs/cls/custom_folder.py '

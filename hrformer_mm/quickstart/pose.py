@@ -83,6 +83,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
+    """Evaluate it, train longer or on data of one's own."""
     longer = f'{outcome.work_dir}_longer'
     epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
     return [

@@ -80,6 +80,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
+    """Evaluate it, train longer or on data of one's own."""
     longer = f'{outcome.work_dir}_longer'
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint} --tta',
