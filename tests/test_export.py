@@ -217,7 +217,7 @@ def test_the_script_finds_the_key_points_of_the_predictor(
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), smooth(0))
     found = predict(exported(rows, folder, 'pose'), path, tmp_path / 'b.png',
-                    *PERSON)
+                    '--box', *PERSON)
     cfg = Config.fromfile(rows['pose'][0])
     cfg.model.test_cfg.flip_test = False
     cfg.dump(tmp_path / 'pose.py')
@@ -236,34 +236,74 @@ def test_the_script_finds_the_key_points_of_the_predictor(
     assert (cv2.imread(str(tmp_path / 'b.png')) != smooth(0)).any()
 
 
-@pytest.mark.parametrize('task', ['seg', 'cls'])
-def test_the_script_serves_the_other_tasks(rows, folder, tmp_path, task):
-    path, out = tmp_path / 'a.png', tmp_path / 'b.png'
-    cv2.imwrite(str(path), smooth(0))
-    lines = predict(exported(rows, folder, task), path, out)
-    assert cv2.imread(str(out)).shape == (100, 120, 3)
+@pytest.mark.parametrize(
+    'task, size', [('seg', (112, 224)), ('cls', (64, 64))])
+def test_the_script_finds_what_the_predictor_finds(rows, folder, tmp_path,
+                                                   task, size):
+    path, out, image = tmp_path / 'a.png', tmp_path / 'b.png', smooth(0, *size)
+    cv2.imwrite(str(path), image)
+    file = exported(rows, folder, task)
+    lines = predict(file, path, out)
+    found, = load_predictor(*rows[task], device='cpu')([str(path)])
     if task == 'cls':
-        scores = [float(line[1]) for line in lines]
-        assert len(lines) == 5 and scores == sorted(scores, reverse=True)
+        assert [line[0] for line in lines] == [
+            'abcdefghij'[i] for i in np.argsort(-found)[:5]]
+        np.testing.assert_allclose([float(line[1]) for line in lines],
+                                   np.sort(found)[:-6:-1], atol=2e-3)
+        assert (cv2.imread(str(out)) != image).any()  # its name is on it
+    else:
+        colors = np.array(meta_of(file)['palette'], 'u1')[found][..., ::-1]
+        wanted = cv2.addWeighted(image, .5, colors, .5, 0)
+        assert (cv2.imread(str(out)) == wanted).mean() > .99
+
+
+@pytest.mark.parametrize('task', ['seg', 'cls'])
+def test_the_script_takes_images_of_any_size(rows, folder, tmp_path, task):
+    for size in ((300, 151), (40, 60)):
+        cv2.imwrite(str(tmp_path / 'a.png'), smooth(0, *size))
+        predict(exported(rows, folder, task), tmp_path / 'a.png',
+                tmp_path / 'b.png', '--force')
+        assert cv2.imread(str(tmp_path / 'b.png')).shape[:2] == size
+
+
+def failure_of(folder, *args):
+    """What the script says of its one mistake."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
+        cwd=folder, text=True, capture_output=True)  # yapf: disable
+    assert done.returncode == 1 and done.stdout == ''
+    line, = done.stderr.splitlines()
+    assert line.startswith('error: ')
+    return line
 
 
 def test_the_script_tells_what_it_cannot_use(rows, folder, tmp_path):
-    model = str(exported(rows, folder, 'cls'))
-    script = [sys.executable, str(ROOT / 'tools/onnx_predict.py')]
-    for args, says in (([], 'MODEL.onnx IMAGE'),
-                       ([model, __file__, 'x.png'], 'is no image')):
-        done = subprocess.run([*script, *args], cwd=tmp_path, text=True,
-                              capture_output=True)  # yapf: disable
-        assert done.returncode == 1 and says in done.stderr
-        assert 'Traceback' not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    model = exported(rows, folder, 'cls')
+    cv2.imwrite(str(tmp_path / 'a.png'), smooth(0))
+    (tmp_path / 'cut.onnx').write_bytes(model.read_bytes()[:1000])
+    plain = onnx.load(model)
+    del plain.metadata_props[:]
+    onnx.save(plain, str(tmp_path / 'plain.onnx'))
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for args, says in (((model, 'no.png', 'x.png'), 'no.png is no image'),
+                       ((model, __file__, 'x.png'), 'is no image'),
+                       (('no.onnx', 'a.png', 'x.png'), 'no.onnx'),
+                       (('cut.onnx', 'a.png', 'x.png'), 'cut.onnx'),
+                       (('plain.onnx', 'a.png', 'x.png'), 'plain.onnx is not'),
+                       ((model, 'a.png', 'a.png'), 'a.png is already there')):
+        assert says in failure_of(tmp_path, *args)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    predict(model, tmp_path / 'a.png', tmp_path / 'a.png', '--force')
+    assert (cv2.imread(str(tmp_path / 'a.png')) != smooth(0)).any()
 
 
-def test_the_script_needs_no_torch():
+def test_the_script_explains_itself_and_needs_no_torch():
+    words = [word for line in predict('--help') for word in line]
+    assert {'--box', '--force', 'example:'} <= {*words}
     source = (ROOT / 'tools/onnx_predict.py').read_text()
     assert {line.split()[1] for line in source.splitlines()
             if line.startswith(('import ', 'from '))} == {
-                'json', 'os', 'sys', 'cv2', 'numpy', 'onnxruntime'}
+                'json', 'argparse', 'pathlib', 'cv2', 'numpy', 'onnxruntime'}
 
 
 # Longer

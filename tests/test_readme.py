@@ -138,6 +138,8 @@ def adapt(command: str, folder: Path):
             words[i] = str(folder / word)
         elif word.startswith('data/scenes/'):
             words[i] = str(folder / 'photo.jpg')
+        elif word.startswith('data/people/val2017/'):
+            words[i] = str(folder / 'photo.jpg')
         elif word.startswith('data/people'):
             words[i] = str(folder / f'pose{word[len("data/people"):]}')
         elif word in ('photo.jpg', 'images/', 'clip.mp4', 'person.onnx',

@@ -1,78 +1,80 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Predict with a file of tools/export.py --post; needs no PyTorch.
 
-    python tools/onnx_predict.py MODEL.onnx IMAGE OUT.png [X Y WIDTH HEIGHT]
+Prints what is found in IMAGE and draws it into OUT. The task, and how images
+are prepared, are read from MODEL. Needs onnxruntime and OpenCV. Key points are
+of one person: --box says where, if not all over the image.
 
-The box is that of a person, by default the image. The task, and how images are
-prepared, are read from the file. Needs onnxruntime and OpenCV.
+example:
+  python tools/onnx_predict.py person.onnx photo.jpg out.png --box 40 9 80 150
 """
 import json
-import os
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
+from onnxruntime import InferenceSession, get_available_providers
 
 
-def crop_person(image, meta, box):
-    """The crop, and the corner and extent that it has in the image."""
-    goal = np.array(meta['shape'][::-1])
-    box = np.array(box or (0, 0, *image.shape[1::-1]), float)
-    extent = box[2:] * meta['padding']
-    extent = np.maximum(extent, extent[::-1] * goal / goal[::-1])
-    corner = box[:2] + (box[2:] - extent) / 2
-    zoom = (goal - meta['udp']) / extent
-    matrix = np.column_stack([np.diag(zoom), -corner * zoom])
-    return cv2.warpAffine(image, matrix, goal.tolist()), corner, extent
-
-
-def crop_middle(image, meta):
-    """What is seen of an image whose short edge becomes ``resize_edge``."""
-    size, goal = np.array(image.shape[:2]), np.array(meta['shape'])
-    extent = size
-    if meta['resize_edge']:
-        extent = (goal * size.min() / meta['resize_edge']).round().astype(int)
-    y, x = (size - extent) // 2
-    part = image[max(y, 0):y + extent[0], max(x, 0):x + extent[1]]
-    return cv2.resize(part, goal[::-1].tolist(), interpolation=cv2.INTER_AREA)
-
-
-def main(model, path, out, *box):
-    session = onnxruntime.InferenceSession(
-        model, providers=onnxruntime.get_available_providers())
-    meta = json.loads(
-        session.get_modelmeta().custom_metadata_map['hrformer_mm'])
-    if not meta['post']:
-        sys.exit(f'error: {model} gives maps; export it with --post')
-    image = crop = cv2.imread(path)
-    if image is None or os.path.exists(out):
-        sys.exit(f'error: {path} is no image, or {out} is already there')
+def predict(session, meta, image, box):
+    """Print what is in an image (blue first) and draw it there."""
+    goal = np.array((meta['shape'] or image.shape[:2])[::-1])
+    corner, size = np.reshape(box or (0, 0, *image.shape[1::-1]), (2, 2))
+    fit = getattr(np, meta['fit'])  # maximum holds all of it, minimum a part
+    seen = meta['padding'] * fit(size, size[::-1] * goal / goal[::-1])
+    corner, step = corner + (size - seen) / 2, seen / (goal - meta['udp'])
+    blur = step.astype(int).clip(1, None if meta['task'] == 'cls' else 1)
+    back = np.column_stack([np.diag(step), corner])
+    x = cv2.warpAffine(cv2.blur(image, blur.tolist()), back, goal.tolist(),
+                       flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
+    x = (x[..., ::-1 if meta['rgb'] else 1] - meta['mean']) / meta['std']
+    x = x.astype('f4').transpose(2, 0, 1)[None]
+    found, *scores = (y[0] for y in session.run(None, {'image': x}))
     if meta['task'] == 'pose':
-        crop, corner, extent = crop_person(image, meta, box)
-    elif meta['task'] == 'cls':
-        crop = crop_middle(image, meta)
-    elif isinstance(session.get_inputs()[0].shape[2], int):
-        crop = cv2.resize(image, meta['shape'][::-1])
-    x = crop[..., ::-1] if meta['rgb'] else crop
-    x = ((x - meta['mean']) / meta['std']).astype('f4').transpose(2, 0, 1)
-    found, *scores = (y[0] for y in session.run(None, {'image': x[None]}))
-    if meta['task'] == 'pose':
-        found = found / meta['shape'][::-1] * extent + corner
-        for name, point, score in zip(meta['names'], found, *scores):
+        found, (scores, ) = found * seen / goal + corner, scores
+        for name, point, score in zip(meta['names'], found, scores):
             print(name, *point.round(1), score.round(3))
-            cv2.circle(image, point.round().astype(int), 3, (0, 255, 0), -1)
+        for a, b in meta['links']:
+            if min(scores[a], scores[b]) > .3:
+                cv2.line(image, *found[[a, b]].astype(int), (0, 255, 0), 2)
     elif meta['task'] == 'seg':
         colors = np.array(meta['palette'], 'u1')[found][..., ::-1]
-        colors = cv2.resize(colors, image.shape[1::-1], interpolation=0)
-        image = cv2.addWeighted(image, .5, colors, .5, 0)
+        colors = cv2.warpAffine(colors, back, image.shape[1::-1], flags=0)
+        cv2.addWeighted(image, .5, colors, .5, 0, image)
     else:
-        for i in np.argsort(-found)[:5]:
+        best = (-found).argsort()[:5]
+        for i in best:
             print(meta['names'][i], found[i].round(3))
-    cv2.imwrite(out, image)
+        name = meta['names'][best[0]]
+        cv2.putText(image, name, (4, 20), 0, .6, (0, 255, 0), 2)
+
+
+def main():
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    for name in ('model', 'image', 'out'):
+        parser.add_argument(name, metavar=name.upper())
+    parser.add_argument('--box', type=float, nargs=4, metavar=tuple('XYWH'))
+    parser.add_argument('--force', action='store_true', help='replace OUT')
+    args = parser.parse_args()
+    out, image = Path(args.out), cv2.imread(args.image)
+    if image is None or out.exists() and not args.force:
+        raise ValueError(f'{args.image} is no image' if image is None else
+                         f'{out} is already there; --force replaces it')
+    session = InferenceSession(args.model, providers=get_available_providers())
+    meta = session.get_modelmeta().custom_metadata_map.get('hrformer_mm')
+    if not meta or not json.loads(meta)['post']:
+        raise ValueError(f'{args.model} is not a file of export.py --post')
+    predict(session, json.loads(meta), image, args.box)
+    fresh = out.with_name(f'.{out.name}')  # or a part could be left of it
+    fresh.write_bytes(cv2.imencode(out.suffix, image)[1])
+    fresh.replace(out)
 
 
 if __name__ == '__main__':
-    if len(sys.argv) not in (4, 8):
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        cv2.utils.logging.setLogLevel(0)
+        main()
+    except Exception as error:  # onnxruntime and OpenCV have their own kinds
+        raise SystemExit(f'error: {error}') from None

@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from .. import zoo
 from ..apis.predictor import data_of, load_weights
+from ..apis.seg import make_palette
 from ..checkpoints.files import replacing
 from ..registry import install_line
 from .graph import simplify
@@ -96,15 +97,21 @@ def find_step(cfg: Config, name: str) -> dict:
 
 
 def describe(cfg: Config, model: nn.Module, meta: dict,
-             shape: Tuple[int, int], post: bool) -> Dict[str, Any]:
+             shape: Optional[Tuple[int, int]],
+             post: bool) -> Dict[str, Any]:
     """What a program needs to know to use the file, as JSON values.
 
     Args:
         cfg: Of the model.
         model: As the framework builds it.
         meta: Of the data it was trained on.
-        shape: Height and width.
+        shape: Height and width, unless they are open.
         post: Whether the graph decodes its maps.
+
+    Returns:
+        Among others ``fit``: the network sees the smallest part of its own
+        shape that holds the box or image (``maximum``) or the largest inside
+        of it (``minimum``), made larger by ``padding``.
     """
     task, normal = task_of(cfg), model.data_preprocessor
     facts = dict(
@@ -116,23 +123,25 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         # Frameworks differ in the word for it.
         rgb=any(
             getattr(normal, word, False) for word in
-            ('_channel_conversion', 'channel_conversion', 'to_rgb')))
+            ('_channel_conversion', 'channel_conversion', 'to_rgb')),
+        fit='minimum' if task == 'cls' else 'maximum',
+        padding=1,
+        udp=False)
     if task == 'pose':
         return dict(
             facts,
             names=[name for _, name in sorted(
                 meta['keypoint_id2name'].items())],
+            links=meta['skeleton_links'],
             padding=find_step(cfg, 'GetBBoxCenterScale').get('padding', 1.25),
             udp=find_step(cfg, 'TopdownAffine').get('use_udp', False))
     head = model.decode_head if task == 'seg' else model.head
     count = head.num_classes
     facts['names'] = list(meta.get('classes') or map(str, range(count)))
     if task == 'cls':
-        return dict(
-            facts, resize_edge=find_step(cfg, 'ResizeEdge').get('scale'))
-    colors = np.random.default_rng(0).integers(0, 256, (count, 3))
-    return dict(
-        facts, palette=np.asarray(meta.get('palette') or colors).tolist())
+        edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
+        return dict(facts, padding=shape[0] / edge)
+    return dict(facts, palette=meta.get('palette') or make_palette(count))
 
 
 def check_before(out: Path, format: str, force: bool):
@@ -343,7 +352,7 @@ def export(cfg: Config,
     dimensions = open_dimensions(task, dynamic)
     program = trace(network.eval(), example_shape(shape, dimensions),
                     dimensions)
-    meta = describe(cfg, model, meta, shape, post)
+    meta = describe(cfg, model, meta, None if 2 in dimensions else shape, post)
     with replacing(out) as temporary:
         if format == 'onnx':
             nodes = write_onnx(program, temporary, dimensions,
