@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm.core import attention
+from hrformer_mm.core import attention, cpu
 from hrformer_mm.core.attention import (Attention, WindowAttention,
                                         join_windows, relative_position_index,
                                         split_windows)
@@ -166,14 +166,14 @@ def test_heads_padded_for_a_kernel_give_the_same(monkeypatch):
 @pytest.mark.parametrize('bias', [True, False])
 def test_the_product_of_cpus_is_a_linear_layer(bias, monkeypatch):
     """Outputs and gradients to 1e-6 of their size, also of strided input."""
-    monkeypatch.setattr(attention, 'FEW_PRODUCTS', 0)
+    monkeypatch.setattr(cpu, 'FEW_PRODUCTS', 0)
     torch.manual_seed(0)
     layer = nn.Linear(10, 7, bias=bias)
     x = torch.randn(2, 5, 3, 10).transpose(1, 2).requires_grad_()
     wanted = [layer(x)]
     wanted += torch.autograd.grad(wanted[0].square().sum(),
                                   [x, *layer.parameters()])
-    got = [attention.mix_channels(x, layer.weight, layer.bias)]
+    got = [cpu.mix_channels(x, layer.weight, layer.bias)]
     assert 'PixelProduct' in got[0].grad_fn.next_functions[0][0].name()
     got += torch.autograd.grad(got[0].square().sum(),
                                [x, *layer.parameters()])
@@ -188,4 +188,33 @@ def test_the_product_of_cpus_has_second_derivatives():
         torch.randn(shape, dtype=torch.float64, requires_grad=True)
         for shape in ((6, 4), (3, 4), (3, ))
     ]
-    assert torch.autograd.gradgradcheck(attention.PixelProduct.apply, args)
+    assert torch.autograd.gradgradcheck(cpu.PixelProduct.apply, args)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('hw', SIZES)
+def test_attention_by_rows_equals_attention_by_windows(hw, bias):
+    """Outputs, with gradients and without, and gradients; to 1e-12."""
+    torch.manual_seed(0)
+    layer = WindowAttention(6, 2, 3, rel_pos_bias=bias).double()
+    for weight in layer.parameters():
+        nn.init.normal_(weight)
+    x = torch.randn(2, *hw, 6, dtype=torch.float64, requires_grad=True)
+    by_rows = outputs_and_gradients(layer, x)
+    with torch.no_grad():
+        fused = layer(x)
+    calls = []
+    layer.attn.register_forward_hook(lambda *_: calls.append(1))
+    by_windows = outputs_and_gradients(layer, x)
+    assert calls  # a hook sees the windows
+    for a, b in zip([fused, *by_rows], [by_windows[0], *by_windows]):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max()
+
+
+def test_attention_by_rows_is_not_differentiated_twice_in_silence():
+    layer = WindowAttention(6, 2, 3)
+    x = torch.randn(1, 4, 4, 6, requires_grad=True)
+    grad, = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        grad.sum().backward()

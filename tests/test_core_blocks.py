@@ -121,3 +121,26 @@ def test_recomputing_more_saves_fewer_activations():
     none, ffn, full = (run(level, x)[2] for level in (False, 'ffn', True))
     assert full < .5 * none
     assert full < ffn < .9 * none
+
+
+@pytest.mark.parametrize('dtype, exact', [(torch.float32, 1e-6),
+                                          (torch.bfloat16, 2e-2)])
+def test_memory_is_used_again_only_where_nobody_looks(dtype, exact):
+    """Evaluation without gradients gives the same, relative to the norm."""
+    torch.manual_seed(0)
+    ffn = FFN(8, 16).eval().to(dtype)
+    for norm in (ffn.norm1, ffn.norm2, ffn.norm3):
+        nn.init.uniform_(norm.running_var, .5, 2)
+        nn.init.normal_(norm.running_mean)
+    x = torch.randn(2, 5, 4, 8, dtype=dtype)
+    wanted = ffn(x).detach()  # with gradients
+    seen, kept = [], x.clone()
+    with torch.no_grad():
+        alone = ffn(x)
+        ffn.fc1.register_forward_hook(
+            lambda module, args, out: seen.append((out, out.clone())))
+        watched = ffn(x)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(a, b) for a, b in seen) and seen
+    for y in (alone, watched):
+        assert (y - wanted).norm() <= exact * wanted.norm()

@@ -4,11 +4,14 @@
 Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
 """
+import math
 from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .cpu import EXACT, attend_rows, mix_channels, runs_on_cpu
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
@@ -35,6 +38,33 @@ def relative_position_index(size: int) -> Tensor:
     dy = y[:, None] - y[None, :] + size - 1  # 0 .. 2*size-2
     dx = x[:, None] - x[None, :] + size - 1
     return dy * (2 * size - 1) + dx
+
+
+def even_padding(hw: Sequence[int],
+                 size: int) -> Tuple[Tuple[int, int], Tuple[int, int]]:
+    """Padding before and after each axis, up to a multiple of ``size``."""
+    pad_h, pad_w = (-n % size for n in hw)
+    return ((pad_h // 2, pad_h - pad_h // 2), (pad_w // 2,
+                                               pad_w - pad_w // 2))
+
+
+def window_pixels(shape: Sequence[int], size: int) -> Tuple[Tensor, Tensor]:
+    """Which pixel each token of a [B, H, W] map is, and the other way round.
+
+    Both are counted through the batch, tokens through its windows.
+
+    Returns:
+        The pixel of each token, [B*n, t], where the map is padded the count
+        of pixels; the token of each pixel, [B*H*W].
+    """
+    count = math.prod(shape)
+    (top, bottom), (left, right) = even_padding(shape[1:], size)
+    pixel = torch.arange(count).view(*shape)
+    pixel = F.pad(pixel, (left, right, top, bottom), value=count)
+    pixel = split_windows(pixel[..., None], size)[..., 0]
+    token = pixel.new_empty(count + 1)
+    token[pixel.flatten()] = torch.arange(pixel.numel())
+    return pixel, token[:count]
 
 
 def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
@@ -73,57 +103,6 @@ def window_mask(hw: Tuple[int, int], pads: Sequence[Tuple[int, int]],
         keep = keep & (is_pad[:, :, None] | ~is_pad[:, None, :])
     return torch.zeros(
         keep.shape, device=device).masked_fill_(~keep, float('-inf'))
-
-
-# Multiply-adds below which calling oneDNN takes longer than it saves.
-FEW_PRODUCTS = 2**22
-
-
-class PixelProduct(torch.autograd.Function):
-    """``F.linear`` of pixels [M, C] with a weight [C_out, C], for CPUs.
-
-    As a 1x1 convolution it is done by oneDNN, at these narrow shapes 1.2 to
-    1.7 times as fast as torch's matrix product. So is the gradient of the
-    pixels; that of the weight is faster as a product.
-    """
-
-    @staticmethod
-    def forward(pixels: Tensor, weight: Tensor,
-                bias: Optional[Tensor]) -> Tensor:
-        C_out, C = weight.shape
-        # An image of one column, [1, C, M, 1], channels-last.
-        image = pixels.reshape(1, -1, 1, C).permute(0, 3, 1, 2)
-        y = F.conv2d(image, weight[:, :, None, None], bias)
-        return y.permute(0, 2, 3, 1).reshape(-1, C_out)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pixels, weight, bias = inputs
-        ctx.save_for_backward(pixels, weight)
-        ctx.has_bias = bias is not None
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        pixels, weight = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        d_pixels = PixelProduct.forward(grad, weight.t(), None)
-        d_weight = grad.t() @ pixels if needs[1] else None
-        d_bias = grad.sum(0) if ctx.has_bias and needs[2] else None
-        return d_pixels, d_weight, d_bias
-
-
-def mix_channels(x: Tensor, weight: Tensor,
-                 bias: Optional[Tensor]) -> Tensor:
-    """``F.linear``, through :class:`PixelProduct` where that is faster."""
-    plain = (
-        x.device.type != 'cpu' or x.dtype != torch.float32
-        or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # last, as it would fix an open batch
-        or x.numel() * len(weight) < FEW_PRODUCTS)
-    if plain:
-        return F.linear(x, weight, bias)
-    y = PixelProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)
-    return y.view(*x.shape[:-1], -1)
 
 
 def head_padding(channels: int, device: torch.device) -> int:
@@ -205,6 +184,33 @@ class Attention(nn.Module):
         return mix_channels(x, pad_heads(self.proj.weight, h, pad, dim=1),
                             self.proj.bias)
 
+    def takes_rows(self, x: Tensor) -> bool:
+        """Whether :meth:`attend_rows` does the same as the forward pass.
+
+        Hooks are called by the forward pass only.
+        """
+        exact = x.dtype in EXACT or not torch.is_grad_enabled()
+        return (exact and runs_on_cpu(x)
+                and not (self._forward_hooks or self._forward_pre_hooks))
+
+    def attend_rows(self, x: Tensor, pixel: Tensor, token: Tensor) -> Tensor:
+        """Attend in the windows of a map [B, H, W, C], for CPUs.
+
+        Args:
+            x: The map.
+            pixel: See :func:`window_pixels`.
+            token: See there.
+        """
+        rows = x.reshape(-1, x.shape[-1])
+        if pixel.numel() > len(token):  # a row of zeros for padding
+            rows = F.pad(rows, (0, 0, 0, 1))
+        qkv = mix_channels(rows, self.qkv.weight, self.qkv.bias)
+        bias = self.bias()
+        if bias is not None:
+            bias = bias.to(qkv.dtype)
+        y = attend_rows(qkv, bias, pixel, token, self.heads)
+        return mix_channels(y, self.proj.weight, self.proj.bias).view(x.shape)
+
 
 class WindowAttention(nn.Module):
     """Self-attention inside windows of a [B, H, W, C] map (Section 3.2).
@@ -238,17 +244,20 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[1:3]
         size = self.window_size
-        pad_h, pad_w = -H % size, -W % size
-        top, left = pad_h // 2, pad_w // 2
-        if pad_h or pad_w:
-            x = F.pad(x, (0, 0, left, pad_w - left, top, pad_h - top))
-        hw = (H + pad_h, W + pad_w)
+        pads = even_padding((H, W), size)
+        (top, bottom), (left, right) = pads
+        hw = (top + H + bottom, left + W + right)
+        padded = hw != (H, W)
         shifts = [self.shift if n > size else 0 for n in hw]
+        masked = any(shifts) or (self.mask_padding and padded)
+        if not masked and self.attn.takes_rows(x):
+            return self.attn.attend_rows(x, *window_pixels(x.shape[:3], size))
+        if padded:
+            x = F.pad(x, (0, 0, left, right, top, bottom))
         if any(shifts):
             x = x.roll([-s for s in shifts], (1, 2))
         mask = None
-        if any(shifts) or (self.mask_padding and (pad_h or pad_w)):
-            pads = ((top, pad_h - top), (left, pad_w - left))
+        if masked:
             mask = window_mask(hw, pads, size, shifts, self.mask_padding,
                                x.device)
         x = self.attn(split_windows(x, size), mask)  # [B*n, t, C]

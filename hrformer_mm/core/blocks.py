@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import WindowAttention, mix_channels
+from .attention import WindowAttention
 from .checkpointing import recompute
+from .cpu import mix_channels, norm_gelu
 
 
 class DropPath(nn.Module):
@@ -89,20 +90,20 @@ class FFN(nn.Module):
 
     def look_around(self, x: Tensor) -> Tensor:
         """From what the first convolution gives to the depth-wise one."""
-        x = F.gelu(channels_first(self.norm1, x))
-        return channels_first(self.dw3x3, x)
+        return channels_first(self.dw3x3, norm_gelu(self.fc1, self.norm1, x))
 
     def project(self, x: Tensor) -> Tensor:
         """From there to the last convolution."""
-        norm = self.norm1 if self.dw3x3 is None else self.norm2
-        return self.fc2(F.gelu(channels_first(norm, x)))
+        if self.dw3x3 is None:
+            return self.fc2(norm_gelu(self.fc1, self.norm1, x))
+        return self.fc2(norm_gelu(self.dw3x3, self.norm2, x))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
         if self.dw3x3 is not None:
             x = recompute(self, self.look_around, x, when=self.with_cp)
         x = recompute(self, self.project, x, when=self.with_cp)
-        return F.gelu(channels_first(self.norm3, x))
+        return norm_gelu(self.fc2, self.norm3, x)
 
 
 class MLP(nn.Module):

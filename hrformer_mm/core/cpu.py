@@ -1,0 +1,196 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What CPUs do faster in another way, with equal results.
+
+Products of narrow maps go through oneDNN; attention copies as little as it
+can; and where nobody wants gradients, memory is used again, because on CPUs
+a map costs as much to allocate as to compute.
+"""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .checkpointing import BatchNorm
+
+EXACT = (torch.float32, torch.float64)
+
+
+def runs_on_cpu(x: Tensor) -> bool:
+    """Whether operations on ``x`` are run one by one, by a CPU, as called.
+
+    Compilers and exporters make something better of the plain operations,
+    and autocast knows those only.
+    """
+    return not (x.device.type != 'cpu' or torch.is_autocast_enabled('cpu')
+                or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+# Multiply-adds below which calling oneDNN takes longer than it saves.
+FEW_PRODUCTS = 2**22
+
+
+class PixelProduct(torch.autograd.Function):
+    """``F.linear`` of pixels [M, C] with a weight [C_out, C], for CPUs.
+
+    As a 1x1 convolution it is done by oneDNN, at these narrow shapes 1.2 to
+    1.7 times as fast as torch's matrix product. So is the gradient of the
+    pixels; that of the weight is faster as a product.
+    """
+
+    @staticmethod
+    def forward(pixels: Tensor, weight: Tensor,
+                bias: Optional[Tensor]) -> Tensor:
+        C_out, C = weight.shape
+        # An image of one column, [1, C, M, 1], channels-last.
+        image = pixels.reshape(1, -1, 1, C).permute(0, 3, 1, 2)
+        y = F.conv2d(image, weight[:, :, None, None], bias)
+        return y.permute(0, 2, 3, 1).reshape(-1, C_out)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pixels, weight, bias = inputs
+        ctx.save_for_backward(pixels, weight)
+        ctx.has_bias = bias is not None
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        pixels, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        d_pixels = PixelProduct.forward(grad, weight.t(), None)
+        d_weight = grad.t() @ pixels if needs[1] else None
+        d_bias = grad.sum(0) if ctx.has_bias and needs[2] else None
+        return d_pixels, d_weight, d_bias
+
+
+def mix_channels(x: Tensor, weight: Tensor,
+                 bias: Optional[Tensor]) -> Tensor:
+    """``F.linear``, through :class:`PixelProduct` where that is faster."""
+    # The size comes last, as asking a traced one would fix an open batch.
+    if not (runs_on_cpu(x) and x.dtype == torch.float32
+            and x.numel() * len(weight) >= FEW_PRODUCTS):
+        return F.linear(x, weight, bias)
+    y = PixelProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    return y.view(*x.shape[:-1], -1)
+
+
+def take(x: Tensor, index: Tensor, parts: int) -> Tensor:
+    """Rows of x [m, parts*d] at ``index`` [...], as [parts, ..., d]."""
+    part = torch.arange(parts).view(parts, *[1] * index.ndim)
+    at = index * parts + part
+    rows = x.reshape(len(x) * parts, -1).index_select(0, at.flatten())
+    return rows.view(*at.shape, -1)
+
+
+class RowAttention(torch.autograd.Function):
+    """Attention in windows, from rows of pixels to rows of pixels.
+
+    One copy cuts windows and heads and pads, so the products before and after
+    it need no padding. The backward pass is written out because torch has no
+    fused kernel on CPUs that gives a gradient to the bias, and copies the
+    scores several times instead. It has no second derivative.
+    """
+
+    @staticmethod
+    def forward(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
+                token: Tensor, heads: int) -> Tuple[Tensor, Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            qkv: Queries, keys and values of M pixels, [M, 3*h*d], and if any
+                token is padding those of padding, [M+1, 3*h*d].
+            bias: Added to the scores, [h, 1, t, t].
+            pixel: Of each token [n, t]; M where it is padding.
+            token: Of each pixel [M], counted through the windows.
+            heads: h.
+
+        Returns:
+            Rows [M, h*d]; for the backward pass queries, keys and values
+            [3, h*n, t, d] and the attention [h*n, t, t].
+        """
+        n, t = pixel.shape
+        windows = take(qkv, pixel, 3 * heads).view(3, heads * n, t, -1)
+        q, k, v = windows
+        scores = torch.bmm(q, k.transpose(1, 2)).view(heads, n, t, t)
+        scores *= q.shape[-1]**-.5
+        if bias is not None:
+            scores += bias
+        weights = torch.softmax(scores, -1, out=scores).view(-1, t, t)
+        y = torch.bmm(weights, v).view(heads * n * t, -1)
+        at = token[:, None] + torch.arange(heads) * (n * t)  # [M, h]
+        y = y.index_select(0, at.flatten()).view(len(token), -1)
+        return y, windows, weights
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, _, pixel, token, ctx.heads = inputs
+        ctx.save_for_backward(pixel, token, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, *_) -> Tuple[Optional[Tensor], ...]:
+        pixel, token, windows, weights = ctx.saved_tensors
+        heads, (n, t), M = ctx.heads, pixel.shape, len(token)
+        q, k, v = windows
+        is_pad = pixel == M if pixel.numel() > M else None
+        d_y = take(grad, pixel.clamp(max=M - 1), heads)  # [h, n, t, d]
+        if is_pad is not None:
+            d_y[:, is_pad] = 0
+        d_y = d_y.view(heads * n, t, -1)
+        d_windows = torch.empty_like(windows)
+        torch.bmm(weights.transpose(1, 2), d_y, out=d_windows[2])
+        d_scores = torch._softmax_backward_data(
+            torch.bmm(d_y, v.transpose(1, 2)), weights, -1, weights.dtype)
+        d_bias = None
+        if ctx.needs_input_grad[1]:
+            d_bias = d_scores.view(heads, n, t, t).sum(1, keepdim=True)
+        d_scores *= q.shape[-1]**-.5
+        torch.bmm(d_scores, k, out=d_windows[0])
+        torch.bmm(d_scores.transpose(1, 2), q, out=d_windows[1])
+        rows = d_windows.view(3 * heads * n * t, -1)
+        at = token[:, None] + torch.arange(3 * heads) * (n * t)  # [M, 3*h]
+        d_qkv = rows.new_empty(M + (is_pad is not None),
+                               3 * heads * rows.shape[1])
+        torch.index_select(
+            rows, 0, at.flatten(), out=d_qkv[:M].view(at.numel(), -1))
+        if is_pad is not None:
+            d_pad = d_windows.view(3 * heads, n, t, -1)[:, is_pad]
+            d_qkv[M] = d_pad.sum(1).flatten()
+        return d_qkv, d_bias, None, None, None
+
+
+def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
+                token: Tensor, heads: int) -> Tensor:
+    """:class:`RowAttention`, with torch's fused kernel without gradients.
+
+    Args:
+        bias: [1, h, t, t].
+    """
+    if torch.is_grad_enabled():
+        bias = None if bias is None else bias.transpose(0, 1)
+        return RowAttention.apply(qkv, bias, pixel, token, heads)[0]
+    n, t = pixel.shape
+    qkv = take(qkv, pixel, 3 * heads).view(3, heads, n, t, -1)
+    q, k, v = qkv.transpose(1, 2)  # [n, h, t, d]
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return y.transpose(1, 2).reshape(n * t, -1).index_select(0, token)
+
+
+def norm_gelu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """GELU of the batch norm of what a convolution gave, [B, H, W, C].
+
+    Both overwrite it where nobody wants gradients or has hooked the layers.
+    """
+    reuse = (
+        runs_on_cpu(x) and x.dtype in EXACT and not torch.is_grad_enabled()
+        and isinstance(norm, BatchNorm) and not norm.training
+        and norm.affine and norm.track_running_stats
+        and not (conv._forward_hooks or norm._forward_hooks))
+    if not reuse:
+        return F.gelu(norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    return torch.ops.aten.gelu_(torch.addcmul(shift, x, scale, out=x))
