@@ -13,7 +13,7 @@ from predicting import (COCO, PERSON, ROWS, arguments, names, read, run,
 from test_tools import error_of
 
 from hrformer_mm.__main__ import main
-from hrformer_mm.apis import inputs, load_predictor
+from hrformer_mm.apis import drawing, inputs, load_predictor
 
 
 @pytest.fixture(scope='module')
@@ -224,6 +224,20 @@ def test_boxes_come_from_files_of_all_forms(rows, photos, tmp_path, content):
     assert [p['image_id'] for p in people] == ids
     assert all(p['bbox'] == PERSON for p in people)
     assert len(names(out / 'overlays')) == 4  # nobody is in two of them
+
+
+def test_names_of_regions_do_not_cover_each_other(monkeypatch):
+    taken, write = [], drawing.draw_text
+    monkeypatch.setattr(drawing, 'draw_text', lambda *args: taken.append(
+        write(*args)) or taken[-1])
+    labels = np.full((120, 160), 9)
+    labels[:, 50:80], labels[:, 80:110] = 0, 1
+    image = np.zeros((120, 160, 3), 'u1')
+    drawing.name_regions(image, labels, ['vegetation', 'building'])
+    one, other = taken
+    assert one.bottom < other.top or other.bottom < one.top
+    for r in taken:
+        assert image[r.top:r.bottom, r.left:r.right].max() > 240
 
 
 def test_boxes_that_are_nobodys_are_told(rows, photos, tmp_path, capsys):

@@ -152,6 +152,9 @@ def test_inputs_are_found_once_and_results_are_not(photos, film, tmp_path):
                                  str(tmp_path / 'a/b/0.png')],
                                 missing.append, tmp_path / 'out')
     assert [s.name for s in again] == ['0', '0_2']
+    cameras = inputs.find_sources(['webcam', 'webcam:1', 'webcam:0'],
+                                  missing.append, tmp_path / 'out')
+    assert [s.name for s in cameras] == ['webcam', 'webcam_2']
     hidden = inputs.find_sources([str(tmp_path)], missing.append,
                                  tmp_path / 'a')
     assert hidden == [] and len(missing) == 1

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Key points, labels and class names, drawn on images (blue first)."""
-from typing import Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -10,6 +10,14 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 DARK, LIGHT = (0, 0, 0), (255, 255, 255)
 TEXT = 15  # rows of a line of text at scale 0.5
 NARROW = 320  # an image below this width is enlarged to carry text
+
+
+class Rectangle(NamedTuple):
+    """Pixels from the first to before the last ones."""
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 def as_bgr8(image: ndarray) -> ndarray:
@@ -23,8 +31,12 @@ def as_bgr8(image: ndarray) -> ndarray:
 
 
 def draw_text(image: ndarray, text: str, center: Tuple[int, int],
-              scale: float):
-    """Write in white with a dark rim, inside the image, around a point."""
+              scale: float) -> Rectangle:
+    """Write in white with a dark rim, inside the image, around a point.
+
+    Returns:
+        What it covers.
+    """
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
     x = min(max(center[0] - width // 2, 2), image.shape[1] - width - 2)
     y = min(max(center[1] + height // 2, height + 2), image.shape[0] - 2)
@@ -33,6 +45,7 @@ def draw_text(image: ndarray, text: str, center: Tuple[int, int],
         cv2.putText(image, text, (x + dx, y + dy), FONT, scale, DARK, 1,
                     cv2.LINE_AA)
     cv2.putText(image, text, (x, y), FONT, scale, LIGHT, 1, cv2.LINE_AA)
+    return Rectangle(x, y - height, x + width, y)
 
 
 def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
@@ -79,17 +92,25 @@ def paint(labels: ndarray, palette: Sequence) -> ndarray:
 
 
 def name_regions(image: ndarray, labels: ndarray, names: Sequence[str]):
-    """Write the name of each class where it is widest, if there is room."""
+    """Write the name of each class where it is widest, if there is room.
+
+    Names do not cover each other.
+    """
     scale = max(min(labels.shape) / 1000, 0.35)
+    taken: List[Rectangle] = []
     for label in np.unique(labels):
         if label >= len(names):
             continue
-        mask = np.pad((labels == label).astype(np.uint8), 1)
-        depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-        y, x = np.unravel_index(depth.argmax(), depth.shape)
         (width, height), _ = cv2.getTextSize(names[label], FONT, scale, 1)
+        mask = (labels == label).astype(np.uint8)
+        for r in taken:  # centers that are too near to another name
+            mask[max(r.top - height, 0):r.bottom + height,
+                 max(r.left - width // 2 - 4, 0):r.right + width // 2 + 4] = 0
+        depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
         if height < 2 * depth[y, x] and width < 6 * depth[y, x]:
-            draw_text(image, names[label], (int(x), int(y)), scale)
+            taken.append(
+                draw_text(image, names[label], (int(x), int(y)), scale))
 
 
 def draw_regions(image: ndarray, labels: ndarray, palette: Sequence,

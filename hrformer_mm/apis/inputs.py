@@ -7,7 +7,7 @@ from glob import glob
 from itertools import chain, count
 from pathlib import Path
 from typing import (Callable, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Tuple)
+                    Optional, Set, Tuple)
 
 import cv2
 import numpy as np
@@ -117,10 +117,12 @@ def expand(text: str, without: Path) -> Iterator[Tuple[Path, str]]:
     return found
 
 
-def unique(name: str, taken: Iterable[str]) -> str:
-    """The name, or with a number behind it if it is taken."""
+def unique(name: str, taken: Set[str]) -> str:
+    """The name, or with a number behind it if it is taken; now it is."""
     names = chain([name], (f'{name}_{i}' for i in count(2)))
-    return next(name for name in names if name not in taken)
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def find_sources(inputs: Iterable[str], failed: Tell,
@@ -133,11 +135,13 @@ def find_sources(inputs: Iterable[str], failed: Tell,
         without: A folder whose files are left out, for it takes the output.
     """
     found: Dict[str, Source] = {}
+    taken: Set[str] = set()
     for text in inputs:
         camera = CAMERA.match(text)
         if camera:
             path = f'webcam:{camera[1] or 0}'
-            found.setdefault(path, Source(path, 'webcam', 'camera'))
+            if path not in found:
+                found[path] = Source(path, unique('webcam', taken), 'camera')
             continue
         try:
             files = expand(text, without)
@@ -147,8 +151,8 @@ def find_sources(inputs: Iterable[str], failed: Tell,
         for path, name in files:
             key = str(path.resolve())
             if key not in found:
-                name = unique(name, {s.name for s in found.values()})
-                found[key] = Source(str(path), name, kind_of(path))
+                found[key] = Source(str(path), unique(name, taken),
+                                    kind_of(path))
     return list(found.values())
 
 
