@@ -1,77 +1,73 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A row of each task on several processes, by tools/dist_train.sh.
+"""A row of each task on several processes takes the steps of one.
 
 In double precision: in single precision the rounding of an untrained network
 grows tenfold in each of the first steps, whatever the number of processes.
 """
-import json
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
+from dist_rows import metrics, row_of_steps, train_rows
 from helpers import ROOT
 from test_distributed import assert_same_steps
-from tiny_tasks import ROWS, task_row
+from tiny_tasks import ROWS
 from toy import ENV
 
-FRAMEWORKS = dict(pose='mmpose', seg='mmseg', cls='mmpretrain')
-STEPS = 20
+FEW, MANY = 4, 20  # steps that are taken by default and of slow tests
+for package in ('mmpose', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(package)
 
 
-def write_row(task: str, folder: Path, processes: int) -> Path:
-    """A config of 20 steps with batches that are 8 over all processes."""
-    pytest.importorskip(FRAMEWORKS[task])
-    folder.mkdir()
-    cfg = task_row(task, folder, samples=16, batch=8 // processes,
-                   passes=STEPS // 2)
-    if 'max_iters' in cfg.train_cfg:  # counts the batches of one process
-        cfg.train_cfg.update(max_iters=STEPS, val_interval=STEPS)
-        cfg.default_hooks.checkpoint.interval = STEPS
-    else:
-        cfg.train_cfg.val_interval = STEPS // 2
-        cfg.default_hooks.checkpoint.interval = STEPS // 2
-    cfg.custom_imports.imports = [*cfg.custom_imports.imports, 'toy']
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(
-        type='mmengine.RecordSteps', path=str(folder / 'steps.pth'))]
-    cfg.dump(folder / 'row.py')
-    return folder
-
-
-def train(folder: Path, processes: int) -> Path:
-    """Train a row; its folder has the steps and the metrics."""
-    row = str(folder / 'row.py')
-    command = [sys.executable, ROOT / 'tools/train.py', row]
-    if processes > 1:
-        command = ['bash', ROOT / 'tools/dist_train.sh', row, str(processes)]
-    done = subprocess.run(command, env=dict(ENV, TOY_DOUBLE='1'),
-                          timeout=600, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def finish(command: list, **env: str):
+    done = subprocess.run(
+        [str(word) for word in command], env=dict(ENV, **env), timeout=900,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-3000:]
-    return folder
 
 
-def metrics(folder: Path) -> dict:
-    lines = next(folder.glob('run/*/vis_data/scalars.json')).read_text()
-    last = json.loads(lines.splitlines()[-1])
-    return {k: v for k, v in last.items() if 'time' not in k and k != 'step'}
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+    """Folder of what one process wrote, by task, for a number of steps."""
+
+    @lru_cache(maxsize=None)
+    def trained(steps):
+        folder = tmp_path_factory.mktemp('one')
+        train_rows(folder, 1, steps)
+        return folder
+
+    return trained
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """Folder of what the first of two processes wrote, by task."""
+    folder = tmp_path_factory.mktemp('two')
+    finish([sys.executable, '-m', 'torch.distributed.run', '--standalone',
+            '--nproc_per_node=2', ROOT / 'tests/dist_rows.py', folder,
+            FEW])
+    return folder / '0'
+
+
+def assert_same_run(several: Path, one: Path, steps: int):
+    assert len(torch.load(one / 'steps.pth')['losses']) == steps
+    assert_same_steps(several, one)
+    assert metrics(several) == pytest.approx(metrics(one), abs=1e-3)
+
+
+@pytest.mark.parametrize('task', ROWS)
+def test_a_row_takes_the_same_steps_on_two_processes(task, one, two):
+    assert_same_run(two / task, one(FEW) / task, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ROWS)
-def test_rows_take_the_same_steps_on_several_processes(task, tmp_path):
-    one = train(write_row(task, tmp_path / '1', 1), 1)
-    assert len(torch.load(one / 'steps.pth')['losses']) == STEPS
-    for processes in (2, 4):
-        several = train(
-            write_row(task, tmp_path / str(processes), processes), processes)
-        assert_same_steps(several, one)
-        assert metrics(several) == pytest.approx(metrics(one), abs=1e-3)
-
-
-def test_a_row_takes_the_same_steps_on_two_processes(tmp_path):
-    one = train(write_row('cls', tmp_path / '1', 1), 1)
-    two = train(write_row('cls', tmp_path / '2', 2), 2)
-    assert_same_steps(two, one)
-    assert metrics(two) == pytest.approx(metrics(one), abs=1e-3)
+@pytest.mark.parametrize('processes', [2, 4])
+def test_dist_train_takes_the_same_steps(task, processes, one, tmp_path):
+    row_of_steps(task, tmp_path, processes, MANY).dump(tmp_path / 'row.py')
+    finish(['bash', ROOT / 'tools/dist_train.sh', tmp_path / 'row.py',
+            processes], TOY_DOUBLE='1')
+    assert_same_run(tmp_path, one(MANY) / task, MANY)

@@ -98,7 +98,7 @@ def test_all_that_is_wrong_is_told_at_once(data, tmp_path, monkeypatch):
     code, lines = dry_run(cfg)
     text = '\n'.join(lines)
     assert code == 1 and lines[-1].startswith('this run would fail: ')
-    for words in ('nowhere.json', 'hook timer: ', 'IterTimer is not in',
+    for words in ('nowhere.json', 'default_hooks.timer.type: IterTimer is not in',
                   "'lt'", 'CocoMetrics is not in', 'weights/hrt_none.pth',
                   'cannot be written to', '--work-dir'):
         assert words in text, words

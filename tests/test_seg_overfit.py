@@ -55,7 +55,7 @@ def test_a_drawn_street_is_learnt_by_heart(tmp_path):
     make_scenes(tmp_path / 'data', 1, 1)
     value = learn(
         'hrformer_t_cityscapes_512x1024', tmp_path / 'data', tmp_path / 'run',
-        200, width=224, height=112, images='leftImg8bit/train',
+        320, width=224, height=112, images='leftImg8bit/train',
         labels='gtFine/train')
     assert value >= 90
 

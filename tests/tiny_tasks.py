@@ -20,11 +20,13 @@ OPTIONS = dict(
         # Ours places small images at random, drawn for a batch as a whole.
         'model.data_preprocessor.type': 'SegDataPreProcessor',
         'model.decode_head.in_channels': (8, 16, 32, 64),
-        # What these normalise by is counted on each process alone.
+        'model.decode_head.dropout_ratio': 0.,
+        # Ours divide by labelled pixels, of which processes have different
+        # numbers; this one divides by all.
         'model.decode_head.loss_decode': dict(
-            _delete_=True, type='hrformer_mm.PixelCrossEntropyLoss'),
+            _delete_=True, type='CrossEntropyLoss'),
         'model.decode_head.loss_aux': dict(
-            _delete_=True, type='hrformer_mm.PixelCrossEntropyLoss'),
+            _delete_=True, type='CrossEntropyLoss'),
     },
     cls={'model.neck.in_channels': (8, 16, 32, 64)})
 

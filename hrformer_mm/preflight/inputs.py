@@ -44,7 +44,8 @@ def parts(value: Any) -> list:
 
 def build_parts(flight: Flight) -> Iterator[str]:
     """Build everything that needs no data; gives the errors."""
-    yield from wrong_types(flight.cfg)
+    wrong = list(wrong_types(flight.cfg))
+    yield from wrong
     cfg = deepcopy(flight.cfg)
     flight.model, error = attempt('model', MODELS.build, cfg.model)
     yield error
@@ -58,7 +59,9 @@ def build_parts(flight: Flight) -> Iterator[str]:
     hooks = [*cfg.get('default_hooks', {}).items()]
     hooks += [('custom_hooks', h) for h in parts(cfg.get('custom_hooks'))]
     for name, hook in hooks:
-        if hook is not None:
+        told = any(error.startswith(f'default_hooks.{name}.')
+                   for error in wrong)
+        if hook is not None and not told:
             hook.pop('priority', None)
             yield attempt(f'hook {name}', HOOKS.build, hook)[1]
     for loader in flight.loaders:
