@@ -99,8 +99,9 @@ def test_all_that_is_wrong_is_told_at_once(data, tmp_path, monkeypatch):
     text = '\n'.join(lines)
     assert code == 1 and lines[-1].startswith('this run would fail: ')
     for words in ('nowhere.json', 'IterTimer is not in', "'lt'",
-                  'default_hooks.timer.type: ', 'CocoMetrics is not in', 'weights/hrt_none.pth',
-                  'cannot be written to', '--work-dir'):
+                  'default_hooks.timer.type: ', 'CocoMetrics is not in',
+                  'weights/hrt_none.pth', 'cannot be written to',
+                  '--work-dir'):
         assert words in text, words
     assert int(lines[-1].split()[4]) == text.count('FAIL') == 6
     assert 'Traceback' not in text
