@@ -7,11 +7,14 @@ which serves the configs of all three frameworks.
 """
 import inspect
 import os
+import time
+import traceback
 from argparse import Namespace
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import Any, Iterator, List, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -37,6 +40,8 @@ VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
                            mmpretrain='VisualizationHook')  # yapf: disable
 AMP_ARGUMENTS = ('dtype', 'loss_scale', 'use_fsdp')
+# Seconds between a broken connection and the signal that says who died.
+SIGNAL_WAIT = 2
 
 
 def near_configs(path: str) -> List[str]:
@@ -287,6 +292,35 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+@contextmanager
+def one_error_for_dead_workers() -> Iterator[None]:
+    """Say the same, and what to do, however the death of a worker is seen.
+
+    Torch tells of it when the signal of the system comes. Before that a worker
+    that was handing over a batch may be seen as a connection that broke, so
+    the signal is waited for here, lest it come while that error is told.
+
+    Raises:
+        RuntimeError: If a process that loads data dies.
+    """
+    try:
+        try:
+            yield
+        except (OSError, EOFError) as error:
+            if any(frame.name == '_try_get_data'
+                   for frame in traceback.extract_tb(error.__traceback__)):
+                time.sleep(SIGNAL_WAIT)
+                raise RuntimeError('DataLoader worker hung up') from error
+            raise
+    except RuntimeError as error:
+        if not str(error).startswith('DataLoader worker'):
+            raise
+        raise RuntimeError(
+            f'a process that loads data died ({error}), most often for lack '
+            'of memory: use fewer num_workers in the dataloader; a training '
+            'goes on with --resume') from error
+
+
 def train(cfg: Config):
     """Check, fit and train; see :mod:`.checks` and :func:`fit_machine`.
 
@@ -300,15 +334,8 @@ def train(cfg: Config):
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)
-    try:
+    with one_error_for_dead_workers():
         runner.train()
-    except RuntimeError as error:
-        if not str(error).startswith('DataLoader worker'):
-            raise
-        raise RuntimeError(
-            f'a process that loads data died ({error}), most often for lack '
-            'of memory: train with fewer train_dataloader.num_workers and '
-            '--resume') from error
 
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
@@ -330,7 +357,9 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     check_inputs(cfg, 'test_dataloader')
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
-    metrics = build_runner(cfg).test()
+    runner = build_runner(cfg)
+    with one_error_for_dead_workers():
+        metrics = runner.test()
     if out and is_main_process():
         dump(metrics, out, file_format='json')
     return metrics
