@@ -33,9 +33,10 @@ LONGEST = 300  # seconds; longer is a hang
 def start(task: str, folder: Path, log: Path) -> int:
     """Train in a process group of its own, as ``--resume`` does."""
     process = os.fork()
+    # Both do it, as either may come first: a kill may follow at once.
+    os.setpgid(process, process)
     if process:
         return process
-    os.setsid()
     with open(log, 'a') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
