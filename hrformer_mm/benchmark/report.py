@@ -162,9 +162,14 @@ def curves(entries: Sequence[Mapping]
 
 
 def growth(entries: Sequence[Mapping]) -> str:
-    """How the cost of an image grows with its pixels, a line a subject."""
+    """How the cost of an image grows with its pixels, a line a subject.
+
+    For three sizes or more: any two lie on a line.
+    """
     lines = []
     for (label, name), points in curves(entries).items():
+        if len(points) < 3:
+            continue
         slope = exponent([p[:2] for p in points])
         lines.append(f'{label}, {name}: time of an image grows with its '
                      f'pixels to the power {slope:.2f}')
