@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import flops, zoo
 from .costs import gradient_bytes
-from .tables import markdown_table
+from .markdown import markdown_table
 
 MIB = 2**20
 BUCKET = 25 * MIB  # of gradients; DDP's default

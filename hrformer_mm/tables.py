@@ -13,12 +13,14 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from torch import nn
 
 from . import zoo
+from .benchmark import report
 from .core import ARCHS
 from .flops import CONVENTIONS, Count, count
+from .markdown import markdown_table
 from .zoo import Printed, Row
 
 # Names that may stand in <!-- table: NAME -->: a table of the paper, or the
-# rows of HRFormer of one task.
+# rows of HRFormer of one task. So may a benchmark's results, as a .json file.
 MAIN_TABLE = dict(pose='Table 3', seg='Table 5', cls='Table 6')
 NAMES = {**{t: t for t in zoo.TASKS},
          **{t.lower().replace(' ', '-'): t for t in zoo.TABLES}}
@@ -39,17 +41,6 @@ PRINTED_ARCHS = {
     'small': ((1, 1, 4, 2), (2, ) * 4, (32, 64, 128, 256), (1, 2, 4, 8)),
     'base': ((1, 1, 4, 2), (2, ) * 4, (78, 156, 312, 624), (2, 4, 8, 16)),
 }
-
-
-def markdown_table(header: Sequence[str],
-                   rows: Sequence[Sequence[str]]) -> str:
-    """Cells as an aligned Markdown table, which also reads as plain text."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    lines.insert(1, ['-' * width for width in widths])
-    return '\n'.join('| ' + ' | '.join(
-        cell.ljust(width) for cell, width in zip(line, widths)) + ' |'
-                     for line in lines) + '\n'
 
 
 def count_table(counted: Count) -> str:
@@ -247,11 +238,15 @@ def render(name: str, base: Optional[Path] = None) -> str:
     """A table in Markdown.
 
     Args:
-        name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``.
-        base: Folder that links to configs start from; none without.
+        name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``; or
+            a benchmark's results, a file that ends in ``.json``.
+        base: Folder that links to configs and names of files start from; no
+            links without.
     """
     if name == 'table-2':
         return instances_table()
+    if name.endswith('.json'):
+        return report.summary((zoo.root() if base is None else base) / name)
     lines = [row_cells(row, printed, base) for row, printed in rows_of(name)]
     if not lines:
         return 'No rows yet.\n'

@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Windows and attention against references written out loop by loop."""
+import copy
 import itertools
 
 import pytest
@@ -218,6 +219,20 @@ def test_attention_by_rows_equals_attention_by_windows(size, hw, bias):
     for a, b in zip([quiet, *by_rows], [by_windows[0], *by_windows]):
         assert a.shape == b.shape
         assert (a - b).abs().max() <= 1e-12 * b.abs().max()
+
+
+@pytest.mark.parametrize('size', [3, 4])
+def test_attention_in_half_precision_adds_in_float32(size):
+    """To the rounding of its bfloat16 inputs and outputs, 2**-8 each."""
+    torch.manual_seed(0)
+    layer = WindowAttention(6, 2, size).eval()
+    nn.init.normal_(layer.attn.qkv.weight, std=3)
+    half = copy.deepcopy(layer).bfloat16()
+    layer.load_state_dict(half.state_dict())  # the same rounded weights
+    x = torch.randn(2, 8, 8, 6).bfloat16()
+    with torch.no_grad():
+        error = half(x).float() - layer(x.float())
+        assert error.norm() < 2**-6 * layer(x.float()).norm()
 
 
 def test_attention_by_rows_is_not_differentiated_twice_in_silence():

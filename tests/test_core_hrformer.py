@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hrformer_mm.core import ARCHS, HRFormer, get_arch
+from hrformer_mm.core import ARCHS, HRFormer, cpu, get_arch
 from hrformer_mm.core.hrformer import enlarge
 
 PARAMS = {
@@ -251,3 +251,42 @@ def test_half_precision_autocast_stays_finite(dtype):
         maps = model(torch.rand(2, 3, 64, 64))
     sum(y.float().mean() for y in maps).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.fixture
+def batch_and_parts(monkeypatch):
+    """A network, images, and how many of them its stem saw at a time."""
+    torch.manual_seed(0)
+    net, seen = HRFormer(SMALL), []
+    begin = net.begin
+    monkeypatch.setattr(
+        net, 'begin', lambda x: seen.append(len(x)) or begin(x))
+    return net, torch.randn(5, 3, 64, 64), seen
+
+
+def test_a_large_batch_is_inferred_in_parts(batch_and_parts, monkeypatch):
+    """With equal maps, to 1e-5, in the same layout."""
+    net, x, seen = batch_and_parts
+    net.eval()
+    with torch.no_grad():
+        whole = net(x)
+        monkeypatch.setattr(cpu, 'CACHED', 2**19)
+        parts = net(x)
+    assert seen == [5, 2, 2, 1]
+    for a, b in zip(parts, whole):
+        assert a.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('why', ['training', 'gradients', 'hooks'])
+def test_a_batch_stays_whole_where_parts_would_show(why, batch_and_parts,
+                                                    monkeypatch):
+    net, x, seen = batch_and_parts
+    monkeypatch.setattr(cpu, 'CACHED', 2**12)
+    net.train(why == 'training')
+    if why == 'hooks':
+        for module in net.modules():
+            module.register_forward_hook(lambda *_: None)
+    with torch.set_grad_enabled(why == 'gradients'):
+        net(x)
+    assert seen == [5]

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from ..tables import markdown_table
+from ..markdown import markdown_table
 from ..version import __version__
 from .subjects import Case
 
@@ -121,10 +121,10 @@ def table(entries: Sequence[Mapping]) -> str:
                            'images/s', 'ratio', 'MiB'), rows)
 
 
-def summary(entries: Sequence[Mapping]) -> str:
-    """One line for each subject that was compared, without the limits."""
+def summary(path: Path) -> str:
+    """One line for each subject that a file compares, without the limits."""
     rows = []
-    for entry in entries:
+    for entry in json.loads(path.read_text())['results']:
         compared = entry['subjects']
         for name, row in compared.items() if len(compared) > 1 else ():
             rows.append((str(case_of(entry)), name, f'{row["ratio"]:.2f}',

@@ -158,7 +158,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = WindowAttention(dim, heads, **attention)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        hidden = dim * mlp_ratio
+        self.hidden = hidden = dim * mlp_ratio
         halfway = with_cp == 'ffn'
         self.ffn = MLP(dim, hidden, halfway) if ffn == 'mlp' else FFN(
             dim, hidden, ffn == 'dwconv', halfway)
@@ -229,8 +229,9 @@ class Residual(nn.Module):
         for i in range(1, self.depth + 1):
             y = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(y))
             y = F.relu(y, inplace=True) if i < self.depth else y
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(y + shortcut, inplace=True)
+        # Neither norm nor sum needs what it gave, so both are overwritten.
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu(y, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return recompute(self, self.body, x, when=self.with_cp)

@@ -20,6 +20,7 @@ from .arch import (ATTENTION_TYPES, BLOCK_TYPES, CHECKPOINTING, FFN_TYPES,
                    check_out_indices, check_rate, check_windows,
                    drop_path_rates, get_arch)
 from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
+from .cpu import by_images
 
 
 class TransformerBranch(nn.Sequential):
@@ -27,7 +28,9 @@ class TransformerBranch(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
-        return super().forward(x).permute(0, 3, 1, 2)
+        widest = x[..., 0].numel() * self[0].hidden
+        x = by_images((self, ), super().forward, x, widest)
+        return x.permute(0, 3, 1, 2)
 
 
 def halve(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
@@ -260,12 +263,19 @@ class HRFormer(nn.Module):
             mask_padding=self.mask_padding,
             shift=shift) for rate, shift in zip(rates, shifts)))
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
-        x = x.contiguous(memory_format=torch.channels_last)
+    def begin(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Images to the first two branches: the stem and stage 1."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.layer1(x)
-        xs = [transition(x) for transition in self.transition1]
+        return tuple(transition(x) for transition in self.transition1)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        x = x.contiguous(memory_format=torch.channels_last)
+        layers = (self.conv1, self.bn1, self.conv2, self.bn2, self.layer1,
+                  self.transition1)
+        widest = x[:, 0].numel() * 16  # 64 channels of a quarter of the pixels
+        xs = by_images(layers, self.begin, x, widest)
         xs = self.stage2(xs)
         xs = self.stage3([*xs, self.transition2[2](xs[-1])])
         if len(self.arch.channels) == 4:

@@ -61,7 +61,7 @@ def fuses_gelu(x: Tensor) -> bool:
 
 
 class FoldedFFN(nn.Module):
-    """A feed-forward without norms: on CPUs each GELU is in its convolution.
+    """A feed-forward without norms, on CPUs with GELUs inside the products.
 
     It has no gradient there.
 
@@ -80,14 +80,12 @@ class FoldedFFN(nn.Module):
                 x = F.gelu(channels_first(self.dw3x3, x))
             return F.gelu(self.fc2(x))
         gelu = ('gelu', [], 'none')  # exact, without arguments
-        ops, fc1, dw, fc2 = torch.ops.mkldnn, self.fc1, self.dw3x3, self.fc2
-        x = ops._linear_pointwise(x, fc1.weight.flatten(1), fc1.bias, *gelu)
-        if dw is not None:
-            x = ops._convolution_pointwise(
-                x.permute(0, 3, 1, 2), dw.weight, dw.bias, dw.padding,
-                dw.stride, dw.dilation, dw.groups, *gelu).permute(0, 2, 3, 1)
-        return ops._linear_pointwise(x, fc2.weight.flatten(1), fc2.bias,
-                                     *gelu)
+        linear = torch.ops.mkldnn._linear_pointwise
+        x = linear(x, self.fc1.weight.flatten(1), self.fc1.bias, *gelu)
+        if self.dw3x3 is not None:
+            # oneDNN's GELU behind a depth-wise convolution takes longer.
+            x = torch.ops.aten.gelu_(channels_first(self.dw3x3, x))
+        return linear(x, self.fc2.weight.flatten(1), self.fc2.bias, *gelu)
 
 
 def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
@@ -139,8 +137,8 @@ def optimize(model: nn.Module,
 
     Batch norms are folded into convolutions, attention biases are gathered
     once and for all, 4-D weights are channels-last, and on CPUs oneDNN
-    applies GELUs where it multiplies. The copy cannot be
-    trained, and has other parameters than the checkpoint: load first.
+    applies GELUs where it multiplies. The copy cannot be trained, and has
+    other parameters than the checkpoint: load first.
 
     Args:
         model: HRFormer, or an OpenMMLab model with it; it is not changed.

@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Optional
 
-from ..tables import markdown_table
+from ..markdown import markdown_table
 from .plan import Plan, Step
 
 # Metrics as the evaluators name them, and in percent as metafiles do.

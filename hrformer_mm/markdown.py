@@ -1,0 +1,14 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Tables in Markdown."""
+from typing import Sequence
+
+
+def markdown_table(header: Sequence[str],
+                   rows: Sequence[Sequence[str]]) -> str:
+    """Cells as an aligned Markdown table, which also reads as plain text."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ['-' * width for width in widths])
+    return '\n'.join('| ' + ' | '.join(
+        cell.ljust(width) for cell, width in zip(line, widths)) + ' |'
+                     for line in lines) + '\n'
