@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hrformer_mm.core import ARCHS, HRFormer, cpu, get_arch
 from hrformer_mm.core.hrformer import enlarge
@@ -290,3 +291,13 @@ def test_a_batch_stays_whole_where_parts_would_show(why, batch_and_parts,
     with torch.set_grad_enabled(why == 'gradients'):
         net(x)
     assert seen == [5]
+
+
+def test_torch_s_counter_sees_what_cpus_call_by_name():
+    """As many operations as of the plain ones; windows pad the latter."""
+    counts = []
+    for device in ('cpu', 'meta'):
+        with FlopCounterMode(display=False) as counter:
+            HRFormer('tiny').to(device)(torch.rand(4, 3, 64, 64).to(device))
+        counts.append(counter.get_total_flops())
+    assert .7 * counts[1] < counts[0] <= counts[1]

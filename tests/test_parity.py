@@ -2,9 +2,9 @@
 """Our backbone against MMPose's class and against the official code.
 
 ReLU makes gradients jump where rounding flips a sign, so in float32 two right
-implementations differ by more than rounding, MMPose's from its own float64
-too. Gradients are therefore compared in float64, and in float32 with the
-kink smoothed in both.
+implementations differ by more than rounding, MMPose's from itself with maps
+in another layout too. Gradients are therefore compared in float64, and in
+float32 with the same side of each kink in both.
 """
 import copy
 
@@ -77,13 +77,6 @@ def worst(mine: dict, grads: dict, floor: float):
                for n, g in grads.items())
 
 
-def slow_base(values):
-    return [
-        pytest.param(v, marks=pytest.mark.slow) if v == 'base' else v
-        for v in values
-    ]
-
-
 CASES = [
     pytest.param(arch, hw, marks=pytest.mark.slow)
     if arch == 'base' or (arch, hw) == ('small', (256, 192)) else (arch, hw)
@@ -107,21 +100,58 @@ def test_outputs_and_gradients_equal_mmpose_s(arch, hw, rel_pos_bias):
         assert error < 1e-7, name
 
 
-@pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('arch', slow_base(ARCHS))
-def test_float32_agrees_where_no_kink_is_in_the_way(arch, training,
-                                                    monkeypatch):
-    theirs, ours = (m.float().train(training) or m for m in pair(arch, True))
-    x = torch.randn(2, 3, 96, 160)
-    with torch.no_grad():
-        for y, z in zip(ours(x), theirs(x)):
+class SameSides:
+    """A ReLU that notes the side of each kink, then takes the noted ones.
+
+    Attributes:
+        flips: Values that were on the other side the second time.
+        farthest: The largest of them, in standard deviations of its map.
+    """
+
+    def __init__(self):
+        self.sides, self.noting = [], True
+        self.values = self.flips = 0
+        self.farthest = 0.
+
+    def __call__(self, x: torch.Tensor, inplace: bool = False):
+        if self.noting:
+            self.sides.append(x.detach() > 0)
+            return x * self.sides[-1]
+        side = self.sides.pop(0)
+        flipped = (x.detach() > 0) != side
+        self.values += x.numel()
+        self.flips += int(flipped.sum())
+        if flipped.any():
+            far = x.detach()[flipped].abs().max() / x.detach().std()
+            self.farthest = max(self.farthest, far.item())
+        return x * side
+
+
+@pytest.mark.parametrize('rel_pos_bias', [True, False])
+@pytest.mark.parametrize('arch, hw', CASES)
+def test_float32_differs_by_rounding_alone(arch, hw, rel_pos_bias,
+                                           monkeypatch):
+    """Outputs and gradients to 1e-4, where kinks have the same side.
+
+    Rounding puts a few of millions of values on the other side, each so near
+    to it that outputs do not show it; in a gradient each is a whole entry.
+    """
+    theirs, ours = (m.float() for m in pair(arch, rel_pos_bias))
+    # Norms over fewer than 16 values enlarge the rounding of both.
+    x = torch.randn(4 if hw == (64, 64) else 2, 3, *hw)
+    for training in (False, True):
+        theirs.train(training), ours.train(training)
+        relu = SameSides()
+        monkeypatch.setattr(nn.functional, 'relu', relu)
+        maps, grads = outputs_and_gradients(theirs, x)
+        relu.noting = False
+        mine, my_grads = outputs_and_gradients(ours, x)
+        assert relu.values and not relu.sides  # each has its counterpart
+        assert relu.flips <= 1e-5 * relu.values and relu.farthest < 1e-4
+        for y, z in zip(mine, maps):
             assert relative(y, z) < 1e-4
-    monkeypatch.setattr(nn.functional, 'relu',
-                        lambda x, inplace=False: nn.functional.softplus(x))
-    _, grads = outputs_and_gradients(theirs, x)
-    _, my_grads = outputs_and_gradients(ours, x)
-    error, name = worst(my_grads, grads, floor=1e-2)
-    assert error < 1e-4, name
+        error, name = worst(my_grads, grads, floor=1e-2)
+        assert error < 1e-4, name
 
 
 GOLDENS = {

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import (conv_flop_count, flop_registry,
+                                      register_flop_formula)
 
 from .checkpointing import BatchNorm
 
@@ -27,6 +29,12 @@ def runs_on_cpu(x: Tensor) -> bool:
     return not (x.device.type != 'cpu' or torch.is_autocast_enabled('cpu')
                 or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
+
+ONEDNN = torch.ops.aten.mkldnn_convolution
+if ONEDNN not in flop_registry:  # or torch's counter would pass over it
+    register_flop_formula(ONEDNN)(
+        lambda x, weight, *_, out_shape=None, **__: conv_flop_count(
+            x, weight, out_shape))
 
 # Multiply-adds below which calling oneDNN takes longer than it saves.
 FEW_PRODUCTS = 2**22
