@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine._strategy import FSDPStrategy
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import (MMDistributedDataParallel,
+                            MMFullyShardedDataParallel)
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .registry import MODEL_WRAPPERS, OPTIMIZERS
+from .registry import MODEL_WRAPPERS, OPTIMIZERS, STRATEGIES
 
 # Where launchers say which process this is.
 VARIABLES = dict(
@@ -127,6 +130,69 @@ class GlooDataParallel(MMDistributedDataParallel):
         super().__init__(module, **dict(kwargs, device_ids=None))
 
 
+@MODEL_WRAPPERS.register_module()
+class ShardedDataParallel(MMFullyShardedDataParallel):
+    """mmengine's wrapper for weights in parts (FSDP), on CPU too.
+
+    Args:
+        module: The model.
+        device_id: The GPU of the process; CPU is used where there is none.
+        sync_bn: Whether batch norms see the batches of all processes.
+        **kwargs: Of mmengine's wrapper.
+    """
+
+    def __init__(self, module: nn.Module, device_id: int,
+                 sync_bn: bool = False, **kwargs):
+        on_cpu = get_device() == 'cpu'
+        if sync_bn:
+            convert = (synchronise_norms if on_cpu else
+                       nn.SyncBatchNorm.convert_sync_batchnorm)
+            module = convert(module)
+        super().__init__(
+            module, device_id=torch.device('cpu') if on_cpu else device_id,
+            **kwargs)
+
+
+@STRATEGIES.register_module()
+class ShardedStrategy(FSDPStrategy):
+    """mmengine's strategy for weights in parts, whose trainings resume.
+
+    mmengine 0.10 gives PyTorch the arguments in an order it had before 2.1.
+    """
+
+    def optim_state_dict(self) -> dict:
+        """State of the optimiser in one piece, on the first process.
+
+        PyTorch gathers one kind of state after the other in the same memory,
+        which it copies from GPUs only, so on CPU it is asked for one at a
+        time.
+        """
+        if get_device() != 'cpu':
+            return super().optim_state_dict()
+        optimizer = self.optim_wrapper.optimizer
+        whole = optimizer.state_dict()
+        kinds = [None] * dist.get_world_size()
+        dist.all_gather_object(
+            kinds, sorted({k for s in whole['state'].values() for k in s}))
+        found: dict = {}
+        for kind in sorted(set().union(*kinds)):
+            part = FullyShardedDataParallel.optim_state_dict(
+                self.model, optimizer, dict(whole, state={
+                    i: {kind: s[kind]}
+                    for i, s in whole['state'].items()}))
+            found = found or dict(part, state={})
+            for name, value in part.get('state', {}).items():
+                found['state'].setdefault(name, {}).update(value)
+        return found
+
+    def load_optim_state_dict(self, state_dict: dict):
+        self.optim_wrapper.load_state_dict(
+            FullyShardedDataParallel.optim_state_dict_to_load(
+                model=self.model,
+                optim=self.optim_wrapper.optimizer,
+                optim_state_dict=state_dict))
+
+
 @OPTIMIZERS.register_module()
 class ShardedOptimizer(ZeroRedundancyOptimizer):
     """Keep the state of an optimiser in parts, one on each process (ZeRO-1).
@@ -214,25 +280,15 @@ def join(cfg: Config):
         dist.init_process_group('gloo', timeout=timedelta(seconds=timeout))
 
 
-# Arguments of mmengine's runner for a model in parts, saved in one piece.
-FULLY_SHARDED = dict(
-    runner_type='FlexibleRunner',
-    strategy=dict(
-        type='FSDPStrategy',
-        state_dict_cfg='full',
-        model_wrapper=dict(
-            type='MMFullyShardedDataParallel', use_orig_params=True)))
-
-
 def apply_parallel(cfg: Config):
     """Do what the key ``parallel`` of a config says.
 
     ``'ddp'``: a copy of everything on each process, the default. ``'zero'``:
     the optimiser's state in parts. ``'fsdp'``: weights and gradients, too, by
-    mmengine's ``FSDPStrategy``; PyTorch has that for GPUs only.
+    mmengine's ``FSDPStrategy``, saved in one piece.
 
     Raises:
-        ValueError: For another word, one process alone, or FSDP on CPU.
+        ValueError: For another word, or one process alone.
     """
     kind = cfg.get('parallel', 'ddp')
     if kind not in ('ddp', 'zero', 'fsdp'):
@@ -248,9 +304,12 @@ def apply_parallel(cfg: Config):
         optimizer.optimizer_type = optimizer.type
         optimizer.type = 'hrformer_mm.ShardedOptimizer'
         return
-    if get_device() == 'cpu':
-        raise ValueError("parallel='fsdp' needs GPUs; on CPU there is "
-                         "parallel='zero'")
-    cfg.merge_from_dict(FULLY_SHARDED)
+    cfg.runner_type = 'FlexibleRunner'
+    cfg.strategy = dict(
+        type='hrformer_mm.ShardedStrategy',
+        state_dict_cfg='full',
+        model_wrapper=dict(
+            type='hrformer_mm.ShardedDataParallel',
+            sync_bn=bool(cfg.get('sync_bn'))))
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         cfg.optim_wrapper.use_fsdp = True

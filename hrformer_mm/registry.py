@@ -86,9 +86,13 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {
 })
 MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
     'GlooDataParallel': 'distributed',
+    'ShardedDataParallel': 'distributed',
 })
 OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
     'ShardedOptimizer': 'distributed',
+})
+STRATEGIES = LazyRegistry(mmengine.STRATEGIES, {
+    'ShardedStrategy': 'distributed',
 })
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',

@@ -43,9 +43,11 @@ def stop_and_go_on(folder: Path):
 
 def main(folder: Path):
     run(folder / 'ddp')
-    run(folder / 'zero', parallel='zero')
-    run(folder / 'zero', parallel='zero', resume=True,
-        **{'train_cfg.max_epochs': 4})  # yapf: disable
+    longer = {'train_cfg.max_epochs': 4}
+    run(folder / 'longer', **longer)
+    for kind in ('zero', 'fsdp'):
+        run(folder / kind, parallel=kind)
+        run(folder / kind, parallel=kind, resume=True, **longer)
     run(folder / 'compile', compile=dict(backend='aot_eager'))
     stop_and_go_on(folder / 'stopped')
     for round_up in (True, False):

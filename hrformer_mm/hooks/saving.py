@@ -61,7 +61,11 @@ class NotSavedError(OSError):
 
 
 def is_finite(model: torch.nn.Module) -> bool:
-    return all(bool(p.isfinite().all()) for p in model.parameters())
+    """Whether all weights are finite, also those that others hold."""
+    finite = torch.tensor(
+        int(all(bool(p.isfinite().all()) for p in model.parameters())))
+    all_reduce(finite, 'min')
+    return bool(finite)
 
 
 @HOOKS.register_module()
