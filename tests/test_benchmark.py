@@ -94,6 +94,21 @@ def test_optimised_networks_are_not_trained():
         subjects.build('optimized', case, CPU)
 
 
+def test_a_profile_tells_where_the_time_goes(tool, capsys):
+    tool.main(['--arch', 'tiny', '--size', '64x64', '--batch', '1', '--mode',
+               'forward', '--profile', '--device', 'cpu'])  # yapf: disable
+    rows = {}
+    for line in capsys.readouterr().out.splitlines():
+        cells = [cell.strip() for cell in line.split('|')]
+        if len(cells) > 3 and '.' in cells[2]:
+            rows[cells[1]] = [float(x) for x in cells[2:4]]
+    *parts, whole = rows.values()
+    assert len(parts) > 10 and 'mkldnn_convolution' in rows
+    for total, column in zip(whole, zip(*parts)):
+        assert total > 0
+        assert sum(column) == pytest.approx(total, abs=1)  # rounded
+
+
 def test_training_computes_every_gradient():
     case = Case('tiny', (64, 64), 2, 'train')
     step = measure.Step(

@@ -9,12 +9,14 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..costs import PeakMemory, nbytes, tensors_in
 from .subjects import DTYPES, SUBJECTS, Case, build
 
+PROFILED = 3  # steps
 # Largest relative difference of outputs that are called equal.
 TOLERANCES = dict(fp32=1e-4, fp16=3e-2, bf16=2e-1)
 
@@ -222,3 +224,26 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
     plain = next((n for n in ('ours', 'mmpose') if n in steps), None)
     found = bounds(steps[plain], limits) if plain else {}
     return dict(case=asdict(case), bounds=found, subjects=rows)
+
+
+def operations(case: Case, names: Sequence[str],
+               device: torch.device) -> Dict[str, Dict[str, float]]:
+    """Seconds of a step in each of torch's operations, by subject."""
+    torch.manual_seed(0)
+    x = torch.randn(case.batch, 3, *case.size, device=device)
+    where = 'device' if device.type == 'cuda' else 'cpu'
+    found = {}
+    for name in names:
+        step = Step(build(name, case, device), case, x)
+        step()
+        step()
+        with profile() as profiler:
+            for _ in range(PROFILED):
+                step()
+            synchronize(device)
+        found[name] = {
+            event.key:
+            getattr(event, f'self_{where}_time_total') / 1e6 / PROFILED
+            for event in profiler.key_averages()
+        }
+    return found

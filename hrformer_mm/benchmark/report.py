@@ -121,6 +121,25 @@ def table(entries: Sequence[Mapping]) -> str:
                            'images/s', 'ratio', 'MiB'), rows)
 
 
+def operation_table(found: Mapping[str, Mapping[str, float]],
+                    length: int = 14) -> str:
+    """Milliseconds in each operation by subject, the longest first."""
+    longest: Dict[str, float] = {}
+    for times in found.values():
+        for name, value in times.items():
+            longest[name] = max(longest.get(name, 0.), value)
+    shown = sorted(longest, key=longest.__getitem__, reverse=True)[:length]
+    rows = [[name.removeprefix('aten::'),
+             *(f'{1e3 * times.get(name, 0.):.1f}'
+               for times in found.values())] for name in shown]
+    sums = [sum(times.values()) for times in found.values()]
+    rest = [total - sum(times.get(name, 0.) for name in shown)
+            for total, times in zip(sums, found.values())]
+    rows += [[label, *(f'{1e3 * value:.1f}' for value in values)]
+             for label, values in (('others', rest), ('all', sums))]
+    return markdown_table(['milliseconds in', *found], rows)
+
+
 def summary(path: Path) -> str:
     """One line for each subject that a file compares, without the limits."""
     rows = []

@@ -90,6 +90,9 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         '--show', type=Path, metavar='RESULTS.JSON',
         help='only print what a former run compared')
     parser.add_argument(
+        '--profile', action='store_true',
+        help='tell in which operations the time goes instead of comparing')
+    parser.add_argument(
         '--repeats', type=int, default=9, help='rounds (default: 9)')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -153,6 +156,11 @@ def main(argv: Optional[Sequence[str]] = None):
         return
     args.argv = argv
     device = torch.device(args.device)
+    if args.profile:
+        for case, names in cases(args):
+            found = alone(measure.operations, case, names, device)
+            print(f'{case}\n\n{report.operation_table(found)}')
+        return
     entries = run(args, device)
     print(report.table(entries))
     print(report.growth(entries))
