@@ -3,6 +3,7 @@
 import json
 import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,8 +144,10 @@ class Commands:
         self.plan, self.metrics, self.fail_at = plan, metrics, fail_at
         self.ran = []
 
-    def __call__(self, command):
-        step = next(s for s in self.plan.steps if s.command == command)
+    def __call__(self, command, env):
+        assert command[0] in (sys.executable, 'bash')
+        assert env['PYTHON'] == sys.executable  # for the scripts
+        step = next(s for s in self.plan.steps if s.command[1:] == command[1:])
         self.ran.append(step.name)
         if step.name == self.fail_at:
             return subprocess.CompletedProcess(command, 1)
@@ -183,7 +186,7 @@ def test_a_command_that_makes_nothing_is_not_taken_for_done(
     plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
     monkeypatch.setattr(
         subprocess, 'run',
-        lambda command: subprocess.CompletedProcess(command, 0))
+        lambda command, env: subprocess.CompletedProcess(command, 0))
     with pytest.raises(RuntimeError, match='without work_dirs'):
         run(plan)
 

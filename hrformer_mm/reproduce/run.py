@@ -1,9 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Doing the steps of a plan, and timing one."""
+import os
 import shlex
 import subprocess
+import sys
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from mmengine.device import get_device
 
@@ -49,6 +51,17 @@ def measure_step(plan: Plan,
     return seconds
 
 
+def call(command: Sequence[str]) -> int:
+    """Exit code of a command, run by the Python that runs this.
+
+    Another may come first in PATH if an environment is not active.
+    """
+    environment = dict(os.environ, PYTHON=sys.executable)
+    if command[0] == 'python':
+        command = (sys.executable, *command[1:])
+    return subprocess.run(command, env=environment).returncode
+
+
 def run(plan: Plan, tell: Callable[[str], None] = print):
     """Do the steps that are not done yet; trainings resume.
 
@@ -63,7 +76,7 @@ def run(plan: Plan, tell: Callable[[str], None] = print):
             tell(f'{number}. {step.name}: done, {step.makes} is there')
             continue
         tell(f'{number}. {step.name}: {shlex.join(step.command)}')
-        code = subprocess.run(step.command).returncode
+        code = call(step.command)
         if code or not step.makes.exists():
             raise RuntimeError(
                 f'{step.name} ended with code {code} and '
