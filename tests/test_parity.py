@@ -4,7 +4,7 @@
 ReLU makes gradients jump where rounding flips a sign, so in float32 two right
 implementations differ by more than rounding, MMPose's from itself with maps
 in another layout too. Gradients are therefore compared in float64, and in
-float32 with the same side of each kink in both.
+float32 at batches where no sign flips, or with the same side in both.
 """
 import copy
 
@@ -131,27 +131,33 @@ class SameSides:
 @pytest.mark.parametrize('arch, hw', CASES)
 def test_float32_differs_by_rounding_alone(arch, hw, rel_pos_bias,
                                            monkeypatch):
-    """Outputs and gradients to 1e-4, where kinks have the same side.
+    """Outputs and gradients to 1e-4, as they are and with equal sides.
 
     Rounding puts a few of millions of values on the other side, each so near
-    to it that outputs do not show it; in a gradient each is a whole entry.
+    to it that outputs do not show it; in a gradient each is a whole entry. So
+    batches are drawn until one has no such value: there the networks are
+    compared as they are. Those before it are compared on MMPose's sides.
     """
     theirs, ours = (m.float() for m in pair(arch, rel_pos_bias))
-    # Norms over fewer than 16 values enlarge the rounding of both.
-    x = torch.randn(4 if hw == (64, 64) else 2, 3, *hw)
     for training in (False, True):
         theirs.train(training), ours.train(training)
-        relu = SameSides()
-        monkeypatch.setattr(nn.functional, 'relu', relu)
-        maps, grads = outputs_and_gradients(theirs, x)
-        relu.noting = False
-        mine, my_grads = outputs_and_gradients(ours, x)
-        assert relu.values and not relu.sides  # each has its counterpart
-        assert relu.flips <= 1e-5 * relu.values and relu.farthest < 1e-4
-        for y, z in zip(mine, maps):
-            assert relative(y, z) < 1e-4
-        error, name = worst(my_grads, grads, floor=1e-2)
-        assert error < 1e-4, name
+        for _ in range(50):  # seen: 4
+            # In another layout, MMPose's class differs from itself by more.
+            x = torch.randn(2, 3, *hw).to(memory_format=torch.channels_last)
+            relu = SameSides()
+            monkeypatch.setattr(nn.functional, 'relu', relu)
+            maps, grads = outputs_and_gradients(theirs, x)
+            relu.noting = False
+            mine, my_grads = outputs_and_gradients(ours, x)
+            assert relu.values and not relu.sides  # each has its counterpart
+            assert relu.flips <= 1e-5 * relu.values and relu.farthest < 1e-4
+            for y, z in zip(mine, maps):
+                assert relative(y, z) < 1e-4
+            error, name = worst(my_grads, grads, floor=1e-2)
+            assert error < 1e-4, name
+            if not relu.flips:
+                break
+        assert not relu.flips
 
 
 GOLDENS = {
