@@ -255,7 +255,7 @@ def test_a_worker_obeys_its_own_process_at_once():
     worker = start_worker()
     worker.terminate()
     worker.join(30)
-    assert not worker.is_alive()
+    assert worker.exitcode == 0  # others are told as a failure
 
 
 @pytest.mark.slow

@@ -338,6 +338,29 @@ def test_real_people_are_learnt_by_heart(tmp_path):
     assert report['value'] >= 0.9
 
 
+def test_sigterm_ends_it_in_one_line(tmp_path):
+    """Also in an evaluation, whose workers end with it."""
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/quickstart.py'), '--epochs', '1', '--train-images',
+        '8', '--val-images', '150', '--cfg-options',
+        'val_dataloader.batch_size=1'
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    history = tmp_path / 'work_dirs/quickstart_pose' / common.HISTORY
+    while not (history.exists() and 'loss' in history.read_text()):
+        assert process.poll() is None
+        time.sleep(.1)
+    time.sleep(3)  # into the evaluation
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert errors.strip() == (
+        'stopped; the same command goes on from the last checkpoint')
+
+
 @pytest.mark.slow
 def test_the_quickstart_learns_after_a_kill(tmp_path):
     """The whole of it, in processes of their own, killed once by SIGKILL."""

@@ -5,6 +5,8 @@ Without --data-root the data is made on the fly, in the format of the real
 one. An interrupted quickstart goes on when it is started again; a finished
 one is kept, and the next one gets its own folder.
 """
+import signal
+import sys
 from argparse import Namespace
 from importlib import import_module
 
@@ -61,9 +63,11 @@ def main(argv=None):
     try:
         run(task, args.data_root, args.work_dir, args.epochs, images,
             args.seed, args.cfg_options)
-    except KeyboardInterrupt:
-        raise SystemExit('\nstopped; the same command goes on from the last '
-                         'checkpoint')
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print('\nstopped; the same command goes on from the last checkpoint',
+              file=sys.stderr)
+        # What shells give for the signal; of SIGTERM the training tells it.
+        raise SystemExit(getattr(stop, 'code', 128 + signal.SIGINT)) from None
 
 
 if __name__ == '__main__':

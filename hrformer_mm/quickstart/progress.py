@@ -95,6 +95,12 @@ class Progress(Hook):
         if self.stream.isatty():
             self.show(runner, 'evaluating', always=True)
 
+    def after_val_iter(self, runner: Runner, batch_idx: int,
+                       data_batch=None, outputs=None):
+        if self.stream.isatty():
+            total = len(runner.val_dataloader)
+            self.show(runner, f'evaluating {batch_idx + 1}/{total}')
+
     def after_val_epoch(self, runner: Runner,
                         metrics: Optional[Dict[str, float]] = None):
         values = {k: float(v) for k, v in (metrics or {}).items()
