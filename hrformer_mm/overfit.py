@@ -107,8 +107,9 @@ def overfit(config: str,
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     metric, label, target = METRICS[cfg.default_scope]
     Path(work_dir).mkdir(parents=True, exist_ok=True)
+    stream = sys.stdout  # what is called this inside goes to the log
     with aside(Path(work_dir) / LOG):
-        metrics = fit_and_evaluate(cfg, metric, label, sys.stdout)
+        metrics = fit_and_evaluate(cfg, metric, label, stream)
     losses = [r['loss'] for r in read_history(Path(work_dir) / HISTORY)
               if 'loss' in r]
     report = dict(config=config, metric=metric, value=metrics[metric],

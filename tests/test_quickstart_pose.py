@@ -299,12 +299,13 @@ def generated(folder):
     return {}
 
 
-def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path):
+def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path, capsys):
     options = generated(tmp_path / 'data')
     report = overfit(
         str(ROOT / 'configs' / TASK.config), str(tmp_path / 'run'),
         str(tmp_path / 'data'), iters=2, batch_size=4, cfg_options=options)
     assert report['metric'] == 'coco/AP' and report['loss'] > 0
+    assert '] 2/2  loss' in capsys.readouterr().out
     cfg = Config.fromfile(tmp_path / 'run' / f'{TASK.config[5:]}')
     train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
     assert train.ann_file == val.ann_file and 'train' in val.ann_file
