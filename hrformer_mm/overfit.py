@@ -67,7 +67,7 @@ def learn_by_heart(cfg: Config, iters: int, lr: float):
     interval = max(iters // 5, 1)
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop', max_iters=iters, val_interval=interval)
-    cfg.log_processor.by_epoch = False
+    cfg.log_processor = dict(cfg.get('log_processor', {}), by_epoch=False)
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=iters)
     cfg.auto_scale_lr = None

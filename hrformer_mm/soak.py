@@ -5,6 +5,7 @@ The model is small and the data synthetic: what leaks, leaks in each step of
 any size. All that a training does is done often: loading with a worker,
 evaluating, saving, logging.
 """
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from .overfit import learn_by_heart
-from .quickstart.common import LOG, aside, provide_data
+from .overfit import METRICS, learn_by_heart
+from .quickstart.common import HISTORY, LOG, aside, provide_data
+from .quickstart.progress import Progress
 from .training import fit_machine, merge_options, read_config, set_data_root
 from .zoo import root
 
@@ -151,11 +153,15 @@ def soak(task: str,
         raise ValueError(f'iters must be at least 100, got {iters}')
     folder = Path(work_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    stream = sys.stdout  # what is called this inside goes to the log
     with aside(folder / LOG):
         cfg = make_config(task, iters, folder, cfg_options)
         fit_machine(cfg)
         runner = Runner.from_cfg(cfg)
         watch = Watch()
         runner.register_hook(watch)
+        metric, label, _ = METRICS[cfg.default_scope]
+        runner.register_hook(
+            Progress(folder / HISTORY, metric, label, stream))
         runner.train()
     return summarize(watch)

@@ -128,6 +128,12 @@ def test_too_few_steps_are_refused(tmp_path):
         soak.soak('pose', str(tmp_path), iters=10)
 
 
+@pytest.mark.parametrize('task', zoo.TASKS)
+def test_every_task_can_be_soaked(task, tmp_path):
+    cfg = soak.make_config(task, 100, tmp_path, None)
+    assert cfg.train_cfg.max_iters == 100 and not cfg.log_processor.by_epoch
+
+
 @pytest.mark.slow
 def test_two_thousand_steps_neither_leak_nor_slow_down(tmp_path):
     report = soak.soak('pose', str(tmp_path))
