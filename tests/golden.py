@@ -1,0 +1,127 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Outputs and gradients of the authors' code, kept small.
+
+A file below ``tests/data/golden`` holds the names, shapes and types of an
+official state dict and samples of what the official code computed from it.
+The weights themselves are regenerated bit by bit from the names of the
+tensors, see :func:`fill` and ``tests/data/golden/README.md``.
+"""
+import json
+import zlib
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parent / 'data/golden'
+NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
+SAMPLES = 2048
+
+
+def fill(name: str,
+         shape: Sequence[int],
+         dtype: str,
+         grid: Optional[Sequence[int]] = None) -> np.ndarray:
+    """Make one tensor of an official state dict from its name and shape.
+
+    Args:
+        grid: Height and width of the map that sines of positions belong to.
+    """
+    shape = tuple(shape)
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith('relative_position_index'):
+        window = round(shape[0]**.5)
+        y, x = np.divmod(np.arange(window * window), window)
+        rows = y[:, None] - y + window - 1
+        return rows * (2 * window - 1) + x[:, None] - x + window - 1
+    if name.endswith('pos_embedding'):
+        return sines(shape, grid or ())
+    if 'int' in dtype:  # num_batches_tracked
+        return np.zeros(shape, dtype)
+    is_weight = name.endswith('weight')
+    if name.endswith('running_var') or (len(shape) == 1 and is_weight):
+        return rng.uniform(.5, 1.5, shape).astype('float32')
+    if name.endswith(('bias_table', 'cls_token', 'keypoint_token', 'pos_embed',
+                      'query_embed.weight')):
+        scale = .5
+    elif len(shape) > 1:  # four axes: convolutions, which ReLU follows
+        variance = .5 if len(shape) == 4 else 1.
+        scale = (variance / np.prod(shape[1:]))**.5
+    else:
+        scale = .2 if name.endswith('running_mean') else .1
+    return (rng.standard_normal(shape) * scale).astype('float32')
+
+
+def sines(shape: Sequence[int], grid: Sequence[int]) -> np.ndarray:
+    """Positions of TransPose and TokenPose: sines of rows, then of columns."""
+    k = np.arange(shape[-1] // 2)
+    period = 1e4**(k // 2 * 2 / len(k))
+    angles = [
+        np.arange(1, n + 1)[:, None] / n * 2 * np.pi / period for n in grid
+    ]
+    y, x = (np.where(k % 2, np.cos(a), np.sin(a)) for a in angles)
+    y, x = np.broadcast_arrays(y[:, None], x[None])
+    return np.concatenate([y, x], -1).reshape(shape).astype('float32')
+
+
+def sample(x: Tensor) -> Tensor:
+    """At most :data:`SAMPLES` values of a tensor, evenly spaced."""
+    index = np.linspace(0, x.numel() - 1, min(x.numel(), SAMPLES)).astype(int)
+    return x.detach().reshape(-1)[torch.from_numpy(index)]
+
+
+def distance(x: Tensor, reference: Tensor) -> float:
+    """Relative L2 distance."""
+    x, reference = x.double(), reference.double()
+    return ((x - reference).norm() / reference.norm()).item()
+
+
+class Golden(NamedTuple):
+    """One golden file.
+
+    Attributes:
+        meta: What made it; see README.md beside the files.
+        arrays: Samples of outputs and gradients by name.
+    """
+    meta: dict
+    arrays: Dict[str, Tensor]
+
+    @classmethod
+    def read(cls, name: str) -> 'Golden':
+        with np.load(FOLDER / f'{name}.npz') as file:
+            arrays = {k: file[k] for k in file.files}
+        meta = json.loads(bytes(arrays.pop('meta')))
+        return cls(meta, {k: torch.from_numpy(v) for k, v in arrays.items()})
+
+    def state_dict(self) -> Dict[str, Tensor]:
+        """The official state dict, with the authors' names.
+
+        Raises:
+            AssertionError: If the recipe was not followed bit by bit.
+        """
+        crc, state = 0, {}
+        for name, shape, dtype in self.meta['state']:
+            array = np.array(fill(name, shape, dtype, self.meta.get('grid')))
+            if not name.endswith('pos_embedding'):  # equal to 1e-6 only
+                crc = zlib.crc32(array.tobytes(), crc)
+            state[name] = torch.from_numpy(array)
+        assert crc == self.meta['state_crc32']
+        return state
+
+    def input(self) -> Tensor:
+        rng = np.random.RandomState(zlib.crc32(b'input'))
+        shape = self.meta['input']
+        return torch.from_numpy(rng.standard_normal(shape).astype('float32'))
+
+    def scalar(self, outputs: Dict[str, Tensor]) -> Tensor:
+        """The scalar whose gradients are stored."""
+        rng = np.random.RandomState(zlib.crc32(b'cotangent'))
+        terms: List[Tensor] = []
+        for name, (shape, _) in self.meta['outputs'].items():
+            if name in self.meta['in_scalar']:
+                c = torch.from_numpy(
+                    rng.standard_normal(shape).astype('float32'))
+                terms.append((outputs[name] * c.to(outputs[name])).sum())
+        return torch.stack(terms).sum()
