@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Every kind of install carries what mim and mmengine look for."""
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,10 @@ def run(*command, cwd: Path) -> str:
     return done.stdout
 
 
+def without_pythonpath() -> dict:
+    return {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+
+
 def build_wheel(source: Path, target: Path) -> zipfile.ZipFile:
     run('-m',
         'pip',
@@ -68,11 +73,31 @@ def below(names, folder: str) -> set:
     }
 
 
-def test_the_wheel_carries_configs_and_tools(tree, tmp_path):
+def package_files(tree: Path) -> set:
+    """Files of the package in a checkout that an install must carry."""
+    return {
+        path.relative_to(tree).as_posix()
+        for path in (tree / 'hrformer_mm').rglob('*')
+        if path.is_file() and path.suffix not in ('.pyc', '.pyo')
+        and '.mim' not in path.parts
+    }
+
+
+def test_every_folder_with_modules_is_a_package():
+    """Otherwise ``packages = find:`` drops it without a word."""
+    folders = {path.parent for path in (ROOT / 'hrformer_mm').rglob('*.py')
+               if '.mim' not in path.parts}
+    missing = [str(f) for f in folders if not (f / '__init__.py').is_file()]
+    assert not missing
+
+
+def test_the_wheel_carries_every_file_of_the_package(tree, tmp_path):
     with build_wheel(tree, tmp_path) as wheel:
         names = wheel.namelist()
         assert below(names, 'hrformer_mm/.mim/') == expected_files(tree)
-        assert 'hrformer_mm/core/hrformer.py' in names
+        carried = {name for name in names if '.mim' not in name.split('/')
+                   and name.startswith('hrformer_mm/')}
+        assert carried == package_files(tree)
         tops = {name.split('/')[0] for name in names}
         assert {t
                 for t in tops
@@ -101,8 +126,9 @@ def test_the_source_archive_carries_them_and_builds_the_same_wheel(
                  'tests/helpers.py', 'tools/setup_env.sh'):
         assert (source / name).is_file()
     with build_wheel(source, tmp_path) as wheel:
-        assert below(wheel.namelist(),
-                     'hrformer_mm/.mim/') == expected_files(tree)
+        names = wheel.namelist()
+        assert below(names, 'hrformer_mm/.mim/') == expected_files(tree)
+        assert package_files(tree) <= set(names)
 
 
 def is_linked(tree: Path) -> bool:
@@ -140,6 +166,7 @@ def test_an_editable_install_links_to_the_checkout(tree, tmp_path):
             'print(u.find_spec("hrformer_mm").origin)')
     found = subprocess.check_output([env / 'bin/python', '-c', code],
                                     cwd=tmp_path,
+                                    env=without_pythonpath(),
                                     text=True)
     assert found.strip() == str(tree / 'hrformer_mm/__init__.py')
     # How mim finds the package, as it joins this to site-packages.

@@ -10,10 +10,12 @@ import pytest
 from helpers import ROOT, write_tiny_coco
 
 from hrformer_mm import zoo
-from hrformer_mm.reproduce import describe, make_plan, run
+from hrformer_mm.reproduce import describe, make_plan, measure_step, run
 from hrformer_mm.reproduce.report import gpu_hours
 
 ROW = 'hrformer_b_coco_384x288'
+TINY_ARCH = dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),
+                 modules=(1, 1, 1), blocks=1)  # yapf: disable
 
 
 @pytest.fixture
@@ -214,6 +216,29 @@ def test_help_teaches_by_examples(capsys):
     out = capsys.readouterr().out
     assert all(flag in out for flag in (
         '--run', '--gpus', '--imagenet', '--measure', 'examples:'))
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_a_step_is_measured_on_both_kinds_of_devices(here, device, capsys,
+                                                     monkeypatch):
+    """A GPU is given the whole batch; the CPU's two samples are scaled."""
+    pytest.importorskip('mmpose')
+    plan = make_plan('hrformer_t_coco_256x192', gpus=1)
+    options = {
+        'model.backbone.arch': TINY_ARCH,
+        'model.head.in_channels': 8,
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'val_dataloader.num_workers': 0,
+        'val_dataloader.persistent_workers': False
+    }
+    monkeypatch.setattr(sys.modules[run.__module__], 'get_device',
+                        lambda: device)
+    seconds = measure_step(plan, str(write_tiny_coco(here / 'coco')), options)
+    assert 0 < seconds < 60
+    assert f'a step of 4 samples took {seconds:.3f} s on one {device}' in (
+        capsys.readouterr().out)
 
 
 @pytest.mark.slow

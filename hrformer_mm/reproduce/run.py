@@ -45,7 +45,7 @@ def measure_step(plan: Plan,
         if get_device() == 'cpu':  # only takes longer for more samples
             seconds = found.seconds * batch / found.samples
         else:
-            seconds = rehearsal.train_whole_batch(batch)
+            seconds = rehearsal.time(batch)
     print(f'a step of {batch} samples took {seconds:.3f} s on one '
           f'{get_device()} device, data loading left out')
     return seconds
