@@ -12,6 +12,7 @@ from helpers import CONFIGS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from hrformer_mm.core.checkpointing import recompute
 from hrformer_mm.training import merge_options
 
 
@@ -70,3 +71,13 @@ def test_the_precision_of_training_is_the_one_that_is_asked_for(
     with wrapper.optim_context(model):
         pass
     assert seen == [getattr(torch, name)]
+
+
+def test_recomputing_counts_a_batch_once_in_pytorchs_synchronised_norm():
+    norm = torch.nn.SyncBatchNorm(3)  # refuses a count that is None
+    x = torch.randn(4, 3, 2, 2, requires_grad=True)
+    recompute(norm, norm, x, when=True).sum().backward()
+    plain = torch.nn.BatchNorm2d(3)
+    plain(x)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(norm.state_dict()[name], value), name

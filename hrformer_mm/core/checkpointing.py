@@ -12,17 +12,20 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep running means and variances as they are.
+    """Keep running means, variances and counts of batches as they are.
 
     The backward pass of a checkpointed module runs its forward pass again;
-    without this every batch would enter the running statistics twice.
+    without this every batch would enter the running statistics twice. The
+    count is replaced by another tensor: synchronised norms need one.
     """
     norms = [
         m for m in module.modules() if isinstance(m, BatchNorm) and m.training
     ]
     saved = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for m in norms:
-        m.momentum, m.num_batches_tracked = 0., None
+    for m, (_, count) in zip(norms, saved):
+        m.momentum = 0.
+        if count is not None:
+            m.num_batches_tracked = torch.empty_like(count)
     try:
         yield
     finally:
@@ -32,14 +35,14 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 def recompute(module: nn.Module, function: Callable[[Tensor], Tensor],
               x: Tensor, when: bool) -> Tensor:
-    """``function(x)``, whose activations are recomputed in backward.
+    """Call ``function(x)`` and recompute its activations in backward.
 
     Args:
         module: Owner of the parameters that ``function`` uses.
-        function: Takes and gives one tensor.
-        x: Its input.
-        when: Call the function as it is otherwise; also done where no
-            gradient will be asked for.
+        function: Maps one tensor to one tensor.
+        x: Input of the function.
+        when: If false, or where no gradient is needed, the function is
+            called without checkpointing.
     """
     if not (when and torch.is_grad_enabled()):
         return function(x)
