@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .optim import is_amp
 from .registry import MODEL_WRAPPERS, OPTIMIZERS, STRATEGIES
 
 # Where launchers say which process this is.
@@ -311,5 +312,5 @@ def apply_parallel(cfg: Config):
         model_wrapper=dict(
             type='hrformer_mm.ShardedDataParallel',
             sync_bn=bool(cfg.get('sync_bn'))))
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+    if is_amp(cfg.optim_wrapper.get('type')):
         cfg.optim_wrapper.use_fsdp = True

@@ -101,7 +101,11 @@ PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
 VISUALIZERS = LazyRegistry(mmengine.VISUALIZERS, {
     'PoseVisualizer': 'models.visualizers',
 })
+OPTIM_WRAPPERS = LazyRegistry(mmengine.OPTIM_WRAPPERS, {
+    'AmpOptimWrapper': 'optim',
+})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
     mmengine.OPTIM_WRAPPER_CONSTRUCTORS, {
         'FewGroupsConstructor': 'optim',
+        'QuietConstructor': 'optim',
     })

@@ -21,12 +21,14 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from . import distributed
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
+from .optim import is_amp
 from .registry import EXTRAS, install_line
 from .zoo import root
 
@@ -39,7 +41,6 @@ RUNNER_KEYS = {
 VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
                            mmpretrain='VisualizationHook')  # yapf: disable
-AMP_ARGUMENTS = ('dtype', 'loss_scale', 'use_fsdp')
 # Seconds between a broken connection and the signal that says who died.
 SIGNAL_WAIT = 2
 
@@ -149,10 +150,10 @@ def set_resume(cfg: Config, resume: Optional[str]):
 def use_amp(cfg: Config):
     """Train in mixed precision with a loss scale that adapts."""
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if not is_amp(kind) and kind not in ('OptimWrapper', OptimWrapper):
         raise ValueError(f'--amp needs an optim_wrapper of type OptimWrapper '
                          f'or AmpOptimWrapper, got {kind}')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
 
 
 def use_tensorboard(cfg: Config):
@@ -263,10 +264,11 @@ def dump_predictions(cfg: Config, path: str):
 
 
 def fit_machine(cfg: Config):
-    """Let a config for GPUs run where there are none; says what changed.
+    """Let a config for GPUs run where there are none, with a notice.
 
-    Mixed precision and nccl need an accelerator. Processes are joined here,
-    see :func:`hrformer_mm.distributed.join`.
+    nccl and mmengine's own class for mixed precision need an accelerator;
+    ours falls back by itself. Processes are joined here, see
+    :func:`hrformer_mm.distributed.join`.
 
     Raises:
         ValueError: If the process was not started by its launcher.
@@ -276,15 +278,11 @@ def fit_machine(cfg: Config):
     distributed.join(cfg)
     if get_device() not in ('cpu', 'mps'):
         return
-    changes = ['gloo instead of nccl'] if is_several else []
     wrapper = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
-        changes.insert(0, 'full instead of mixed precision')
-        wrapper.type = 'OptimWrapper'
-        for key in AMP_ARGUMENTS:
-            wrapper.pop(key, None)
-    if changes and os.environ.get('RANK', '0') == '0':
-        print_log(f"no GPU found: {', '.join(changes)}", 'current')
+    if is_amp(wrapper.get('type')):
+        wrapper.type = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
+    if is_several and os.environ.get('RANK', '0') == '0':
+        print_log('no GPU found: gloo instead of nccl', 'current')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -91,7 +91,7 @@ def test_optimiser_has_the_official_numbers(cfg, model):
         assert (group['lr'], group['betas'],
                 group['eps']) == (1e-3, (0.9, 0.999), 1e-8)
     assert wrapper.clip_grad_kwargs == dict(max_norm=5.)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.type == 'hrformer_mm.AmpOptimWrapper'
     assert cfg.train_dataloader.batch_size * 8 == 1024
     assert cfg.auto_scale_lr.base_batch_size == 1024
     assert cfg.train_cfg.max_epochs == 300

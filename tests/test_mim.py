@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT, tiny_row, write_tiny_coco
+from tiny_tasks import task_row
 
 from hrformer_mm.check_env import run_probe
 
@@ -100,6 +102,50 @@ def test_mmpose_trains_evaluates_and_resumes_after_kill_9(row, tmp_path):
     assert 'coco/AP' in after[-1]
     assert torch.load(tmp_path / f'epoch_{epochs}.pth')['meta']['iter'] == (
         2 * epochs)
+
+
+def test_mmpose_trains_a_config_as_it_is_without_gpu(tmp_path):
+    """The command of configs/pose/README.md, with nothing but its data."""
+    root = write_tiny_coco(tmp_path / 'coco')
+    boxes = (root / 'person_detection_results'
+             / 'COCO_val2017_detections_AP_H_56_person.json')
+    process = mim(
+        'train', 'mmpose', 'configs/pose/hrformer_t_coco_256x192.py',
+        '--gpus', '0', '--work-dir', tmp_path / 'run', '--cfg-options',
+        f'train_dataloader.dataset.data_root={root}',
+        f'val_dataloader.dataset.data_root={root}',
+        f'val_dataloader.dataset.bbox_file={boxes}',
+        'train_cfg.max_epochs=1', 'model.backbone.init_cfg=None',
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES='-1'))  # yapf: disable
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    assert text.count('no GPU found: full instead of mixed precision') == 1
+    assert 'paramwise_options' not in text
+    (run, ) = logged(tmp_path / 'run')
+    assert [x['iter'] for x in run if 'lr' in x] == [1]
+    assert 'coco/AP' in run[-1] and (tmp_path / 'run/epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize('task, package', [
+    ('pose', 'mmpose'), ('seg', 'mmseg'), ('cls', 'mmpretrain')])
+def test_train_py_of_each_framework_trains_without_gpu(task, package,
+                                                       tmp_path):
+    pytest.importorskip(package)
+    script = Path(find_spec(package).origin).with_name('.mim')
+    cfg = task_row(task, tmp_path, samples=2, passes=1)
+    cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
+    cfg.dump(tmp_path / 'own.py')
+    done = subprocess.run(
+        [sys.executable, str(script / 'tools/train.py'), 'own.py'],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES='-1'))  # yapf: disable
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert text.count('no GPU found: full instead of mixed precision') == 1
+    assert 'paramwise_options' not in text
+    (run, ) = logged(tmp_path / 'run')
+    assert [x['step'] for x in run if 'lr' in x] == [1]
 
 
 def test_the_package_trains_by_its_own_script(row, tmp_path):

@@ -87,7 +87,7 @@ def test_row_has_the_recipe_s_numbers(name):
     assert cfg.auto_scale_lr.base_batch_size == batch
     assert not cfg.auto_scale_lr.get('enable', False)
     assert cfg.train_cfg.max_epochs == 210
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.type == 'hrformer_mm.AmpOptimWrapper'
     assert cfg.sync_bn == 'torch'
     assert not cfg.get('find_unused_parameters', False)
     assert cfg.model.test_cfg == dict(
@@ -187,12 +187,13 @@ def test_learning_rate_falls_at_epochs_170_and_200(small):
 
 
 def test_mixed_precision_is_on_where_there_is_a_gpu(small, monkeypatch):
-    wrapper = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
-    monkeypatch.setattr(wrapper + 'is_cuda_available', lambda: True)
+    for module in ('mmengine.optim.optimizer.amp_optimizer_wrapper',
+                   'hrformer_mm.optim'):
+        monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
     init_default_scope('mmpose')
     built = build_optim_wrapper(
         torch.nn.Linear(2, 2), dict(small.optim_wrapper, paramwise_cfg=None))
-    assert type(built) is AmpOptimWrapper
+    assert isinstance(built, AmpOptimWrapper) and built.is_mixed
     assert built._scale_update_param is None  # the scale adapts itself
     assert built.cast_dtype is None  # float16 on CUDA
 

@@ -26,6 +26,7 @@ from ..core.hrformer import HRFormer
 from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
 from ..distributed import apply_parallel
 from ..hooks.resuming import newest_checkpoint
+from ..optim import is_amp, supports_amp
 from ..training import fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
@@ -42,11 +43,19 @@ def parts(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def fitted(cfg: Config) -> Config:
+    """Return a copy of a config as one process on this machine trains it."""
+    cfg = deepcopy(cfg)
+    cfg.pop('parallel', None)
+    fit_machine(cfg)
+    return cfg
+
+
 def build_parts(flight: Flight) -> Iterator[str]:
-    """Build everything that needs no data; gives the errors."""
+    """Build everything that training builds without data; yield the errors."""
     wrong = list(wrong_types(flight.cfg))
     yield from wrong
-    cfg = deepcopy(flight.cfg)
+    cfg = fitted(flight.cfg)
     flight.model, error = attempt('model', MODELS.build, cfg.model)
     yield error
     # Hooks that draw ask for it.
@@ -93,15 +102,13 @@ def check_machine(flight: Flight) -> Iterator[Finding]:
     _, error = attempt('parallel', apply_parallel, launched)
     if error:
         yield Finding('machine', FAIL, error)
-    flight.cfg.pop('parallel', None)
-    wanted = flight.cfg.optim_wrapper.get('type')
-    fit_machine(flight.cfg)
+    flight.cfg = fitted(flight.cfg)
     wrapper = flight.cfg.optim_wrapper
-    precision = 'full precision'
-    if wrapper.get('type') == 'AmpOptimWrapper':
+    wants_amp, precision = is_amp(wrapper.get('type')), 'full precision'
+    if wants_amp and supports_amp():
         precision = f"mixed precision ({wrapper.get('dtype', 'float16')})"
     found = f'{get_device()}, {precision}, processes: {flight.processes}'
-    if wrapper.get('type') == wanted:
+    if supports_amp() or not wants_amp:
         yield Finding('machine', OK, found)
     else:
         yield Finding(

@@ -2,7 +2,8 @@
 _base_ = './runtime.py'
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='hrformer_mm.AmpOptimWrapper',
+    constructor='hrformer_mm.QuietConstructor',
     optimizer=dict(
         type='AdamW', lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
         weight_decay=0.05),

@@ -3,7 +3,8 @@
 _base_ = './runtime.py'
 
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='hrformer_mm.AmpOptimWrapper',
+    constructor='hrformer_mm.QuietConstructor',
     optimizer=dict(
         type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01),
     paramwise_cfg=dict(
