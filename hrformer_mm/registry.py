@@ -98,6 +98,9 @@ PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',
     'WarmupPolyLR': 'schedulers',
 })
+METRICS = LazyRegistry(mmengine.METRICS, {
+    'TorsoPCK': 'datasets.metrics',
+})
 VISUALIZERS = LazyRegistry(mmengine.VISUALIZERS, {
     'PoseVisualizer': 'models.visualizers',
 })

@@ -1,0 +1,37 @@
+# DeepLabCut's openfield demo in COCO's format: the whole image is the box, as
+# DeepLabCut's networks see it. The finest map is whole windows of 7.
+_base_ = './lspet_112x112.py'
+from hrformer_mm.datasets.key_points import describe  # noqa: E402
+
+data_root = 'data/mouse_openfield/'
+names = ('snout', 'left_ear', 'right_ear', 'tail_base')
+links = (('snout', 'left_ear'), ('snout', 'right_ear'),
+         ('left_ear', 'tail_base'), ('right_ear', 'tail_base'))
+metainfo = describe(names, links, 0.05, 'openfield')
+codec = dict(
+    type='UDPHeatmap', input_size=(336, 252), heatmap_size=(84, 63), sigma=1.5)
+crop = dict(
+    type='TopdownAffine', input_size=codec['input_size'], use_udp=True)
+load = [dict(type='LoadImage'), dict(type='GetBBoxCenterScale', padding=1.)]
+turn = dict(  # animals look in all directions and stay in the image
+    type='hrformer_mm.RandomScaleRotation', scale_factor=.25, rotate_factor=60.)
+train_dataloader = dict(
+    batch_size=8,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/keypoints_train_wholeimage.json',
+        metainfo=metainfo,
+        pipeline=[
+            *load, _base_.augment[0], turn, crop,
+            dict(type='GenerateTarget', encoder=codec), _base_.pack
+        ]))
+val_dataloader = dict(
+    batch_size=8,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/keypoints_val_wholeimage.json',
+        metainfo=metainfo,
+        pipeline=[*load, crop, _base_.pack]))
+test_dataloader = val_dataloader
+val_evaluator = dict(_delete_=True, type='EPE')  # in pixels of the image
+test_evaluator = val_evaluator
