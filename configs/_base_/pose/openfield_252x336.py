@@ -1,6 +1,6 @@
 # DeepLabCut's openfield demo in COCO's format: the whole image is the box, as
 # DeepLabCut's networks see it. The finest map is whole windows of 7.
-_base_ = './lspet_112x112.py'
+_base_ = './coco.py'
 from hrformer_mm.datasets.key_points import describe  # noqa: E402
 
 data_root = 'data/mouse_openfield/'
@@ -17,8 +17,10 @@ turn = dict(  # animals look in all directions and stay in the image
     type='hrformer_mm.RandomScaleRotation', scale_factor=.25, rotate_factor=60.)
 train_dataloader = dict(
     batch_size=8,
+    num_workers=1,
     dataset=dict(
         data_root=data_root,
+        data_prefix=dict(img='images/train/'),
         ann_file='annotations/keypoints_train_wholeimage.json',
         metainfo=metainfo,
         pipeline=[
@@ -27,8 +29,11 @@ train_dataloader = dict(
         ]))
 val_dataloader = dict(
     batch_size=8,
+    num_workers=1,
     dataset=dict(
         data_root=data_root,
+        data_prefix=dict(img='images/val/'),
+        bbox_file=None,
         ann_file='annotations/keypoints_val_wholeimage.json',
         metainfo=metainfo,
         pipeline=[*load, crop, _base_.pack]))
