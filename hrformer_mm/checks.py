@@ -104,7 +104,10 @@ def class_of(key: str, part: Mapping, source: Any,
 def numbers(annotation: Any) -> Set[type]:
     """Types that an argument may have, if it takes nothing but numbers."""
     if isinstance(annotation, str):  # of a module that postpones them
-        kinds = {NUMBERS.get(word.strip()) for word in annotation.split('|')}
+        kinds = {
+            NUMBERS.get(word.strip(), object)
+            for word in annotation.split('|')
+        }
     elif get_origin(annotation) in (Union, UnionType):
         kinds = set(get_args(annotation))
     else:

@@ -97,9 +97,9 @@ def allow_runner_checkpoints() -> bool:
     import torch
     from torch.torch_version import TorchVersion
     if find_spec('mmengine') is None or TorchVersion(
-            torch.__version__) < (2, 6):
+            torch.__version__) < '2.6':
         return False
-    torch.serialization.add_safe_globals(harmless_types())
+    torch.serialization.add_safe_globals([*harmless_types()])
     return True
 
 
@@ -112,7 +112,7 @@ def allow_official_checkpoints() -> bool:
     """
     import torch
     from torch.torch_version import TorchVersion
-    if TorchVersion(torch.__version__) < (2, 6):
+    if TorchVersion(torch.__version__) < '2.6':
         return False
     torch.serialization.add_safe_globals([(OrderedDict,
                                            'yacs.config.CfgNode')])

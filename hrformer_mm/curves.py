@@ -76,7 +76,8 @@ def read_run(path: str, name: Optional[str] = None) -> Run:
     Raises:
         FileNotFoundError: If there is no log.
     """
-    where, points = Path(path), {}
+    where = Path(path)
+    points: Dict[str, Points] = {}
     for log in find_logs(where):
         join(points, collect(read_records(log)))
     if where.is_file() and where.parent.name == 'vis_data':

@@ -8,7 +8,7 @@ the switches for sharded optimisers and models.
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any
+from typing import Any, List, Sequence
 
 import torch
 import torch.distributed as dist
@@ -90,10 +90,12 @@ class AllReduceBatchNorm(_BatchNorm):
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor):
         """Move the running statistics towards those of a batch, each [C]."""
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked += 1
         step = self.momentum
         if step is None:  # the mean of all batches
-            step = 1 / self.num_batches_tracked.item()
+            step = 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean), step)
         self.running_var.lerp_(var.to(self.running_var), step)
 
@@ -172,11 +174,11 @@ class ShardedStrategy(FSDPStrategy):
             return super().optim_state_dict()
         optimizer = self.optim_wrapper.optimizer
         whole = optimizer.state_dict()
-        kinds = [None] * dist.get_world_size()
+        kinds: List[Sequence[str]] = [()] * dist.get_world_size()
         dist.all_gather_object(
             kinds, sorted({k for s in whole['state'].values() for k in s}))
         found: dict = {}
-        for kind in sorted(set().union(*kinds)):
+        for kind in sorted({k for some in kinds for k in some}):
             part = FullyShardedDataParallel.optim_state_dict(
                 self.model, optimizer, dict(whole, state={
                     i: {kind: s[kind]}

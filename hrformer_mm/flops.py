@@ -93,11 +93,11 @@ def plain_attention(q: Tensor,
 def attention_in_the_open() -> Iterator[None]:
     """Show counters what a fused attention kernel hides."""
     fused = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = plain_attention
+    setattr(F, 'scaled_dot_product_attention', plain_attention)
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = fused
+        setattr(F, 'scaled_dot_product_attention', fused)
 
 
 class Recorder(TorchFunctionMode):
@@ -109,7 +109,8 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model, self.ops = model, []
+        self.model = model
+        self.ops: List[Op] = []
         self.stack: List[Tuple[str, nn.Module]] = [('', model)]
 
     def __enter__(self) -> 'Recorder':
@@ -137,7 +138,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(out, Tensor) and (kind in PRODUCTS or kind in OTHERS):
             self.record(kind, name, out, args, kwargs)
         if kind == 'multi_head_attention_forward':
-            self.record_projected(*args[:2], heads=args[4])
+            self.record_projected(args[0], args[1], heads=args[4])
         if kind == 'scaled_dot_product_attention':
             self.record_attention(*args[:3])
         return out
@@ -309,7 +310,7 @@ def count(model: nn.Module, shape: Tuple[int, int]) -> Count:
         for name, worth in CONVENTIONS.items():
             stage[name] += worth(op)
     parameters = sum(p.numel() for p in model.parameters())
-    return Count(parameters, tuple(shape), dict(stages))
+    return Count(parameters, (shape[0], shape[1]), dict(stages))
 
 
 def plot(counted: Count, path: str, title: str = ''):

@@ -5,7 +5,7 @@ import re
 import traceback
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Callable, Dict, Mapping, Set
+from typing import Any, Callable, Dict, Iterable, Mapping, Set
 
 ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 BUILDER = 'build_from_cfg'  # mmengine's function that builds from a config
@@ -54,6 +54,7 @@ def registered(registry: Any, name: str) -> Set[str]:
 def near_names(error: Exception) -> str:
     """As ``; near are ['arch']``; nothing if no name was unknown."""
     building, text = locals_of_builder(error), str(error)
+    names: Iterable[str]
     argument = ARGUMENT.search(text)
     if argument and 'obj_cls' in building:
         word, names = argument[1], arguments(building['obj_cls'])

@@ -173,7 +173,7 @@ def measure(model: nn.Module, shape: Tuple[int, int], batch: int,
     for _ in range(steps + 1):
         began = time.perf_counter()
         maps = model(image, **mode)
-        sum(x.float().mean() for x in flat(maps)).backward()
+        torch.stack([x.float().mean() for x in flat(maps)]).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
         if device.type == 'cuda':

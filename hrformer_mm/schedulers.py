@@ -37,13 +37,12 @@ class WarmupLR(_ParamScheduler):
                               by_epoch: bool = True,
                               **kwargs) -> 'WarmupLR':
         """Make one that steps every iteration, of lengths in epochs."""
-        return cls(
-            *args,
+        kwargs.update(
             warmup=warmup * epoch_length,
             begin=begin * epoch_length,
             end=end * epoch_length,
-            by_epoch=False,
-            **kwargs)
+            by_epoch=False)
+        return cls(*args, **kwargs)
 
     def decay(self, step: int) -> float:
         """Of the rate at a step after the ramp to the full one."""

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import psutil
@@ -23,8 +23,8 @@ from .quickstart.progress import Progress
 from .training import fit_machine, merge_options, read_config, set_data_root
 from .zoo import root
 
-ARCH = dict(channels=(8, 16, 32, 64), heads=(1, 2, 4, 8), modules=(1, 1, 1),
-            blocks=1)
+ARCH: Dict[str, Any] = dict(
+    channels=(8, 16, 32, 64), heads=(1, 2, 4, 8), modules=(1, 1, 1), blocks=1)
 IMAGES = (40, 4)  # to train on and to evaluate
 PERIODS = 20  # that end with an evaluation and a checkpoint
 WARM = 0.1  # share of the steps after which memory must not grow

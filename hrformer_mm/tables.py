@@ -80,7 +80,10 @@ def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
 
 def shape_of(text: str) -> Optional[Tuple[int, int]]:
     """``'1024x2048'`` as numbers, none if empty."""
-    return tuple(int(n) for n in text.split('x')) if text else None
+    if not text:
+        return None
+    height, width = map(int, text.split('x'))
+    return height, width
 
 
 def like(value: float, printed: str, unit: str = '') -> str:

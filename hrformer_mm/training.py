@@ -280,7 +280,7 @@ def fit_machine(cfg: Config):
         return
     wrapper = cfg.get('optim_wrapper') or {}
     if is_amp(wrapper.get('type')):
-        wrapper.type = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
+        wrapper['type'] = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
     if is_several and os.environ.get('RANK', '0') == '0':
         print_log('no GPU found: gloo instead of nccl', 'current')
 

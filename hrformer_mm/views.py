@@ -67,7 +67,7 @@ class Recorder:
         self.outputs.setdefault(module, output)
 
 
-def last_branches(backbone: nn.Module) -> List[nn.Module]:
+def last_branches(backbone: nn.Module) -> List[Any]:
     """The branches of the last module of an HRFormer.
 
     Raises:

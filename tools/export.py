@@ -81,7 +81,7 @@ def main(argv=None):
     report = export.export(
         cfg,
         args.weights,
-        out,
+        str(out),
         format=args.format,
         shape=args.shape and tuple(args.shape),
         dynamic=args.dynamic,

@@ -68,7 +68,7 @@ def main():
         raise ValueError(f'{args.model} is not a file of export.py --post')
     predict(session, json.loads(meta), image, args.box)
     fresh = out.with_name(f'.{out.name}')  # or a part could be left of it
-    fresh.write_bytes(cv2.imencode(out.suffix, image)[1])
+    fresh.write_bytes(cv2.imencode(out.suffix, image)[1].tobytes())
     fresh.replace(out)
 
 

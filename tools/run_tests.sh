@@ -16,6 +16,7 @@ python=$(bash tools/setup_env.sh)
 "$python" -m flake8
 "$python" -m isort --check .
 "$python" -m codespell_lib
+"$python" -m mypy
 
 # One process for each core, up to four, and one thread in each: most of the
 # time is Python and small tensors, for which threads only wait for each other.

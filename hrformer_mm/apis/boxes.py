@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from ..checkpoints.files import read_checkpoint, weight_folders
 from .inputs import Frame
@@ -29,17 +30,17 @@ class Boxes(NamedTuple):
     scores: ndarray  # [N]
 
 
-def make_boxes(rows: List[List[float]], threshold: float) -> Boxes:
+def make_boxes(rows: ArrayLike, threshold: float) -> Boxes:
     """Boxes of rows (x, y, width, height, score) that are no mistake.
 
     Args:
         threshold: Least score.
     """
-    rows = np.array(rows, np.float32).reshape(-1, 5)
-    corners = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]])
-    good = np.isfinite(rows).all(1) & (rows[:, 2:4] > 0).all(1)
-    good &= rows[:, 4] >= threshold
-    return Boxes(corners[good], rows[good, 4])
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    corners = np.hstack([table[:, :2], table[:, :2] + table[:, 2:4]])
+    good = np.isfinite(table).all(1) & (table[:, 2:4] > 0).all(1)
+    good &= table[:, 4] >= threshold
+    return Boxes(corners[good], table[good, 4])
 
 
 class BoxSource:
@@ -74,8 +75,8 @@ class WholeImage(BoxSource):
 
 def names_of(label: str) -> Iterator[Any]:
     """What a file may call an image, the most exact first."""
-    path, _, index = label.rpartition('#')
-    path = Path(path or label)
+    file, _, index = label.rpartition('#')
+    path = Path(file or label)
     number = f'#{index}' if path != Path(label) else ''
     yield label
     yield path.name + number

@@ -48,7 +48,7 @@ def draw_text(image: ndarray, text: str, center: Tuple[int, int],
     return Rectangle(x, y - height, x + width, y)
 
 
-def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
+def draw_skeleton(image: ndarray, points: ndarray, seen: ndarray,
                   links: Sequence, link_colors: Sequence,
                   point_colors: Sequence, scale: float):
     """Draw one person's key points and what joins them.
@@ -70,7 +70,8 @@ def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
     for point in np.flatnonzero(seen):
         at, radius = where[point].tolist(), 16 * (thick + 1)
         cv2.circle(image, at, radius + 16, LIGHT, -1, cv2.LINE_AA, 4)
-        cv2.circle(image, at, radius, point_colors[point], -1, cv2.LINE_AA, 4)
+        color = point_colors[int(point)]
+        cv2.circle(image, at, radius, color, -1, cv2.LINE_AA, 4)
 
 
 def draw_box(image: ndarray, box: ndarray):

@@ -67,7 +67,7 @@ class Clip(NamedTuple):
     """A film that is being read; without a count, it does not end."""
     images: Iterator[ndarray]
     fps: float
-    count: Optional[int]
+    count: Optional[int]  # type: ignore[assignment]
 
 
 def kind_of(path: Path) -> str:
@@ -94,7 +94,7 @@ def in_folder(folder: Path, without: Path) -> List[Path]:
         and without not in path.resolve().parents)
 
 
-def expand(text: str, without: Path) -> Iterator[Tuple[Path, str]]:
+def expand(text: str, without: Path) -> List[Tuple[Path, str]]:
     """Files that an input stands for, each with its name.
 
     Raises:
@@ -148,11 +148,11 @@ def find_sources(inputs: Iterable[str], failed: Tell,
         except OSError as error:
             failed(str(error))
             continue
-        for path, name in files:
-            key = str(path.resolve())
+        for file, name in files:
+            key = str(file.resolve())
             if key not in found:
-                found[key] = Source(str(path), unique(name, taken),
-                                    kind_of(path))
+                found[key] = Source(str(file), unique(name, taken),
+                                    kind_of(file))
     return list(found.values())
 
 

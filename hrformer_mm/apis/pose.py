@@ -103,8 +103,8 @@ class PosePredictor(Predictor):
                         boxes)
         areas = [np.prod(r.gt_instances.bbox_scales) for r in results]
         keep = self.distinct(people, areas)
-        return People(*(x[keep] for x in people[:3]),
-                      Boxes(*(x[keep] for x in boxes)))
+        return People(people.keypoints[keep], people.keypoint_scores[keep],
+                      people.scores[keep], Boxes(*(x[keep] for x in boxes)))
 
     def distinct(self, people: People, areas: List[float]) -> List[int]:
         """Leave out who is there twice, as the metric of COCO's rows does."""

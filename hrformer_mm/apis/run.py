@@ -139,7 +139,8 @@ class Run:
         What was done by then is written all the same.
         """
         lengths = [length_of(source, self.longest) for source in sources]
-        total = None if None in lengths else sum(lengths)
+        known = [length for length in lengths if length is not None]
+        total = sum(known) if len(known) == len(lengths) else None
         frames = read_frames(sources, self.predictor.read, self.failed,
                              self.longest)
         found = self.predictor.run(frames, self.failed)
@@ -149,10 +150,10 @@ class Run:
             groups = groupby(found, key=lambda pair: pair[0].source)
             while not self.outcome.stopped:
                 try:
-                    source, group = next(groups, (None, None))
-                    if source is None:
-                        break
+                    source, group = next(groups)
                     self.write(source, group, lambda: progress.advance(bar))
+                except StopIteration:
+                    break
                 except KeyboardInterrupt:
                     self.outcome.stopped = True
         self.outcome.seconds = time.perf_counter() - began
@@ -229,7 +230,8 @@ def predict(config: Union[str, Config],
     cfg = config if isinstance(config, Config) else read_config(config)
     task, console = predictor_of(cfg), Console(stderr=True)
     outputs = Outputs(Path(out_dir), force)
-    outcome, missing = Outcome(outputs.folder), []
+    outcome = Outcome(outputs.folder)
+    missing: List[str] = []
     sources = find_sources(inputs, missing.append, outputs.folder)
     if not sources:
         raise FileNotFoundError('; '.join(missing) or 'there are no inputs')

@@ -304,7 +304,8 @@ def convert(checkpoint: Mapping,
     report.matched = len(out)
     report.converted = sum(k not in tensors for k in out) - len(report.added)
     if to == 'ours':
-        out._metadata = {'backbone': {MARK: dict(report.truths)}}
+        metadata = {'backbone': {MARK: dict(report.truths)}}
+        out._metadata = metadata  # type: ignore[attr-defined]
     return out, report
 
 
@@ -318,8 +319,8 @@ def to_layout(state_dict: StateDict,
         if to.startswith('mmpose'):
             state_dict = without_tables(state_dict, report)
         elif LAYOUTS[to].split_qkv and not has_tables:
-            state_dict = with_zero_tables(state_dict, arch and get_arch(arch),
-                                          report)
+            state_dict = with_zero_tables(
+                state_dict, get_arch(arch) if arch else None, report)
     return state_dict if to == 'ours' else from_ours(state_dict, to, report)
 
 

@@ -33,7 +33,7 @@ def describe(state_dict: Mapping[str, Tensor],
         for k, v in state_dict.items() if k.startswith(BACKBONE)
     }
     try:
-        return describe_backbone(tensors, arch and get_arch(arch))
+        return describe_backbone(tensors, get_arch(arch) if arch else None)
     except (KeyError, IndexError, TypeError) as error:
         what = 'lack' if isinstance(error, KeyError) else 'have odd shapes:'
         raise ValueError('these are not the weights of a whole backbone, they '
@@ -61,13 +61,15 @@ def describe_backbone(tensors: Mapping[str, Tensor],
         return dict(arch=Arch(heads=(1, ) * 4, **sizes), block='conv', **args)
     fc1 = tensors[branch(0) + 'ffn.fc1.weight']
     sizes['mlp_ratio'] = len(fc1) // channels[0]
-    tables = [tensors.get(f'{branch(b)}attn.attn.{TABLE}') for b in range(4)]
-    if tables[0] is None:
+    names = [f'{branch(b)}attn.attn.{TABLE}' for b in range(4)]
+    has_tables = names[0] in tensors
+    if not has_tables:
         sizes['heads'] = heads_of(channels, arch)
     else:
+        tables = [tensors[name] for name in names]
         sizes['heads'] = tuple(t.shape[1] for t in tables)
         args['window_size'] = tuple(map(window_of, tables))
-    args['rel_pos_bias'] = tables[0] is not None
+    args['rel_pos_bias'] = has_tables
     args['ffn'] = ('mlp' if fc1.ndim == 2 else 'dwconv' if branch(0) +
                    'ffn.dw3x3.weight' in tensors else 'nodw')
     return dict(arch=Arch(**sizes), **args)

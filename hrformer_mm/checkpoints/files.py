@@ -235,7 +235,7 @@ def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
         tensors = OrderedDict(
             (k, v.to(map_location)) for k, v in tensors.items())
     if MARK in meta:
-        tensors._metadata = {
+        tensors._metadata = {  # type: ignore[attr-defined]
             'backbone': {
                 MARK: dict(meta[MARK].get('truths', {}))
             }

@@ -9,7 +9,7 @@ MMPretrain: ``backbone.``, ``head.``, ``decode_head.``, ``neck.``.
 """
 import re
 from dataclasses import dataclass, field
-from typing import Any, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 Pairs = Tuple[Tuple[str, str], ...]
 Parts = Tuple[Tuple[str, Optional[str]], ...]
@@ -47,7 +47,7 @@ class Layout:
     @property
     def root(self) -> str:
         """What the backbone's names begin with."""
-        return dict(self.parts)[BACKBONE]
+        return dict(self.parts)[BACKBONE] or ''
 
 
 def conv_bn(ours: str, theirs: str, conv: int = 0) -> Pairs:
@@ -81,7 +81,8 @@ HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'head.'), ('head.fc.', None))
 OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
                 ('head.fc.', None))  # yapf: disable
 OFFICIAL_FFN = ('.ffn.', '.mlp.')
-OFFICIAL = dict(blocks=(OUT_PROJ, OFFICIAL_FFN), split_qkv=True)
+OFFICIAL: Dict[str, Any] = dict(
+    blocks=(OUT_PROJ, OFFICIAL_FFN), split_qkv=True)
 # Reading takes all of them, for ports have mixed them.
 ALL_BLOCKS = (OUT_PROJ, OFFICIAL_FFN, *SEQUENTIAL_FFN)
 # The official pose code has the bias tables but does not add them.

@@ -160,7 +160,8 @@ def inside(state_dict: Mapping, prefix: str) -> Mapping:
     """What a hook shall see, without its prefix but with the metadata."""
     found = OrderedDict((k[len(prefix):], v) for k, v in state_dict.items()
                         if k.startswith(prefix))
-    found._metadata = getattr(state_dict, '_metadata', {})
+    metadata = getattr(state_dict, '_metadata', {})
+    found._metadata = metadata  # type: ignore[attr-defined]
     return found
 
 

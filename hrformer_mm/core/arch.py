@@ -2,7 +2,7 @@
 """The sizes of HRFormer as data (Table 2), and checks of arguments."""
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 FFN_TYPES = ('dwconv', 'nodw', 'mlp')
 ATTENTION_TYPES = ('window', 'shifted')
@@ -14,8 +14,8 @@ SWITCH = (True, False)
 
 def is_count(value: Any) -> bool:
     """Whether a value is a positive integer, of Python's or NumPy's."""
-    return isinstance(value, Integral) and value >= 1 and not isinstance(
-        value, bool)
+    return isinstance(value, Integral) and not isinstance(
+        value, bool) and int(value) >= 1
 
 
 def are_counts(values: Any, length: Optional[int] = None) -> bool:
@@ -80,10 +80,11 @@ def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
         if unknown or missing:
             raise ValueError(f'arch has the fields {list(fields)}; unknown '
                              f'{unknown}, missing {missing}')
-        return Arch(**{
+        values: Dict[str, Any] = {
             k: tuple(v) if isinstance(v, Sequence) else v
             for k, v in arch.items()
-        })
+        }
+        return Arch(**values)
     if not isinstance(arch, str) or arch not in ARCHS:
         raise ValueError(
             f'arch must be one of {sorted(ARCHS)} or a dict, got {arch!r}')
@@ -111,9 +112,9 @@ def check_counts(**values: Any):
 
 def check_rate(name: str, value: Any) -> float:
     """Raise a ValueError if value is no share of what may be dropped."""
-    if not isinstance(value, Real) or not 0 <= value < 1:
+    if not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ValueError(f'{name} must be in [0, 1), got {value!r}')
-    return value
+    return float(value)
 
 
 def drop_path_rates(rate: float, arch: Arch) -> List[List[float]]:

@@ -132,6 +132,8 @@ class Attention(nn.Module):
         window_size: Height and width of a window.
         rel_pos_bias: Add a learned bias per relative position and head.
     """
+    fixed_bias: Optional[Tensor]
+    relative_position_index: Tensor
 
     def __init__(self, dim: int, heads: int, window_size: int,
                  rel_pos_bias: bool):

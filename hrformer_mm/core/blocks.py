@@ -90,6 +90,7 @@ class FFN(nn.Module):
 
     def look_around(self, x: Tensor) -> Tensor:
         """From what the first convolution gives to the depth-wise one."""
+        assert self.dw3x3 is not None
         return channels_first(self.dw3x3, norm_gelu(self.fc1, self.norm1, x))
 
     def project(self, x: Tensor) -> Tensor:

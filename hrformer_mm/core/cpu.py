@@ -5,7 +5,7 @@ Products of narrow maps go through oneDNN; attention copies as little as it
 can; and where nobody wants gradients, memory is used again, because on CPUs
 a map costs as much to allocate as to compute.
 """
-from typing import Callable, Iterable, Optional, Tuple, TypeVar
+from typing import Any, Callable, Iterable, Optional, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -197,7 +197,7 @@ def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
     return y.transpose(1, 2).reshape(n * t, -1).index_select(0, token)
 
 
-def norm_gelu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+def norm_gelu(conv: nn.Module, norm: Any, x: Tensor) -> Tensor:
     """GELU of the batch norm of what a convolution gave, [B, H, W, C].
 
     Both overwrite it where nobody wants gradients or has hooked the layers.
@@ -205,7 +205,8 @@ def norm_gelu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     reuse = (
         runs_on_cpu(x) and x.dtype in EXACT and not torch.is_grad_enabled()
         and isinstance(norm, BatchNorm) and not norm.training
-        and norm.affine and norm.track_running_stats
+        and norm.affine and norm.running_mean is not None
+        and norm.running_var is not None
         and not (conv._forward_hooks or norm._forward_hooks))
     if not reuse:
         return F.gelu(norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))

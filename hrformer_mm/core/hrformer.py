@@ -9,7 +9,8 @@ network. Read ``arch``, ``attention`` and ``blocks`` first. Parameter names are
 those of MMPose, which are HRNet's. Maps are [B, C, H, W], channels-last in
 memory.
 """
-from typing import List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (Iterable, List, Mapping, Optional, Sequence, Tuple, Union,
+                    cast)
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,15 @@ class TransformerBranch(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
-        widest = x[..., 0].numel() * self[0].hidden
+        widest = x[..., 0].numel() * cast(Block, self[0]).hidden
         x = by_images((self, ), super().forward, x, widest)
         return x.permute(0, 3, 1, 2)
+
+
+def optional_modules(
+        modules: Iterable[Optional[nn.Module]]) -> nn.ModuleList:
+    """Make a list in which None holds the place of the identity."""
+    return nn.ModuleList(cast(List[nn.Module], list(modules)))
 
 
 def halve(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
@@ -94,7 +101,7 @@ class Fusion(nn.ModuleDict):
     def __init__(self, channels: Sequence[int], outs: Sequence[int],
                  upsample: str, dw_conv: bool):
         super().__init__({
-            str(dst): nn.ModuleList(
+            str(dst): optional_modules(
                 fuse_path(src, dst, channels, dw_conv)
                 for src in range(len(channels)))
             for dst in outs
@@ -104,7 +111,7 @@ class Fusion(nn.ModuleDict):
     def gather(self, dst: int, xs: Sequence[Tensor]) -> Tensor:
         """The sum for branch ``dst`` in the order of the sources."""
         size, parts = xs[dst].shape[-2:], []
-        for src, path in enumerate(self[str(dst)]):
+        for src, path in enumerate(cast(nn.ModuleList, self[str(dst)])):
             x = xs[src] if path is None else path(xs[src])
             if src > dst:
                 x = enlarge(x, 2**(src - dst), size, self.upsample)
@@ -172,6 +179,11 @@ class HRFormer(nn.Module):
         >>> [tuple(m.shape) for m in maps]
         [(1, 32, 16, 16), (1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
     """
+    transition2: nn.ModuleList
+    transition3: nn.ModuleList
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
 
     def __init__(self,
                  arch: Union[str, Arch, Mapping] = 'base',
@@ -221,14 +233,14 @@ class HRFormer(nn.Module):
         for i in range(2, len(c)):  # the new branch starts from the last one
             new = nn.Sequential(conv_bn_relu(c[i - 1], c[i], 3, stride=2))
             self.add_module(f'transition{i}',
-                            nn.ModuleList([None] * i + [new]))
+                            optional_modules([None] * i + [new]))
 
     def build_stages(self):
         """Stage 2 and those after it."""
         final = len(self.arch.channels)
         rates = iter(drop_path_rates(self.drop_path_rate, self.arch))
         for stage, depth in enumerate(self.arch.modules, start=2):
-            outs = [range(stage)] * (depth - 1)
+            outs: List[Sequence[int]] = [range(stage)] * (depth - 1)
             outs += [self.out_indices if stage == final else range(stage)]
             self.add_module(
                 f'stage{stage}',

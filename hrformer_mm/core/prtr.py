@@ -18,8 +18,9 @@ from .token_heads import PositionedLayer, sine_position
 class DecoderLayer(nn.TransformerDecoderLayer):
     """A decoder layer that adds places to queries and keys."""
 
-    def forward(self, x: Tensor, memory: Tensor, query: Tensor,
-                position: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+            self, x: Tensor, memory: Tensor, query: Tensor,
+            position: Tensor) -> Tensor:
         q = x + query
         attended = self.self_attn(q, q, x, need_weights=False)[0]
         x = self.norm1(x + attended)

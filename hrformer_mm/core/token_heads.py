@@ -7,7 +7,7 @@ Table 3 compares HRFormer with. Their stem is HRNet-W48 up to stage 3. Letters:
 B batch, C channels, H and W of the map, K key points.
 """
 import math
-from typing import Iterable, Sequence, Tuple
+from typing import Iterable, Sequence, Tuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,8 @@ def sine_position(hw: Tuple[int, int], dim: int,
 class PositionedLayer(nn.TransformerEncoderLayer):
     """An encoder layer that adds the position to queries and keys."""
 
-    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+            self, x: Tensor, position: Tensor) -> Tensor:
         q = x + position
         attended = self.self_attn(q, q, x, need_weights=False)[0]
         x = self.norm1(x + self.dropout1(attended))
@@ -78,7 +79,7 @@ class TransPose(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
-        hw = x.shape[-2:]
+        hw = (x.shape[-2], x.shape[-1])
         position = sine_position(hw, x.shape[1], x.device).to(x.dtype)
         x = x.flatten(2).transpose(1, 2)  # [B, H*W, dim]
         for layer in self.layers:
@@ -144,13 +145,14 @@ class TokenPose(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x)
-        at = sine_position(x.shape[-2:], x.shape[1], x.device).to(x.dtype)
+        hw = (x.shape[-2], x.shape[-1])
+        at = sine_position(hw, x.shape[1], x.device).to(x.dtype)
         x = x.flatten(2).transpose(1, 2)  # [B, patches, dim]
         keys = self.tokens.expand(len(x), -1, -1)  # [B, K, dim]
         x = torch.cat([keys, x + at], 1)
         at = F.pad(at, (0, 0, keys.shape[1], 0))  # key points have no place
         outs = []
         for layers in self.groups:
-            x = self.run_group(layers, x, at)
+            x = self.run_group(cast(nn.ModuleList, layers), x, at)
             outs.append(x[:, :keys.shape[1]])
         return self.draw(torch.cat(outs, -1)).unflatten(2, self.heatmap_size)

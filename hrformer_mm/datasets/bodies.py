@@ -6,7 +6,7 @@ middle of its hips; x is to the right in the image, y down. ``side`` is +1 for
 a person's left, which is to the right in the image, and -1 for the right.
 """
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Iterable, Tuple
 
 import numpy as np
 from numpy import ndarray
@@ -81,7 +81,7 @@ def sample_leg(rng: Generator) -> Tuple[float, float]:
 
 
 def pose_limb(joints: ndarray, chain: Tuple[int, int, int], side: int,
-              angles: Tuple[float, float], lengths: Tuple[float, float]):
+              angles: Iterable[float], lengths: Iterable[float]):
     """Set the second and third joint of an arm or leg from its first."""
     for i, angle, length in zip(range(2), angles, lengths):
         start, end = (of_side(chain[i + j], side) for j in range(2))

@@ -186,7 +186,8 @@ def check_content(content: Mapping, chosen: Mapping[int, Mapping],
     A file without annotations lists images to predict.
     """
     known = {image['id'] for image in content['images']}
-    counts, labelled = Counter(), dict.fromkeys(names, 0)
+    counts: Counter = Counter()
+    labelled = dict.fromkeys(names, 0)
     problems = twice(content['images'], 'images', source)
     annotations = content.get('annotations', ())
     problems += twice(annotations, 'annotations', source)

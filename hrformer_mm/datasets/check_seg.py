@@ -87,9 +87,9 @@ def check_sample(
         info: Mapping, labels: Labels
 ) -> Tuple[ndarray, Optional[Size], Sequence[Problem]]:
     """Pixels of each class of one sample, its size, and its problems."""
-    pixels, problems = np.zeros(labels.classes, np.int64), []
+    pixels: ndarray = np.zeros(labels.classes, np.int64)
     image, fault = try_read(info['img_path'])
-    problems += [fault] * (fault is not None)
+    faults = [fault]
     if 'seg_map_path' in info:
         label, fault = try_read(info['seg_map_path'])
         if label is not None:
@@ -97,9 +97,9 @@ def check_sample(
             if fault is None:
                 counts = np.bincount(label.ravel(), minlength=256)
                 pixels = counts[labels.first:][:labels.classes]
-        problems += [fault] * (fault is not None)
-    size = None if image is None else image.shape[1::-1]
-    return pixels, size, problems
+        faults.append(fault)
+    size = None if image is None else (image.shape[1], image.shape[0])
+    return pixels, size, [fault for fault in faults if fault is not None]
 
 
 def classes_from(pixels: ndarray, dataset) -> dict:
@@ -120,8 +120,9 @@ def check_heads(cfg: Config, classes: int) -> Iterator[Problem]:
         for head in [heads] if isinstance(heads, dict) else heads:
             if head.get('num_classes', classes) != classes:
                 yield Problem(
-                    f'model.{key}.num_classes', f'is {head.num_classes}, but '
-                    f'the data set has {classes} classes')
+                    f'model.{key}.num_classes',
+                    f'is {head["num_classes"]}, but the '
+                    f'data set has {classes} classes')
 
 
 def check_dataset(dataset, indices: Sequence[int], workers: int) -> Summary:

@@ -78,22 +78,22 @@ def seg_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
     """Images under their labels; none if one of both is unreadable."""
     from .check_seg import try_read
     with DefaultScope.overwrite_default_scope('mmseg'):
-        dataset = DATASETS.build(
+        built = DATASETS.build(
             dict(dataset, pipeline=[], serialize_data=False))
-    names, palette = (dataset.metainfo[k] for k in ('classes', 'palette'))
-    for i in spread(len(dataset), SHOWN):
-        info = dataset.get_data_info(i)
+    names, palette = (built.metainfo[k] for k in ('classes', 'palette'))
+    for i in spread(len(built), SHOWN):
+        info = built.get_data_info(i)
         image = cv2.imread(info['img_path'])
         label, _ = try_read(info.get('seg_map_path', ''))
         if image is None or label is None or label.shape != image.shape[:2]:
             yield None
             continue
         label = label.astype('u1')
-        if dataset.reduce_zero_label:
+        if built.reduce_zero_label:
             label = label - np.uint8(1)  # 0 becomes 255
-        if dataset.label_map:
+        if built.label_map:
             table = np.arange(256, dtype=np.uint8)
-            table[list(dataset.label_map)] = list(dataset.label_map.values())
+            table[list(built.label_map)] = list(built.label_map.values())
             label = table[label]
         yield draw_regions(
             enlarge(image, SMALLEST),

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from .bodies import (ANKLE, EAR, ELBOW, EYE, HIP, KEYPOINTS, KNEE, NOSE,
                      SHOULDER, SIDES, SKELETON, WRIST, Body, direction,
@@ -56,17 +57,17 @@ class Canvas:
     def __post_init__(self):
         self.parts = np.zeros(self.image.shape[:2], np.uint8)
 
-    def polygon(self, points: ndarray, color: ndarray, part: Optional[int]):
+    def polygon(self, points: ndarray, color: ArrayLike, part: Optional[int]):
         """Fill a convex polygon; a part of None is a detail on another."""
         points = np.round(points * 2**SHIFT).astype(np.int32)
-        color = [float(c) for c in color]
-        cv2.fillConvexPoly(self.image, points, color, cv2.LINE_AA, SHIFT)
+        shade = np.asarray(color, float).tolist()
+        cv2.fillConvexPoly(self.image, points, shade, cv2.LINE_AA, SHIFT)
         if part is not None:
             cv2.fillConvexPoly(self.parts, points, int(part), cv2.LINE_8,
                                SHIFT)
 
     def ellipse(self, middle: ndarray, axes: Tuple[float, float],
-                color: ndarray, part: Optional[int] = None, roll: float = 0):
+                color: ArrayLike, part: Optional[int] = None, roll: float = 0):
         t = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
         c, s = np.cos(roll), np.sin(roll)
@@ -250,7 +251,7 @@ def draw_background(rng: Generator, height: int, width: int) -> ndarray:
 
 
 def sample_place(rng: Generator, body: Body, scale: float, roll: float,
-                 slot: Tuple[float, float], height: int) -> Body:
+                 slot: ndarray, height: int) -> Body:
     """Put a body between two columns; one of ten crosses the border."""
     placed = place_body(body, scale, roll, np.zeros(2))
     low, high = placed.joints.min(0), placed.joints.max(0)
@@ -315,7 +316,7 @@ def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
     """
     height, width = (240, 320) if rng.random() < .7 else (320, 240)
     canvas = Canvas(draw_background(rng, height, width))
-    people = []
+    people: List[Tuple[Body, int, int]] = []
     count = rng.choice(3, p=(.45, .4, .15)) + 1
     for i in rng.permutation(count):
         stature = rng.uniform(.5, .95) * min(height, 280) * .9**(count - 1)
@@ -341,7 +342,8 @@ def write_split(root: Path, split: str, count: int, seed: int):
     Each image has its own generator, so the first images of a larger set are
     those of a smaller one.
     """
-    images, annotations = [], []
+    images: List[dict] = []
+    annotations: List[dict] = []
     (root / split).mkdir(parents=True)
     for number in range(1, count + 1):
         # Splits must not share images, whatever their sizes and order.

@@ -7,7 +7,7 @@ Sizes are fractions of the image height; classes are Cityscapes' own.
 """
 import os
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.random import Generator
 (ROAD, SIDEWALK, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR,
  BUS) = CLASSES = (0, 1, 2, 5, 7, 8, 9, 10, 11, 13, 15)
 UNLABELLED = 255
-Color = Sequence[float]
+Color = Union[Sequence[float], ndarray]
 
 
 class Canvas:
@@ -38,9 +38,9 @@ class Canvas:
         return np.round(np.asarray(points) * self.scale).astype(np.int32)
 
     def polygon(self, points: Sequence, color: Color, label: int):
-        points = self.pixels(points)
-        cv2.fillPoly(self.image, [points], tuple(map(float, color)))
-        cv2.fillPoly(self.labels, [points], label)
+        corners = self.pixels(points)
+        cv2.fillPoly(self.image, [corners], tuple(map(float, color)))
+        cv2.fillPoly(self.labels, [corners], label)
 
     def box(self, x: float, y: float, w: float, h: float, color: Color,
             label: int):

@@ -34,8 +34,9 @@ class RandomScaleAspect(Resize):
     @cache_randomness
     def draw(self) -> Tuple[float, float]:
         """Factors of width and height."""
-        scale = np.random.uniform(*self.scale_range)
-        stretch = sqrt(np.random.uniform(*self.aspect_range))
+        (low, high), (narrow, wide) = self.scale_range, self.aspect_range
+        scale = np.random.uniform(low, high)
+        stretch = sqrt(np.random.uniform(narrow, wide))
         return scale * stretch, scale / stretch
 
     def transform(self, results: dict) -> dict:

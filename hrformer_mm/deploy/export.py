@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, cast
 
 import numpy as np
 import torch
@@ -113,8 +113,8 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         shape that holds the box or image (``maximum``) or the largest inside
         of it (``minimum``), made larger by ``padding``.
     """
-    task, normal = task_of(cfg), model.data_preprocessor
-    facts = dict(
+    task, normal = task_of(cfg), cast(Any, model.data_preprocessor)
+    facts: Dict[str, Any] = dict(
         task=task,
         post=post,
         shape=shape,
@@ -135,10 +135,11 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
             links=meta['skeleton_links'],
             padding=find_step(cfg, 'GetBBoxCenterScale').get('padding', 1.25),
             udp=find_step(cfg, 'TopdownAffine').get('use_udp', False))
-    head = model.decode_head if task == 'seg' else model.head
+    head: Any = model.decode_head if task == 'seg' else model.head
     count = head.num_classes
     facts['names'] = list(meta.get('classes') or map(str, range(count)))
     if task == 'cls':
+        assert shape is not None  # only segmentation leaves sizes open
         edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
         return dict(facts, padding=shape[0] / edge)
     return dict(facts, palette=meta.get('palette') or make_palette(count))
@@ -198,8 +199,9 @@ def trace(network: nn.Module, shape: Tuple[int, ...],
     """
     image = torch.zeros(shape)
     try:
-        with torch.no_grad(), torch.fx.experimental._config.patch(
-                backed_size_oblivious=True):  # or a size of 1 is special
+        # Without this option, a size of 1 is special.
+        options: Any = torch.fx.experimental._config
+        with torch.no_grad(), options.patch(backed_size_oblivious=True):
             return torch.export.export(
                 network, (image, ),
                 dynamic_shapes=(dimensions, ),
@@ -219,7 +221,7 @@ def write_onnx(program: ExportedProgram, path: Path,
                meta: dict) -> int:
     """Write an ONNX file; returns the number of its operators."""
     axes = {i: dimension.__name__ for i, dimension in dimensions.items()}
-    onnx = torch.onnx.export(
+    onnx: Any = torch.onnx.export(
         program, (),
         input_names=['image'],
         output_names=list(names),
@@ -268,10 +270,10 @@ def shapes_to_check(shape: Tuple[int, int], dimensions: Dict[int, Any],
                     thorough: bool) -> List[Tuple[int, ...]]:
     """Shapes of the images to compare with."""
     sizes = [shape, *OPEN_SIZES] if 2 in dimensions else [shape]
-    shapes = [(1, 3, *size) for size in sizes]
+    shapes: List[Tuple[int, ...]] = [(1, 3, *size) for size in sizes]
     if thorough and 0 in dimensions:
         shapes += [(n, 3, *sizes[-1]) for n in (2, 3, 8)]
-    return shapes if thorough else shapes[:1]
+    return [*shapes] if thorough else shapes[:1]
 
 
 def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
@@ -341,8 +343,8 @@ def export(cfg: Config,
         ValueError: If the file disagrees with PyTorch, which is then not
             written, or the model cannot be exported so.
     """
-    out, task = Path(out), task_of(cfg)
-    check_before(out, format, force)
+    file, task = Path(out), task_of(cfg)
+    check_before(file, format, force)
     model, meta = load(cfg, weights)
     shape = shape or input_shape(cfg, model)
     dtype = torch.float16 if half else torch.float32
@@ -353,7 +355,7 @@ def export(cfg: Config,
     program = trace(network.eval(), example_shape(shape, dimensions),
                     dimensions)
     meta = describe(cfg, model, meta, None if 2 in dimensions else shape, post)
-    with replacing(out) as temporary:
+    with replacing(file) as temporary:
         if format == 'onnx':
             nodes = write_onnx(program, temporary, dimensions,
                                network.names, opset, meta)
@@ -362,4 +364,4 @@ def export(cfg: Config,
         differences = compare(
             open_file(temporary, format), reference,
             shapes_to_check(shape, dimensions, check), TOLERANCES[dtype])
-    return Report(out, nodes, network.names, differences)
+    return Report(file, nodes, network.names, differences)

@@ -6,7 +6,7 @@ written to be read and to be fast in PyTorch. They compute the same. The size
 of a map may be open, a ``torch.SymInt``, where the core would ask whether it
 needs padding.
 """
-from typing import Sequence
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ class WindowAttention(nn.Module):
         fused: Leave attention one operator, which ONNX has since opset 23;
             its parts otherwise.
     """
+
+    bias: Optional[Tensor]
 
     def __init__(self, source: attention.WindowAttention, fused: bool):
         super().__init__()
@@ -105,7 +107,8 @@ def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
         if not isinstance(module, blocks.Block):
             continue
         if not (module.attn.shift or module.attn.mask_padding):
-            module.attn = WindowAttention(module.attn, fused)
+            attn: nn.Module = WindowAttention(module.attn, fused)
+            module.add_module('attn', attn)
         if isinstance(module.ffn, FoldedFFN):
-            module.ffn = FFN(module.ffn)
+            module.add_module('ffn', FFN(module.ffn))
     return model

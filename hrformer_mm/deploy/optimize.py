@@ -79,7 +79,8 @@ class FoldedFFN(nn.Module):
             if self.dw3x3 is not None:
                 x = F.gelu(channels_first(self.dw3x3, x))
             return F.gelu(self.fc2(x))
-        gelu = ('gelu', [], 'none')  # exact, without arguments
+        # Exact, without arguments.
+        gelu: Tuple[Any, ...] = ('gelu', [], 'none')
         linear = torch.ops.mkldnn._linear_pointwise
         x = linear(x, self.fc1.weight.flatten(1), self.fc1.bias, *gelu)
         if self.dw3x3 is not None:
@@ -96,8 +97,7 @@ def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
     """
     names = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
     found = (getattr(model, name, None) for name in names)
-    found = tuple(m for m in found if isinstance(m, nn.Module))
-    return found or (model, )
+    return tuple(m for m in found if isinstance(m, nn.Module)) or (model, )
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -167,7 +167,7 @@ def optimize(model: nn.Module,
         if isinstance(module, Attention):
             module.freeze_bias()
         if isinstance(module, Block) and isinstance(module.ffn, FFN):
-            module.ffn = FoldedFFN(module.ffn)
+            module.add_module('ffn', FoldedFFN(module.ffn))
     model.to(memory_format=torch.channels_last)
     for part in parts(model):
         if dtype not in (None, torch.float32):

@@ -4,7 +4,7 @@
 The modules compute in tensors what the frameworks compute in NumPy after the
 network. Letters: K key points or classes, H x W a heat map, h x w an image.
 """
-from typing import Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
 import cv2
 import torch
@@ -53,6 +53,7 @@ class Keypoints(nn.Module):
         codec: MMPose's ``MSRAHeatmap`` or ``UDPHeatmap``.
     """
     names = ('keypoints', 'scores')
+    scale: Tensor
 
     def __init__(self, codec):
         super().__init__()
@@ -94,6 +95,7 @@ class QuarterKeypoints(Keypoints):
 
 class BlurredKeypoints(Keypoints):
     """Refined on the logarithm of smoothed maps (DARK, CVPR 2020)."""
+    kernel: Tensor
 
     def __init__(self, codec):
         super().__init__(codec)
@@ -217,10 +219,11 @@ class Network(nn.Module):
         names: What the outputs are called.
     """
 
-    def __init__(self, model: nn.Module, task: str, post: bool):
+    def __init__(self, model: Any, task: str, post: bool):
         super().__init__()
-        self.model, self.names = model, (MAPS[task], )
-        self.last = None
+        self.model: nn.Module = model
+        self.names: Sequence[str] = (MAPS[task], )
+        self.last: Any = None
         if post:
             self.last = {
                 'pose': lambda: keypoints_of(model.head.decoder),

@@ -12,7 +12,7 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
 
 import numpy as np
 import torch
@@ -53,7 +53,8 @@ class NumberedSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler):
-        self.sampler, self.skip = sampler, 0
+        self.sampler: Any = sampler
+        self.skip = 0
         self.rank, self.world = get_dist_info()
 
     def __len__(self) -> int:
@@ -100,7 +101,8 @@ class SeededFetch:
 
     def path(self, index: int) -> str:
         with suppress(Exception):  # the error above is the one to tell
-            return f" ({self.dataset.get_data_info(index)['img_path']})"
+            dataset: Any = self.dataset
+            return f" ({dataset.get_data_info(index)['img_path']})"
         return ''
 
 
@@ -280,14 +282,17 @@ def evaluate_if_due(runner):
 
 def install(loader: DataLoader, seed: int) -> NumberedSampler:
     """Let random numbers of a loader's samples follow from their draws."""
-    if loader._iterator is not None:  # workers have the data set as it was
-        loader._iterator._shutdown_workers()
+    iterator: Any = loader._iterator
+    if iterator is not None:  # workers have the data set as it was
+        iterator._shutdown_workers()
         loader._iterator = None
     if hasattr(loader.sampler, 'seed'):
         loader.sampler.seed = seed
-    loader.dataset.__getitems__ = SeededFetch(loader.dataset, seed)
-    loader.batch_sampler.sampler = NumberedSampler(loader.sampler)
-    return loader.batch_sampler.sampler
+    dataset: Any = loader.dataset
+    dataset.__getitems__ = SeededFetch(dataset, seed)
+    batches: Any = loader.batch_sampler
+    batches.sampler = numbered = NumberedSampler(cast(Sampler, loader.sampler))
+    return numbered
 
 
 def go_to(loop: Any, loader: DataLoader, numbered: NumberedSampler):

@@ -84,6 +84,8 @@ class SafeCheckpointHook(CheckpointHook):
     Args:
         stop_on_sigterm: Whether to do the last of these.
     """
+    backend_args: Any  # mmengine's
+    file_backend: Any
 
     def __init__(self, *args, stop_on_sigterm: bool = True, **kwargs):
         super().__init__(*args, **kwargs)

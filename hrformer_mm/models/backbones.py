@@ -34,12 +34,15 @@ def branches(stages: Sequence[Mapping], names: Sequence[str],
     Raises:
         ValueError: If it is missing or a stage disagrees with the last.
     """
-    values = []
+    values: List[Tuple[int, ...]] = []
     for n, stage in enumerate(stages, start=2):
         found = [stage[name] for name in names if name in stage]
-        if not found and default is None:
+        if found:
+            values.append(tuple(found[0]))
+        elif default is None:
             raise ValueError(f'extra.stage{n} must have {names[0]}')
-        values.append(tuple(found[0]) if found else (default, ) * n)
+        else:
+            values.append((default, ) * n)
     for n, value in enumerate(values, start=2):
         if value != values[-1][:n]:
             raise ValueError(

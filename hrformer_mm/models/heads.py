@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer's segmentation head for MMSegmentation."""
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,10 @@ class OCRHead(OCR, BaseDecodeHead):
     Raises:
         ValueError: If the layers do not fit, see the class above.
     """
+    # Of BaseDecodeHead.
+    out_channels: int
+    loss_decode: Any
+    _stack_batch_gt: Callable[[list], Tensor]
 
     def __init__(self,
                  in_channels: Sequence[int],
@@ -87,7 +91,8 @@ class OCRHead(OCR, BaseDecodeHead):
             aux_channels, dropout_ratio, kernel_size, groups)
         self.loss_aux = loss_aux and MMSEG_MODELS.build(loss_aux)
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+    def forward(  # type: ignore[override]
+            self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits [B, out_channels, H, W] of stride 4."""
         return super().forward(inputs)[0]
 
@@ -96,7 +101,7 @@ class OCRHead(OCR, BaseDecodeHead):
         """Losses and accuracies of the main and the auxiliary logits."""
         logits, guess = OCR.forward(self, inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        losses = self.loss_decode
+        losses: Any = self.loss_decode
         if not isinstance(losses, nn.ModuleList):
             losses = [losses]
         named = [(loss.loss_name, loss) for loss in losses]

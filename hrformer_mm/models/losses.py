@@ -23,13 +23,15 @@ class PixelCrossEntropyLoss(nn.Module):
         loss_name: In logs; what begins with ``loss`` is trained on.
     """
 
+    class_weight: Optional[Tensor]
+
     def __init__(self,
                  class_weight: Optional[Sequence[float]] = None,
                  loss_weight: float = 1.,
                  loss_name: str = 'loss_ce'):
         super().__init__()
         self.loss_weight, self.loss_name = loss_weight, loss_name
-        weights = class_weight and torch.tensor(class_weight)
+        weights = torch.tensor(class_weight) if class_weight else None
         self.register_buffer('class_weight', weights, persistent=False)
 
     def forward(self,

@@ -38,6 +38,7 @@ class HRFormerClsNeck(RepresentationHead, BaseModule):
         self.init_cfg = deepcopy(init_cfg)
         self.gap = GlobalAveragePooling() if pool else None
 
-    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
+    def forward(  # type: ignore[override]
+            self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
         x = super().forward(xs)
         return (x if self.gap is None else self.gap(x), )

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """PRTR as a head for MMPose, and its loss, which matches sets."""
 from copy import deepcopy
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class PRTRHead(prtr.PRTR, BaseHead):
             for name in ('keypoint_labels', 'keypoint_weights'))
         losses = [self.layer_losses(found, p, labels, weights)
                   for found, p in zip(logits, points)]
-        aux = sum(sum(pair) for pair in losses[:-1])
+        aux: Any = sum(sum(pair) for pair in losses[:-1])
         return dict(loss_class=losses[-1][0], loss_kpt=losses[-1][1],
                     loss_aux=aux)
 
@@ -109,7 +109,7 @@ class PRTRHead(prtr.PRTR, BaseHead):
         return pick(points, index), scores
 
     def predict(self,
-                feats: Union[Sequence[Tensor], List[Sequence[Tensor]]],
+                feats: Any,
                 batch_data_samples: list,
                 test_cfg: Mapping = {}) -> List[InstanceData]:
         """Key points in pixels of the input, averaged over a flip."""

@@ -1,23 +1,23 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """TransPose and TokenPose as necks before MMPose's ``HeatmapHead``."""
 from copy import deepcopy
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import nn
 
 from ..core import token_heads
 from ..registry import MODELS
 
 
-class OnFinestMap:
+class OnFinestMap(nn.Module):
     """Makes a network on one map a neck: it gets maps and gives a tuple."""
 
     def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
         super().__init__(**kwargs)
         self.init_cfg = deepcopy(init_cfg)
 
-    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
+    def forward(self, xs: Any) -> Any:
         return (super().forward(xs[0]), )
 
 

@@ -17,7 +17,7 @@ class PoseVisualizer(PoseLocalVisualizer):
     numpy does not take for a number any more.
     """
 
-    def draw_circles(self, center: ndarray, radius: ndarray, **kwargs: Any):
+    def draw_circles(self, center: ndarray, radius: Any, **kwargs: Any):
         if self.backend == 'opencv':
             radius = float(np.ravel(radius)[0])
         super().draw_circles(center, radius, **kwargs)

@@ -237,6 +237,7 @@ def load_backbone(backbone: HRFormer, arguments: Mapping) -> Tuple[str, str]:
 
 def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
     """What a run loads: the name of a file, and a call that loads it."""
+    assert flight.model is not None
     for module in flight.model.modules():
         for init in parts(getattr(module, 'init_cfg', None)):
             if init.get('type') != 'Pretrained':

@@ -9,7 +9,7 @@ import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import torch
 from mmengine.config import Config
@@ -128,7 +128,7 @@ class Rehearsal:
         self.cfg = shortened(cfg, work_dir)
         self.whole = cfg.train_dataloader.batch_size
         self.measured = Measured(self.cfg.train_dataloader.batch_size)
-        self.runner: Optional[Runner] = None
+        self.runner: Any = None  # a Runner, once it trained
 
     def train(self) -> Measured:
         """Take :data:`STEPS` steps, then weigh one, and one of more samples.

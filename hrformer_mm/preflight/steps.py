@@ -113,6 +113,7 @@ def free_memory() -> int:
 
 def needed_memory(flight: Flight) -> int:
     """Bytes that a process of the run takes, with DDP's copy of gradients."""
+    assert flight.rehearsal is not None and flight.model is not None
     copies = flight.processes > 1
     return flight.rehearsal.measured.memory(flight.batch) + (
         copies * costs.gradient_bytes(flight.model))
@@ -139,6 +140,7 @@ def step_seconds(flight: Flight) -> float:
     A GPU works faster on more samples, so it is given them if it has room;
     for a CPU they only take longer.
     """
+    assert flight.rehearsal is not None
     measured = flight.rehearsal.measured
     scaled = measured.seconds * flight.batch / measured.samples
     if torch.cuda.is_available() and scaled < PATIENCE and (

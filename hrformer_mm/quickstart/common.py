@@ -6,7 +6,6 @@ import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from socket import gethostname
 from tempfile import TemporaryDirectory
@@ -31,7 +30,7 @@ LOG = 'log.txt'
 class Outcome:
     """What a quickstart leaves behind."""
     config: Path  # dumped, self-contained, with the data that was used
-    checkpoint: Path
+    checkpoint: Optional[Path]
     work_dir: Path
     metrics: dict  # of the last evaluation, by name as in ``Task.metric``
     pictures: List[Path]
@@ -180,7 +179,9 @@ def choose_work_dir(wanted: Path, request: dict,
     Otherwise the first of ``wanted_2``, ``wanted_3``, ... for which that
     holds, so nothing that exists is written over.
     """
-    for number in count(1):
+    number = 0
+    while True:
+        number += 1
         folder = wanted if number == 1 else wanted.with_name(
             f'{wanted.name}_{number}')
         state = folder / STATE

@@ -81,7 +81,7 @@ class Progress(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch=None, outputs: Optional[dict] = None):
         done = runner.iter + 1
-        self.losses.append(float(outputs['loss'].detach()))
+        self.losses.append(float((outputs or {})['loss'].detach()))
         if done % max(runner.max_iters // POINTS, 1) == 0:
             self.loss = sum(self.losses) / len(self.losses)
             self.losses.clear()

@@ -2,7 +2,7 @@
 """A plan in words: its commands, their cost, and the numbers beside."""
 import json
 import shlex
-from typing import Optional
+from typing import Any, List, Optional, Tuple
 
 from ..markdown import markdown_table
 from .plan import Plan, Step
@@ -71,8 +71,10 @@ def measured(plan: Plan) -> dict:
 
 def compare(plan: Plan) -> str:
     """Paper, official code and this machine side by side, in Markdown."""
-    columns = [(f'paper, {table}', printed.metrics)
-               for table, printed in plan.row.paper.items()]
+    columns: List[Tuple[str, Any]] = [
+        (f'paper, {table}', printed.metrics)
+        for table, printed in plan.row.paper.items()
+    ]
     if plan.row.official:
         columns.append(('official code', plan.row.official.metrics))
     columns += [(other.by, other.metrics) for other in plan.row.third_party]

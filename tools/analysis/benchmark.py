@@ -11,7 +11,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Tuple)
 
 import torch
 from rich.console import Console
@@ -25,7 +26,7 @@ from hrformer_mm.core import ARCHS
 SEG, POSE = (512, 1024), (256, 192)
 INFERENCE = ('mmpose', 'ours', 'optimized')
 # What the README's tables are made of: cases, and who takes part.
-PRESETS = {
+PRESETS: Dict[str, Any] = {
     'cpu': [
         *((Case(arch, POSE, 4, 'forward'),
            (*INFERENCE, 'optimized-bf16', 'hrnet_w32'))

@@ -7,7 +7,7 @@ timed on this machine.
 """
 import time
 from argparse import Namespace
-from typing import Sequence
+from typing import Any, Dict, Sequence
 
 import torch
 
@@ -29,7 +29,7 @@ def parse_args(argv=None) -> Namespace:
     parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'rows', nargs='*', default=ROWS, help='names of rows (default: six)')
-    several = dict(type=float, nargs='+')
+    several: Dict[str, Any] = dict(type=float, nargs='+')
     parser.add_argument(
         '--tflops', **several, default=[25., 100.],
         help='assumed speed of a GPU, in 1e12 operations a second (default: '

@@ -62,7 +62,7 @@ def main(argv=None):
         options['boxes'] = views.OneBox(args.box) if args.box else 'whole'
     predictor = load_predictor(cfg, args.checkpoint, **options)
     view = views.look(predictor, args.image)
-    names = predictor.names if view.logits is not None else ()
+    names = getattr(predictor, 'names', ())  # of classes
     for name, figure in views.draw_all(view, args.at, names):
         path = outputs.folder / f'{name}.png'
         with replacing(path) as fresh:
