@@ -14,7 +14,9 @@ crop = dict(
     type='TopdownAffine', input_size=codec['input_size'], use_udp=True)
 load = [dict(type='LoadImage'), dict(type='GetBBoxCenterScale', padding=1.)]
 turn = dict(  # animals look in all directions and stay in the image
-    type='hrformer_mm.RandomScaleRotation', scale_factor=.25, rotate_factor=60.)
+    type='hrformer_mm.RandomScaleRotation',
+    scale_factor=.25,
+    rotate_factor=60.)
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
