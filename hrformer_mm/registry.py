@@ -83,6 +83,7 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {
     'ExactResumeHook': 'hooks.resuming',
     'SafeCheckpointHook': 'hooks.saving',
     'StopAtNonFiniteLossHook': 'hooks.stopping',
+    'UpdateSchedulerHook': 'hooks.accumulation',
 })
 MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
     'GlooDataParallel': 'distributed',

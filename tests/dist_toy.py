@@ -30,15 +30,31 @@ def tell_second_process(runner):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop_and_go_on(folder: Path):
-    """SIGTERM for one process in the middle of an epoch, then --resume."""
+def stop_and_resume(folder: Path, at: int, where: str = 'train', hooks=(),
+                    **options):
+    """SIGTERM for one process before a batch, then --resume."""
     CallAt.functions['tell'] = tell_second_process
     try:
-        run(folder, custom_hooks=[dict(type='CallAt', name='tell', at=4)])
+        run(folder, custom_hooks=[*hooks, dict(
+            type='CallAt', name='tell', at=at, where=where)], **options)
     except SystemExit as stop:
         (folder / f'code_{get_rank()}').write_text(str(stop.code))
     barrier()
-    run(folder, resume=True)
+    run(folder, resume=True, custom_hooks=[*hooks], **options)
+
+
+def stop_in_an_evaluation(folder: Path):
+    """Processes have 3 and 2 batches; no checkpoint is due before it."""
+    options = {
+        'hooks': [dict(type='EMAHook', momentum=.3)],
+        'val_dataloader.sampler': dict(type='DefaultSampler', shuffle=False,
+                                       round_up=False),
+        'val_dataloader.batch_size': 1,
+        'val_dataloader.dataset.indices': 5,
+        'default_hooks.checkpoint.interval': 2}
+    stop_and_resume(folder / 'stopped_val', 3, 'val', **options)
+    run(folder / 'not_stopped_val', custom_hooks=options.pop('hooks'),
+        **options)
 
 
 def main(folder: Path):
@@ -49,7 +65,8 @@ def main(folder: Path):
         run(folder / kind, parallel=kind)
         run(folder / kind, parallel=kind, resume=True, **longer)
     run(folder / 'compile', compile=dict(backend='aot_eager'))
-    stop_and_go_on(folder / 'stopped')
+    stop_and_resume(folder / 'stopped', 4)
+    stop_in_an_evaluation(folder)
     for round_up in (True, False):
         sampler = dict(type='DefaultSampler', shuffle=False, round_up=round_up)
         runner = run(

@@ -97,6 +97,19 @@ def test_sigterm_for_one_stops_all_and_resumes_exactly(several):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_sigterm_in_an_evaluation_stops_all_with_the_weights_of_training(
+        several):
+    folder = several / 'stopped_val'
+    assert [(folder / f'code_{i}').read_text()
+            for i in range(2)] == ['143', '143']
+    saved = torch.load(folder / 'interrupted.pth')
+    assert saved['meta']['iter'] == 3
+    a, b = (torch.load(f / 'epoch_3.pth')
+            for f in (folder, several / 'not_stopped_val'))
+    for key in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(a[key][n], b[key][n]) for n in b[key])
+
+
 @pytest.mark.parametrize('round_up', [True, False])
 def test_each_image_is_evaluated_once(several, round_up):
     metrics = torch.load(several / f'odd_{round_up}/metrics.pth')

@@ -14,7 +14,7 @@ from toy import QuietRunner, toy_config, toy_run
 
 from hrformer_mm import training
 from hrformer_mm.cli import one_line
-from hrformer_mm.hooks import resuming, saving
+from hrformer_mm.hooks import saving, signals
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_other_errors_are_not_taken_for_a_dead_worker(error):
 
 
 def a_worker(ready):
-    resuming.outlive_first_sigterm()
+    signals.outlive_first_sigterm()
     ready.set()
     time.sleep(60)
 
@@ -240,7 +240,8 @@ def start_worker():
     return worker
 
 
-def test_a_worker_outlives_the_sigterm_of_a_scheduler():
+def test_a_worker_outlives_the_sigterm_of_a_scheduler(monkeypatch):
+    monkeypatch.setattr(signals, 'REPEATS', .5)
     worker = start_worker()
     for outlives in (True, False):
         subprocess.run(

@@ -7,7 +7,7 @@ custom_imports = dict(
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
+    param_scheduler=dict(type='hrformer_mm.UpdateSchedulerHook'),
     checkpoint=dict(type='hrformer_mm.SafeCheckpointHook', max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     exact_resume=dict(type='hrformer_mm.ExactResumeHook'),

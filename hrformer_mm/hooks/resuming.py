@@ -6,10 +6,7 @@ that was cut off too, and iteration-based training reads all former data anew.
 Here random numbers follow from the seed and from what they are drawn for, so
 there is nothing to restore but a position in the data.
 """
-import os
 import random
-import signal
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
@@ -77,12 +74,8 @@ class SeededFetch:
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed = dataset, seed
-        self.shielded = False
 
     def __call__(self, draws: List[Draw]) -> List[Any]:
-        if get_worker_info() is not None and not self.shielded:
-            outlive_first_sigterm()
-            self.shielded = True
         return [self.fetch(*draw) for draw in draws]
 
     def fetch(self, index: int, epoch: int, number: int) -> Any:
@@ -104,32 +97,6 @@ class SeededFetch:
             dataset: Any = self.dataset
             return f" ({dataset.get_data_info(index)['img_path']})"
         return ''
-
-
-def outlive_first_sigterm():
-    """Let a worker give data until its process has saved and ends it.
-
-    Schedulers send SIGTERM to all processes, and a training that waits for a
-    worker which is gone cannot save. From its own process a worker obeys at
-    once: that is how Python ends workers, and it waits for them.
-    """
-    if not hasattr(signal, 'sigwaitinfo'):  # macOS and Windows
-        return
-    # Threads that are started later inherit the mask.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    parent = os.getppid()
-
-    def obey():
-        told = 0
-        while True:
-            told += 1
-            sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
-            if sender == parent:  # to which torch tells any other code
-                os._exit(0)
-            if told > 1:
-                os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=obey, daemon=True).start()
 
 
 class Skipping:

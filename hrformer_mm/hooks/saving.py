@@ -1,23 +1,25 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Checkpoints that a kill, a full disk or a scheduler cannot spoil."""
 import os
-import signal
-import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Union
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import ValLoop
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..checkpoints.files import replacing
 from ..registry import HOOKS
+from .accumulation import window_is_open
 from .resuming import candidates
+from .signals import EXIT_CODE, StopRequest, shield_workers
 
-INTERRUPTED = 'interrupted.pth'  # what a run that was told to stop leaves
+INTERRUPTED = 'interrupted.pth'  # of a run that was stopped by SIGTERM
 WHOLE = 'hrformer_mm.whole'
 
 
@@ -62,10 +64,52 @@ class NotSavedError(OSError):
 
 def is_finite(model: torch.nn.Module) -> bool:
     """Whether all weights are finite, also those that others hold."""
-    finite = torch.tensor(
-        int(all(bool(p.isfinite().all()) for p in model.parameters())))
-    all_reduce(finite, 'min')
-    return bool(finite)
+    return bool(of_all(
+        all(bool(p.isfinite().all()) for p in model.parameters()), 'min'))
+
+
+def of_all(value: int, op: str) -> int:
+    """Return the ``'min'`` or ``'max'`` of a number over all processes."""
+    reduced = torch.tensor(int(value))
+    all_reduce(reduced, op)
+    return int(reduced)
+
+
+def fingerprint(model: torch.nn.Module) -> List[float]:
+    """Return the sum of each parameter.
+
+    Buffers are left out: a ``SyncBuffersHook`` changes them for good.
+    """
+    sums = [p.detach().float().sum() for p in model.parameters()]
+    return torch.stack(sums).tolist()
+
+
+def undo_swaps(model: torch.nn.Module, hooks: Sequence[Any],
+               expected: List[float]) -> bool:
+    """Take back what hooks did to the weights for an evaluation.
+
+    An ``EMAHook`` exchanges them for averages of its own, and back at the end.
+
+    Args:
+        model: Its weights are swapped only if that makes them as expected.
+        hooks: In the order in which they were called.
+        expected: Fingerprint of the model in training.
+
+    Returns:
+        Whether the weights are as expected.
+    """
+    undone: List[Callable] = []
+    swaps = [h._swap_ema_parameters for h in reversed(hooks)
+             if hasattr(h, '_swap_ema_parameters')]
+    while fingerprint(model) != expected:
+        if len(undone) == len(swaps):
+            for swap in reversed(undone):
+                swap()
+            return False
+        swap = swaps[len(undone)]
+        swap()
+        undone.append(swap)
+    return True
 
 
 @HOOKS.register_module()
@@ -76,10 +120,14 @@ class SafeCheckpointHook(CheckpointHook):
     * Older checkpoints are removed after the new one is there, not before.
     * A disk that is full ends the training in one line; what was saved before
       stays valid. Weights that are not finite are not saved.
+    * With gradient accumulation, checkpoints are saved at the end of a
+      window: one that is due inside of it is saved a few iterations later.
     * SIGTERM, with which Slurm and ``torchrun`` announce the end, ends the
-      training after the running iteration, on all processes at once, with
-      exit code 143 and a checkpoint ``interrupted.pth`` that ``--resume``
-      takes. A second SIGTERM ends the process as it would without the hook.
+      training after the running iteration (with accumulation: its window), on
+      all processes at once, with exit code 143 and a checkpoint
+      ``interrupted.pth`` that ``--resume`` takes. During an evaluation it ends
+      after the running batch. Repeated signals within 5 seconds are the same
+      announcement; a later one ends the process as it would without the hook.
 
     Args:
         stop_on_sigterm: Whether to do the last of these.
@@ -90,9 +138,12 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args, stop_on_sigterm: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
         self.stop_on_sigterm = stop_on_sigterm
-        self.told_to_stop = False
+        self.request = StopRequest()
         self.saved_iter = -1
-        self.former_handler: Any = None
+        self.is_due = False  # a checkpoint, at the end of the window
+        self.listens = False
+        self.weights: Optional[List[float]] = None  # see fingerprint
+        self.can_stop_evaluation = False
 
     # Saving
 
@@ -105,7 +156,11 @@ class SafeCheckpointHook(CheckpointHook):
             for rest in Path(self.out_dir).glob('.*.pth.*'):
                 rest.unlink()  # of a process that was killed while it wrote
         if self.stop_on_sigterm:
-            self.listen()
+            self.listens = True
+            self.request.listen()
+            shield_workers(runner.train_dataloader)
+            if runner.val_loop is not None:
+                shield_workers(runner.val_dataloader)
 
     @contextmanager
     def saving(self, runner, step: int) -> Iterator[None]:
@@ -150,44 +205,79 @@ class SafeCheckpointHook(CheckpointHook):
             with self.saving(runner, runner.iter):
                 super()._save_best_checkpoint(runner, metrics)
 
-    # Being told to stop
-
-    def listen(self):
-        """Note SIGTERM instead of dying of it."""
-        if threading.current_thread() is threading.main_thread():
-            self.former_handler = signal.signal(signal.SIGTERM, self.note)
-
-    def note(self, *_):
-        self.told_to_stop = True
-        self.restore_handler()
-
-    def restore_handler(self):
-        if self.former_handler is not None:
-            signal.signal(signal.SIGTERM, self.former_handler)
-            self.former_handler = None
-
     def after_train_iter(self, runner, *args, **kwargs):
-        super().after_train_iter(runner, *args, **kwargs)
-        if not self.stop_on_sigterm:
+        if window_is_open(runner):
+            self.is_due = self.is_due or (
+                not self.by_epoch and self.every_n_train_iters(
+                    runner, self.interval, self.save_begin))
             return
-        told = torch.tensor(int(self.told_to_stop))
-        all_reduce(told, 'max')  # all leave in the same iteration
-        if told.item():
+        if self.is_due:
+            runner.logger.info(
+                f'Saving checkpoint at {runner.iter + 1} iterations')
+            self._save_checkpoint(runner)
+        else:
+            super().after_train_iter(runner, *args, **kwargs)
+        self.is_due = False
+        # All processes leave in the same iteration.
+        if self.listens and of_all(bool(self.request), 'max'):
             self.stop(runner, runner.iter + 1)
-            barrier()  # nobody leaves before the file is there
-            raise SystemExit(128 + signal.SIGTERM)
 
-    def after_val_iter(self, runner, *args, **kwargs):
-        # Processes may have different numbers of these, so they cannot agree
-        # here: the first one decides, and the others leave quietly.
-        if not self.told_to_stop:
+    # Stopping
+
+    def before_val(self, runner):
+        """Note the weights, before any hook exchanges them."""
+        if self.listens:
+            self.weights = fingerprint(runner.model)
+
+    def before_val_epoch(self, runner):
+        """Find out whether this evaluation can be stopped.
+
+        All processes must leave it together, so each must have a batch in it;
+        and nothing can be saved while a window is open.
+        """
+        loop = runner.val_loop
+        self.can_stop_evaluation = (
+            self.listens and type(loop).run is ValLoop.run
+            and bool(of_all(len(loop.dataloader), 'min'))
+            and not window_is_open(runner))
+
+    def after_val_iter(self, runner, batch_idx, *args, **kwargs):
+        """Leave the evaluation if any process got SIGTERM.
+
+        Processes have different numbers of batches and are not equally fast,
+        so they do not wait for each other after each batch: they meet once,
+        after their last batch or as soon as they hear of the signal.
+        """
+        if not self.can_stop_evaluation:
             return
-        if self.saved_iter != runner.iter:
+        is_last = batch_idx + 1 == len(runner.val_dataloader)
+        # Such a model has processes wait for each other in each batch anyway.
+        meets = isinstance(runner.model, FullyShardedDataParallel)
+        told = self.request.is_announced()
+        if (told or is_last or meets) and of_all(told, 'max'):
             self.stop(runner, runner.iter)
-        raise SystemExit(128 + signal.SIGTERM if is_main_process() else 0)
 
     def stop(self, runner, done: int):
-        """Save the state after ``done`` iterations."""
+        """Save the state after ``done`` iterations and leave.
+
+        Raises:
+            SystemExit: With code 143.
+        """
+        runner.logger.warning(
+            f'SIGTERM: stopped after iteration {done}, ' +
+            self.save_for_stop(runner, done))
+        barrier()  # nobody leaves before the file is there
+        raise SystemExit(EXIT_CODE)
+
+    def save_for_stop(self, runner, done: int) -> str:
+        """Save, unless it was just done, and return where, as words."""
+        if self.saved_iter == done:
+            return advice(runner)
+        if self.weights is not None and not of_all(
+                undo_swaps(runner.model, runner.hooks, self.weights), 'min'):
+            return ('which is not saved, as a hook changed the weights for '
+                    f'the evaluation; {advice(runner)}')
+        path = os.path.join(self.out_dir, INTERRUPTED)
         with self.saving(runner, done):
             runner.save_checkpoint(
                 self.out_dir,
@@ -195,24 +285,26 @@ class SafeCheckpointHook(CheckpointHook):
                 meta=dict(epoch=runner.epoch, iter=done),
                 by_epoch=False,
                 backend_args=self.backend_args)
-            path = os.path.join(self.out_dir, INTERRUPTED)
             if is_main_process():
                 WholeFileBackend().put(
                     path.encode(),
                     os.path.join(runner.work_dir, 'last_checkpoint'))
-        runner.logger.warning(f'SIGTERM: stopped after iteration {done}, '
-                              f'saved in {path}; --resume goes on from there')
+        return f'saved in {path}; continue with --resume'
+
+    def after_val(self, runner):
+        self.weights = None
 
     def after_train(self, runner):
         super().after_train(runner)
-        self.restore_handler()
+        self.listens = False
+        self.request.restore()
 
 
 def advice(runner) -> str:
-    """What to do after a failure, in words."""
+    """Return what to do after a failure or a stop, in words."""
     paths = candidates(runner.work_dir)
-    return f'{paths[0]} is kept, and --resume goes on from it' if paths else (
-        'no checkpoint was saved before')
+    return (f'{paths[0]} is kept, and --resume continues from it'
+            if paths else 'no checkpoint was saved before')
 
 
 def free_space(folder: str) -> str:

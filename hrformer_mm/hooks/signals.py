@@ -1,0 +1,126 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""SIGTERM, with which schedulers announce the end of a run.
+
+It may come to one process or to all, to the processes that load data as well,
+and more than once: Slurm sends it to every process of a job, and ``torchrun``
+then passes on its own.
+"""
+import os
+import signal
+import threading
+import time
+from functools import partial
+from itertools import count
+from typing import Any, Callable, Optional
+
+import torch.distributed as dist
+from mmengine.dist import is_distributed
+from torch.utils.data import DataLoader
+
+EXIT_CODE = 128 + signal.SIGTERM  # as shells report the signal
+REPEATS = 5.  # seconds in which further signals are the same announcement
+numbers = count()
+
+
+class StopRequest:
+    """Note SIGTERM, for the process that gets it and for the others.
+
+    A second signal after more than :data:`REPEATS` seconds ends the process
+    as it would without this class.
+    """
+
+    def __init__(self) -> None:
+        self.noted_at: Optional[float] = None
+        self.former_handler: Any = None
+        # All processes make the same objects in the same order.
+        self.key = f'hrformer_mm/stop/{next(numbers)}'
+
+    def __bool__(self) -> bool:
+        """Return whether this process got the signal."""
+        return self.noted_at is not None
+
+    def listen(self) -> None:
+        """Note SIGTERM instead of dying of it."""
+        if threading.current_thread() is threading.main_thread():
+            self.former_handler = signal.signal(signal.SIGTERM, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if self.noted_at is None:
+            self.noted_at = now
+        elif now - self.noted_at > REPEATS:
+            self.restore()
+            os.kill(os.getpid(), number)
+
+    def restore(self) -> None:
+        """Handle SIGTERM again as before :meth:`listen`."""
+        if self.former_handler is not None:
+            signal.signal(signal.SIGTERM, self.former_handler)
+            self.former_handler = None
+
+    def is_announced(self) -> bool:
+        """Return whether any process got the signal, without waiting.
+
+        The answer may differ between processes that ask at the same time.
+        """
+        if not is_distributed():
+            return bool(self)
+        store = dist.distributed_c10d._get_default_store()
+        if self:
+            store.set(self.key, 'SIGTERM')
+        return bool(self) or store.check([self.key])
+
+
+def outlive_first_sigterm() -> None:
+    """Let a worker load data until its process has saved and ends it.
+
+    A training that waits for a worker which is gone cannot save. SIGTERM from
+    its own process is obeyed at once: Python ends workers so, and waits for
+    them.
+    """
+    if not hasattr(signal, 'sigwaitinfo'):  # macOS and Windows
+        return
+    # Threads that are started later inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
+
+    def obey() -> None:
+        first = None
+        while True:
+            sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+            if sender == parent:
+                os._exit(0)  # PyTorch reports any other code as a failure
+            now = time.monotonic()
+            first = now if first is None else first
+            if now - first > REPEATS:
+                os._exit(EXIT_CODE)
+
+    threading.Thread(target=obey, daemon=True).start()
+
+
+def init_worker(former: Optional[Callable[[int], None]], number: int) -> None:
+    """Initialise a worker of a loader as before, and shield it."""
+    outlive_first_sigterm()
+    if former is not None:
+        former(number)
+
+
+def shield_workers(loader: Any) -> None:
+    """Let the workers that a loader starts from now on outlive SIGTERM."""
+    if not isinstance(loader, DataLoader) or not loader.num_workers or (
+            not hasattr(signal, 'pthread_sigmask')):
+        return
+    if getattr(loader.worker_init_fn, 'func', None) is init_worker:
+        return
+    loader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
+    start = loader._get_iterator
+
+    def start_masked() -> Any:
+        # Workers inherit the mask, so they are never without a shield.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+    setattr(loader, '_get_iterator', start_masked)
