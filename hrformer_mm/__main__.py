@@ -40,11 +40,16 @@ def add_predict(parser: ArgumentParser):
     add('--out-dir', default='predictions',
         help='where results go (default: predictions)')  # yapf: disable
     add('--boxes', metavar='WHERE',
-        help='pose: where people are. A JSON file; whole, for one person who '
-        'fills the image; or detector, one of torchvision whose weights are '
-        'on this machine (default: detector if there is one, else whole)')
+        help='pose: boxes of people or other objects. A JSON file; whole, for '
+        'one object that fills the image; or detector, one of torchvision '
+        'whose weights are on this machine (default: detector if there is '
+        'one, else whole)')
     add('--box-thr', type=float, metavar='SCORE',
-        help='pose: least score of a box (default: 0.5)')  # yapf: disable
+        help='pose: minimum score of a box (default: 0.5); the number of '
+        'boxes dropped is reported')  # yapf: disable
+    add('--box-categories', nargs='+', metavar='CATEGORY',
+        help='pose: names or ids of the categories whose boxes count '
+        "(default: the dataset's own; people for a model of people)")
     add('--keypoint-thr', type=float, metavar='SCORE',
         help='pose: least score of a key point that is drawn (default: 0.3)')
     add('--batch-size', type=positive, metavar='N',
@@ -93,11 +98,13 @@ def main(argv=None) -> int:
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     options = dict(boxes=args.boxes, box_threshold=args.box_thr,
+                   box_categories=args.box_categories,
                    keypoint_threshold=args.keypoint_thr)
     options = {k: v for k, v in options.items() if v is not None}
     if options and cfg.get('default_scope') != 'mmpose':
-        raise ValueError('--boxes, --box-thr and --keypoint-thr are for pose, '
-                         f'and {args.config} is not')
+        raise ValueError('--boxes, --box-thr, --box-categories and '
+                         '--keypoint-thr are for pose, and '
+                         f'{args.config} is not')
     outcome = predict(
         cfg, args.weights, args.inputs, args.out_dir, not args.no_overlay,
         args.show, args.max_frames, args.force, device=args.device,

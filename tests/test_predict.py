@@ -250,7 +250,7 @@ def test_boxes_that_are_nobodys_are_told(rows, photos, tmp_path, capsys):
 @pytest.mark.parametrize('text, words', [
     ('{"a.jpg": [[1, 2]]}', 'boxes are a list of'),
     ('[{"image": 1}]', 'boxes are a list of'), ('7', 'boxes are a list of'),
-    ('{', 'is no JSON file'), (None, 'no boxes at'),
+    ('{', 'is not a JSON file'), (None, 'no boxes at'),
 ])
 def test_boxes_of_other_forms_are_refused(rows, photos, tmp_path, capsys,
                                           text, words):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from configparser import ConfigParser
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -190,20 +191,29 @@ def test_an_input_is_never_written_over(rows, tmp_path, capsys):
     assert path.read_bytes() == before
 
 
-def test_what_fails_leaves_no_part_of_a_file(rows, film, tmp_path,
-                                             monkeypatch):
-    draw, frames = ClsPredictor.draw, []
+def test_a_video_that_cannot_be_written_leaves_no_part_and_no_loss(
+        rows, film, tmp_path, monkeypatch):
+    from hrformer_mm.apis import outputs
+    opened = outputs.open_film
 
-    def fail(self, frame, found):
-        frames.append(frame)
-        if len(frames) > 2:
-            raise RuntimeError('in the middle')
-        return draw(self, frame, found)
+    @contextmanager
+    def fail_late(path):
+        with opened(path) as write:
+            frames = []
 
-    monkeypatch.setattr(ClsPredictor, 'draw', fail)
-    with pytest.raises(RuntimeError, match='in the middle'):
-        predict(*rows['cls'], [film], tmp_path, device='cpu')
-    assert names(tmp_path) == set()
+            def once(image, fps):
+                frames.append(image)
+                if len(frames) > 2:
+                    raise OSError('no space left')
+                write(image, fps)
+
+            yield once
+
+    monkeypatch.setattr(outputs, 'open_film', fail_late)
+    outcome = predict(*rows['cls'], [film], tmp_path, device='cpu')
+    assert names(tmp_path) == {'predictions.json'}
+    assert len(read(tmp_path / 'predictions.json')) == 6
+    assert len(outcome.failed) == 1 and 'no space left' in outcome.failed[0]
 
 
 @pytest.mark.parametrize('done, filmed', [(6, 2), (4, 0), (2, 0)])
@@ -246,7 +256,7 @@ def test_a_bar_shows_the_throughput():
 @pytest.mark.parametrize('args, words', [
     (['nowhere.jpg'], 'nowhere.jpg is not there'),
     (['{0}', '--device', 'cuda:7'], "no device 'cuda:7' here; --device cpu"),
-    (['{0}', '--boxes', 'whole'], '--boxes, --box-thr and'),
+    (['{0}', '--boxes', 'whole'], '--boxes, --box-thr, --box-categories'),
     (['{0}', '--show'], '--show needs a screen'),
 ])
 def test_a_mistake_is_one_line(rows, photos, tmp_path, capsys, monkeypatch,

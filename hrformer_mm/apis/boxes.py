@@ -1,17 +1,20 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Where people are: read from a file, detected, or the whole image."""
-import json
-from collections import defaultdict
+"""Boxes of the objects in an image: from a file, a detector, or the image."""
+import os
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (Any, Callable, Dict, Iterable, List, Mapping, NamedTuple,
+                    Optional, Sequence, Set, Tuple)
 
 import numpy as np
 import torch
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from ..checkpoints.files import read_checkpoint, weight_folders
-from .inputs import Frame
+from ..textio import read_json
+from .box_files import Matcher, Row, read_entries
+from .categories import PERSON, Categories
+from .inputs import Frame, Source
 
 # Detectors of torchvision, the most accurate first.
 DETECTORS = ('fasterrcnn_resnet50_fpn_v2', 'retinanet_resnet50_fpn_v2',
@@ -19,53 +22,75 @@ DETECTORS = ('fasterrcnn_resnet50_fpn_v2', 'retinanet_resnet50_fpn_v2',
              'fcos_resnet50_fpn', 'fasterrcnn_mobilenet_v3_large_fpn',
              'fasterrcnn_mobilenet_v3_large_320_fpn',
              'ssdlite320_mobilenet_v3_large')  # yapf: disable
-PERSON = 1  # category of COCO
-FORMATS = ('a list of {"image_id", "bbox"} as detectors write it, a COCO data '
-           'set, or {"photo.jpg": [[x, y, width, height, score], ...]}')
 
 
 class Boxes(NamedTuple):
     """Boxes of one frame."""
     corners: ndarray  # [N, 4], x1, y1, x2, y2 in pixels
     scores: ndarray  # [N]
+    categories: ndarray  # [N], ids, or None where nobody knows
 
 
-def make_boxes(rows: ArrayLike, threshold: float) -> Boxes:
-    """Boxes of rows (x, y, width, height, score) that are no mistake.
+def make_boxes(rows: Any, threshold: float,
+               categories: Optional[Sequence[Any]] = None,
+               dropped: Optional[Counter] = None) -> Boxes:
+    """Make boxes of rows (x, y, width, height, score), without invalid ones.
 
     Args:
-        threshold: Least score.
+        rows: In pixels.
+        threshold: Minimum score.
+        categories: Of the rows.
+        dropped: Counts the boxes that are dropped: ``invalid`` ones, and
+            those with a ``low`` score.
     """
     table = np.array(rows, np.float32).reshape(-1, 5)
+    kinds = np.empty(len(table), object)
+    kinds[:] = categories if categories is not None else None
     corners = np.hstack([table[:, :2], table[:, :2] + table[:, 2:4]])
-    good = np.isfinite(table).all(1) & (table[:, 2:4] > 0).all(1)
-    good &= table[:, 4] >= threshold
-    return Boxes(corners[good], table[good, 4])
+    valid = np.isfinite(table).all(1) & (table[:, 2:4] > 0).all(1)
+    high = table[:, 4] >= threshold
+    if dropped is not None:
+        dropped['all'] += len(table)
+        dropped['invalid'] += int((~valid).sum())
+        dropped['low'] += int((valid & ~high).sum())
+    keep = valid & high
+    return Boxes(corners[keep], table[keep, 4], kinds[keep])
 
 
 class BoxSource:
-    """Gives the boxes of a frame.
+    """Return the boxes of a frame.
 
     Attributes:
-        words: That tell the user of it.
+        words: Name of the source, for the user.
         is_drawn: Whether the boxes are worth drawing.
-        ids: Numbers of images that have one, by name.
+        warn: Called with a line for each image whose boxes are unclear.
     """
     words = ''
     is_drawn = True
-    ids: Dict[str, int] = {}
+    warn: Callable[[str], None] = staticmethod(lambda text: None)
 
     def __call__(self, frame: Frame) -> Boxes:
         raise NotImplementedError
 
+    def expect(self, sources: Iterable[Source]):
+        """Announce all images before the first is asked for."""
+
+    def image_id(self, frame: Frame) -> Any:
+        """Return the id of a frame in its dataset, if it has one."""
+        return None
+
     def complaints(self) -> List[str]:
-        """What was not as it should be, in the end."""
+        """Return what went wrong, after the last frame."""
+        return []
+
+    def report(self) -> List[str]:
+        """Return what the user should know, after the last frame."""
         return []
 
 
 class WholeImage(BoxSource):
-    """One person, who fills the image."""
-    words = 'the whole image, for one person'
+    """One object that fills the image."""
+    words = 'the whole image, for one object in each'
     is_drawn = False
 
     def __call__(self, frame: Frame) -> Boxes:
@@ -73,114 +98,144 @@ class WholeImage(BoxSource):
         return make_boxes([[0, 0, width, height, 1]], 0)
 
 
-def names_of(label: str) -> Iterator[Any]:
-    """What a file may call an image, the most exact first."""
-    file, _, index = label.rpartition('#')
-    path = Path(file or label)
-    number = f'#{index}' if path != Path(label) else ''
-    yield label
-    yield path.name + number
-    yield path.stem + number
-    if path.stem.isdigit() and not number:
-        yield int(path.stem)
-
-
-def rows_of(content: Any) -> Iterator[Tuple[Any, List[float], int]]:
-    """Name of the image, box with score and category of all boxes in a file.
-
-    Raises:
-        ValueError: If the content has another form.
-    """
-    try:
-        if isinstance(content, dict) and 'annotations' in content:
-            files = {image['id']: image['file_name']
-                     for image in content['images']}
-            content = [dict(row, image_id=files[row['image_id']])
-                       for row in content['annotations']
-                       if not row.get('iscrowd')]
-        if isinstance(content, dict):
-            content = [dict(image_id=name, bbox=box[:4], score=(*box, 1)[4])
-                       for name, boxes in content.items() for box in boxes]
-        for row in content:
-            x, y, width, height = map(float, row['bbox'])
-            yield (row['image_id'],
-                   [x, y, width, height, float(row.get('score', 1))],
-                   row.get('category_id', PERSON))
-    except (TypeError, KeyError, ValueError, IndexError) as error:
-        raise ValueError(f'boxes are {FORMATS}; this file is none of them '
-                         f'({type(error).__name__}: {error})') from None
-
-
-class BoxTable(BoxSource):
-    """Boxes that are known, in any of ``FORMATS``.
-
-    Of several categories, only the first one counts, people. Frames of a film
-    are called ``clip.mp4#0``, ``clip.mp4#1`` and so on.
+class CountingSource(BoxSource):
+    """A source that drops boxes and reports how many.
 
     Args:
-        content: Of a JSON file.
-        threshold: Least score.
-        words: What to call it.
+        threshold: Minimum score.
+    """
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+        self.counts: Counter = Counter()
+        self.ignored: Counter = Counter()  # boxes by category
+
+    def make(self, rows: Sequence[Row], categories: Sequence[Any]) -> Boxes:
+        boxes = make_boxes(rows, self.threshold, categories, self.counts)
+        self.counts['kept'] += len(boxes.scores)
+        return boxes
+
+    def describe(self, category: Any) -> str:
+        return str(category)
+
+    def report(self) -> List[str]:
+        lines, total = [], self.counts['all']
+        if self.counts['low']:
+            lines.append(
+                f"dropped {self.counts['low']} of {total} boxes with a score "
+                f'below {self.threshold:g} (--box-thr)')
+        if self.counts['invalid']:
+            lines.append(f"dropped {self.counts['invalid']} of {total} boxes "
+                         'that have no area or are not finite')
+        if self.ignored:
+            kinds = ', '.join(f'{self.describe(k)}: {n}'
+                              for k, n in self.ignored.most_common(10))
+            lines.append(f'ignored {sum(self.ignored.values())} boxes of '
+                         f'other categories ({kinds}); --box-categories '
+                         'chooses which count')
+        return lines
+
+
+class BoxTable(CountingSource):
+    """Boxes that are known, in any of :data:`.box_files.FORMATS`.
+
+    Args:
+        content: Content of a JSON file.
+        threshold: Minimum score.
+        categories: Decides which boxes count.
+        words: Name of the file, for the user.
 
     Raises:
         ValueError: If it has another form.
     """
 
-    def __init__(self, content: Any, threshold: float, words: str = 'given'):
-        self.words, self.threshold = words, threshold
-        rows = list(rows_of(content))
-        several = len({category for _, _, category in rows}) > 1
-        self.rows: Dict[Any, List[List[float]]] = defaultdict(list)
-        for name, row, category in rows:
-            if category == PERSON or not several:
-                self.rows[name].append(row)
-        for name in [name for name in self.rows if isinstance(name, str)]:
-            self.rows.setdefault(Path(name).name, self.rows[name])
-        images = content.get('images', ()) if isinstance(content, dict) else ()
-        self.ids = {Path(i['file_name']).name: i['id'] for i in images}
+    def __init__(self, content: Any, threshold: float,
+                 categories: Optional[Categories] = None,
+                 words: str = 'given'):
+        super().__init__(threshold)
+        self.words = words
+        self.categories = categories or Categories()
+        self.entries = read_entries(content)
+        self.is_dataset = isinstance(content,
+                                     dict) and 'annotations' in content
+        self.matcher = Matcher(self.entries)
+        self.present: Dict[Any, Mapping] = {
+            category: {} for entry in self.entries.values()
+            for _, category in entry.rows if category is not None
+        }  # yapf: disable
+        if self.is_dataset:
+            self.present.update(
+                (c['id'], c) for c in content.get('categories') or ()
+                if c.get('id') in self.present)
+        self.selected: Set[Any] = self.categories.select(self.present)
         self.used = False
+        self.warned: Set[str] = set()
+
+    def describe(self, category: Any) -> str:
+        name = self.present.get(category, {}).get('name', '')
+        return f'{category} {name}'.strip()
+
+    def expect(self, sources: Iterable[Source]):
+        self.matcher.add(sources)
 
     def __call__(self, frame: Frame) -> Boxes:
-        for name in names_of(frame.label):
-            if name in self.rows or name in self.ids:
-                self.used = True
-                boxes = make_boxes(self.rows.get(name, []), self.threshold)
-                return self.clip(boxes, frame) if self.ids else boxes
-        return make_boxes([], self.threshold)
+        entry, reason = self.matcher.find(frame)
+        if reason and frame.source.path not in self.warned:
+            self.warned.add(frame.source.path)
+            self.warn(f'{frame.source.path}: no boxes are used, because '
+                      f'{reason} in {self.words}; write image names with '
+                      'their folders')
+        if entry is None:
+            return self.make([], [])
+        self.used = True
+        rows: List[Row] = []
+        kinds: List[Any] = []
+        for row, category in entry.rows:
+            if category is None or category in self.selected:
+                rows.append(row)
+                kinds.append(category)
+            else:
+                self.ignored[category] += 1
+        boxes = self.make(rows, kinds)
+        return self.clip(boxes, frame) if self.is_dataset else boxes
+
+    def image_id(self, frame: Frame) -> Any:
+        entry, _ = self.matcher.find(frame)
+        return entry.id if entry else None
 
     def clip(self, boxes: Boxes, frame: Frame) -> Boxes:
-        """Labelled boxes end with the image, as in MMPose's data sets."""
+        """Clip labelled boxes to the image, as MMPose's datasets do."""
         height, width = frame.image.shape[:2]
         last = np.array([width, height, width, height], np.float32) - 1
         return boxes._replace(corners=boxes.corners.clip(0, last))
 
     def complaints(self) -> List[str]:
-        if self.used:
+        if self.used and self.counts['all'] and not self.counts['kept']:
+            return [f'no box of {self.words} is left; {line}'
+                    for line in self.report()[:1]]
+        if self.used or self.warned:
             return []
-        names = ', '.join(map(repr, list(self.rows)[:3]))
+        names = ', '.join(repr(str(e)) for e in [*self.entries.values()][:3])
         return [f'{self.words} has no boxes for any of these images; its '
                 f'images are called {names} ...']
 
 
-def read_boxes(path: str, threshold: float) -> BoxTable:
-    """Boxes from a JSON file.
+def read_boxes(path: str, threshold: float,
+               categories: Optional[Categories] = None) -> BoxTable:
+    """Read boxes from a JSON file.
 
     Raises:
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If it does not exist.
         ValueError: If it has another form.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no boxes at {path}: --boxes is whole, '
                                 'detector or a JSON file')
-    try:
-        content = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}') from None
-    return BoxTable(content, threshold, path)
+    return BoxTable(read_json(path), threshold, categories, str(path))
 
 
 def find_detector() -> Optional[Tuple[str, Path]]:
-    """Name and weights of the best detector of torchvision that is here.
+    """Return name and weights of the best detector of torchvision at hand.
 
     Looks where torchvision keeps what it downloads, in ``weights`` and in
     ``$HRFORMER_MM_WEIGHTS``.
@@ -195,19 +250,39 @@ def find_detector() -> Optional[Tuple[str, Path]]:
     return None
 
 
-class Detector(BoxSource):
-    """People found by a detector of torchvision, trained on COCO.
+def detected_categories(name: str, categories: Categories) -> Set[int]:
+    """Return the labels of a detector that a model's objects have.
+
+    It is empty if the detector does not know any of them.
+    """
+    from torchvision.models import get_model_weights
+    names = get_model_weights(name).DEFAULT.meta['categories']
+    present = {i: dict(name=word) for i, word in enumerate(names)
+               if word not in ('__background__', 'N/A')}
+    categories.seen.update(present)
+    if categories.is_person and not categories.chosen:
+        return {PERSON}
+    found = categories.select(present)
+    return set() if found == set(present) else found
+
+
+class Detector(CountingSource):
+    """Objects found by a detector of torchvision, trained on COCO.
 
     Args:
-        device: Where it runs.
-        threshold: Least score.
+        device: Device that it runs on.
+        threshold: Minimum score.
+        categories: Decides which objects count; by default people.
 
     Raises:
-        FileNotFoundError: If the weights of none are here.
+        FileNotFoundError: If there are no weights of any.
+        ValueError: If it does not know the categories.
     """
 
-    def __init__(self, device: str, threshold: float):
+    def __init__(self, device: str, threshold: float,
+                 categories: Optional[Categories] = None):
         from torchvision.models import get_model
+        super().__init__(threshold)
         found = find_detector()
         if found is None:
             raise FileNotFoundError(
@@ -215,31 +290,41 @@ class Detector(BoxSource):
                 'a network: python -c "from torchvision.models import '
                 f"get_model; get_model('{DETECTORS[0]}', weights='DEFAULT')\"")
         name, path = found
+        self.labels = {PERSON} if categories is None else detected_categories(
+            name, categories)
+        if not self.labels:
+            raise ValueError(
+                f"{name} detects COCO's classes, which are not those of this "
+                'model; --box-categories names the classes to take, --boxes '
+                'FILE has boxes of another detector')
         self.model = get_model(name, weights=None, weights_backbone=None)
         self.model.load_state_dict(read_checkpoint(path))
         self.model.to(device).eval()
-        self.words, self.device, self.threshold = name, device, threshold
+        self.words, self.device = name, device
 
     @torch.inference_mode()
     def __call__(self, frame: Frame) -> Boxes:
         image = torch.from_numpy(frame.image[..., ::-1].copy())
         image = image.permute(2, 0, 1).to(self.device) / 255  # [3, H, W]
         found = {k: v.cpu().numpy() for k, v in self.model([image])[0].items()}
-        people = found['labels'] == PERSON
-        x1, y1, x2, y2 = found['boxes'][people].T
-        rows = np.stack([x1, y1, x2 - x1, y2 - y1, found['scores'][people]], 1)
-        return make_boxes(rows, self.threshold)
+        chosen = np.isin(found['labels'], list(self.labels))
+        x1, y1, x2, y2 = found['boxes'][chosen].T
+        rows = np.stack([x1, y1, x2 - x1, y2 - y1, found['scores'][chosen]], 1)
+        return self.make(rows.tolist(), found['labels'][chosen].tolist())
 
 
-def choose_boxes(word: Any, device: str, threshold: float) -> BoxSource:
-    """What ``--boxes`` names.
+def choose_boxes(word: Any, device: str, threshold: float,
+                 categories: Optional[Categories] = None) -> BoxSource:
+    """Return what ``--boxes`` names.
 
     Args:
         word: ``whole``, ``detector``, a JSON file, or ``auto``, which is the
-            detector if its weights are here and else the whole image. Or the
-            content of a JSON file, or any :class:`BoxSource`.
-        device: Of the detector.
-        threshold: Least score.
+            detector if its weights are here and it knows the model's objects,
+            and else the whole image. Or the content of a JSON file, or any
+            :class:`BoxSource`.
+        device: Device of the detector.
+        threshold: Minimum score.
+        categories: Decides which boxes count.
 
     Raises:
         FileNotFoundError: For the file, or the weights of a detector.
@@ -247,10 +332,17 @@ def choose_boxes(word: Any, device: str, threshold: float) -> BoxSource:
     """
     if isinstance(word, BoxSource):
         return word
+    if isinstance(word, os.PathLike):
+        word = os.fspath(word)
     if not isinstance(word, str):
-        return BoxTable(word, threshold)
-    if word == 'whole' or word == 'auto' and find_detector() is None:
+        return BoxTable(word, threshold, categories)
+    if word == 'auto':
+        found = find_detector()
+        known = found and (categories is None
+                           or detected_categories(found[0], categories))
+        word = 'detector' if known else 'whole'
+    if word == 'whole':
         return WholeImage()
-    if word in ('auto', 'detector'):
-        return Detector(device, threshold)
-    return read_boxes(word, threshold)
+    if word == 'detector':
+        return Detector(device, threshold, categories)
+    return read_boxes(word, threshold, categories)

@@ -1,20 +1,23 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Key points of people, written as COCO's results."""
+"""Keypoints of people and other objects, written as COCO's results."""
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
 
 import numpy as np
 from mmengine.config import Config
 from numpy import ndarray
 
-from .boxes import Boxes, choose_boxes
+from .boxes import Boxes, choose_boxes, make_boxes
+from .categories import Categories, from_annotations, id_key
 from .drawing import as_bgr8, draw_box, draw_skeleton
-from .inputs import Frame
+from .inputs import Frame, Source, Tell
 from .predictor import Predictor
 
 SEEN = 0.2  # scores below do not count, as MMPose evaluates COCO
-SAME = 0.9  # from this similarity (OKS) two people are one, likewise
+SAME = 0.9  # from this similarity (OKS, else IoU) two objects are one
+# Key of a data sample for the category of its box.
+CATEGORY = 'hrformer_mm_category'
 
 
 class People(NamedTuple):
@@ -37,18 +40,52 @@ def person_scores(keypoint_scores: ndarray, box_scores: ndarray) -> ndarray:
     return box_scores * total / np.maximum(seen.sum(1), 1)
 
 
-def image_ids(files: List[str], known: Dict[str, int]) -> Iterator[int]:
-    """A number for each of the files, or frames.
+def iou_with(box: ndarray, others: ndarray) -> ndarray:
+    """Compute the intersection over union of a box with N others.
 
-    Those of a data set keep theirs; if all files are called by numbers, as
-    COCO's are, it is this number; otherwise they are counted from 1.
+    Args:
+        box: [4], x1, y1, x2, y2.
+        others: [N, 4]
+    """
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(1)
+    areas = (others[:, 2:] - others[:, :2]).prod(1)
+    union = (box[2:] - box[:2]).prod() + areas - shared
+    return shared / np.maximum(union, 1e-9)
+
+
+def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> List[int]:
+    """Return the indices of boxes without duplicates of better ones.
+
+    Args:
+        corners: [N, 4]
+        scores: [N]
+        threshold: Boxes with a higher intersection over union are one.
+    """
+    kept: List[int] = []
+    for i in np.argsort(-scores, kind='stable').tolist():
+        if not (iou_with(corners[i], corners[kept]) > threshold).any():
+            kept.append(i)
+    return kept
+
+
+def image_ids(files: Sequence[str], known: Sequence[Any]) -> List[Any]:
+    """Return an id for each of the files, or frames.
+
+    Those of a dataset keep theirs, and the others get the next numbers. If
+    none is known and all files are called by numbers, as COCO's are, it is
+    this number; otherwise they are counted from 1.
     """
     stems = [Path(file).stem for file in files]
-    if all(Path(file).name in known for file in files):
-        return (known[Path(file).name] for file in files)
+    if any(number is not None for number in known):
+        taken = {number for number in known if number is not None}
+        highest = max((n for n in taken if isinstance(n, int)), default=0)
+        fresh = count(highest + 1)
+        return [next(fresh) if n is None else n for n in known]
     if all(map(str.isdigit, stems)) and len({*map(int, stems)}) == len(files):
-        return map(int, stems)
-    return count(1)
+        return list(map(int, stems))
+    return list(range(1, len(files) + 1))
 
 
 class PosePredictor(Predictor):
@@ -57,8 +94,10 @@ class PosePredictor(Predictor):
     Args:
         boxes: ``auto``, ``whole``, ``detector``, a file or what it holds; see
             :func:`.boxes.choose_boxes`.
-        box_threshold: Least score of a box.
-        keypoint_threshold: Least score of a key point that is drawn.
+        box_threshold: Minimum score of a box.
+        keypoint_threshold: Minimum score of a keypoint that is drawn.
+        box_categories: Names or ids of the categories whose boxes count; see
+            :meth:`.categories.Categories.select` for the default.
     """
     unit = 'people'
     files = ('predictions.json', 'images.json')
@@ -69,34 +108,50 @@ class PosePredictor(Predictor):
                  boxes: Any = 'auto',
                  box_threshold: float = 0.5,
                  keypoint_threshold: float = 0.3,
+                 box_categories: Sequence[Any] = (),
                  **kwargs: Any):
         super().__init__(cfg, *args, **kwargs)
         if 'num_keypoints' not in self.meta:
-            raise ValueError(f'{cfg.filename} does not say what its key '
-                             'points are: its test data has no metainfo')
-        self.boxes = choose_boxes(boxes, self.device, box_threshold)
+            raise ValueError(f'{cfg.filename} does not describe its keypoints:'
+                             ' its test dataset has no metainfo')
+        own = self.meta.get('CLASSES') or from_annotations(cfg)
+        self.categories = Categories(own, self.meta, box_categories)
+        self.boxes = choose_boxes(boxes, self.device, box_threshold,
+                                  self.categories)
         self.notes = (f'boxes: {self.boxes.words}', )
         self.keypoint_threshold = keypoint_threshold
+
+    def expect(self, sources: Iterable[Source], warn: Tell):
+        super().expect(sources, warn)
+        self.boxes.warn = warn
+        self.boxes.expect(sources)
 
     def complaints(self) -> List[str]:
         return self.boxes.complaints()
 
+    def report(self) -> List[str]:
+        return [*self.boxes.report(), *self.categories.report()]
+
     def samples(self, frame: Frame) -> List[dict]:
-        corners, scores = self.boxes(frame)
-        return [
-            self.pack(frame, **self.meta, bbox=corners[i:i + 1],
-                      bbox_score=scores[i:i + 1])
-            for i in range(len(corners))
-        ]
+        found = []
+        for corners, score, category in zip(*self.boxes(frame)):
+            sample = self.pack(frame, **self.meta, bbox=corners[None],
+                               bbox_score=score[None])
+            sample['data_samples'].set_metainfo({CATEGORY: category})
+            found.append(sample)
+        return found
 
     def gather(self, frame: Frame, results: List[Any]) -> People:
         count = self.meta['num_keypoints']
         if not results:
             return People(np.zeros((0, count, 2)), np.zeros((0, count)),
-                          np.zeros(0), Boxes(np.zeros((0, 4)), np.zeros(0)))
+                          np.zeros(0), make_boxes([], 0))
         found = [result.pred_instances for result in results]
+        categories = np.empty(len(results), object)
+        categories[:] = [result.get(CATEGORY) for result in results]
         boxes = Boxes(np.concatenate([x.bboxes for x in found]),
-                      np.concatenate([x.bbox_scores for x in found]))
+                      np.concatenate([x.bbox_scores for x in found]),
+                      categories)
         points = np.concatenate([x.keypoints for x in found])
         scores = np.concatenate([x.keypoint_scores for x in found])
         people = People(points, scores, person_scores(scores, boxes.scores),
@@ -107,7 +162,12 @@ class PosePredictor(Predictor):
                       people.scores[keep], Boxes(*(x[keep] for x in boxes)))
 
     def distinct(self, people: People, areas: List[float]) -> List[int]:
-        """Leave out who is there twice, as the metric of COCO's rows does."""
+        """Drop duplicates of an object, as COCO's metric in MMPose does.
+
+        A dataset without sigmas has no OKS; there, boxes are compared.
+        """
+        if len(self.meta.get('sigmas', ())) != people.keypoints.shape[1]:
+            return sorted(iou_nms(people.boxes.corners, people.scores, SAME))
         from mmpose.evaluation.functional import oks_nms
         triples = np.dstack([people.keypoints, people.keypoint_scores])
         return sorted(oks_nms(
@@ -135,34 +195,39 @@ class PosePredictor(Predictor):
         corners = found.boxes.corners
         sizes = corners[:, 2:] - corners[:, :2]
         people = [
-            dict(category_id=1,
+            dict(category_id=id_key(self.categories.written(category)),
                  keypoints=points.flatten().round(4).tolist(),
                  score=round(float(score), 5),
                  bbox=np.hstack([corner[:2], size]).round(2).tolist())
-            for points, score, corner, size in zip(triples, found.scores,
-                                                   corners, sizes)
+            for points, score, corner, size, category in zip(
+                triples, found.scores, corners, sizes, found.boxes.categories)
         ]  # yapf: disable
         return dict(file_name=frame.label, height=height, width=width,
-                    people=people)
+                    id=self.boxes.image_id(frame), people=people)
 
     def documents(self, records: List[dict]) -> Dict[str, Any]:
-        """COCO's results, and the images that their numbers stand for.
+        """Return COCO's results, and the images that they belong to.
 
         Evaluators read the former, ``COCO('images.json').loadRes(...)``.
         """
         ids = image_ids([record['file_name'] for record in records],
-                        self.boxes.ids)
+                        [record['id'] for record in records])
         images, people = [], []
         for number, record in zip(ids, records):
             image = {k: v for k, v in record.items() if k != 'people'}
             images.append(dict(image, id=number))
             people += [dict(p, image_id=number) for p in record['people']]
-        names = [self.meta['keypoint_id2name'][i]
-                 for i in range(self.meta['num_keypoints'])]
-        links = [[a + 1, b + 1] for a, b in self.meta['skeleton_links']]
-        category = dict(id=1, name='person', keypoints=names, skeleton=links)
         return {
             'predictions.json': people,
             'images.json': dict(images=images, annotations=[],
-                                categories=[category]),
+                                categories=self.described(people)),
         }  # yapf: disable
+
+    def described(self, people: Iterable[dict]) -> List[dict]:
+        """Return the categories of results with their keypoints."""
+        names = [self.meta['keypoint_id2name'][i]
+                 for i in range(self.meta['num_keypoints'])]
+        links = [[a + 1, b + 1] for a, b in self.meta['skeleton_links']]
+        used = list(dict.fromkeys(p['category_id'] for p in people))
+        return [dict(category, keypoints=names, skeleton=links)
+                for category in self.categories.describe(used)]

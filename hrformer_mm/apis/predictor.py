@@ -1,8 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """From a config and weights to predictions, the same for all three tasks."""
+import os
+import warnings
 from collections import deque
+from itertools import count
 from typing import (Any, Deque, Dict, Iterable, Iterator, List, Optional,
-                    Tuple, Union)
+                    Sequence, Tuple, Union)
 
 import torch
 from mmengine.config import Config
@@ -18,10 +21,17 @@ from ..checks import check_checkpoint
 from ..cli import one_line
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
+from .images import Results, to_frame, to_list
 from .inputs import Frame, Source, Tell
 
 # One frame with what its pipeline gave and the results that have come so far.
 Waiting = Tuple[Frame, List[dict], List[Any]]
+# A sample, and the list that takes its result.
+Item = Tuple[dict, List[Any]]
+
+
+class OutOfMemory(ValueError):
+    """A batch does not fit into the memory of the device."""
 
 
 def choose_device(name: Optional[str]) -> str:
@@ -39,7 +49,7 @@ def choose_device(name: Optional[str]) -> str:
     return name
 
 
-def load_weights(model: nn.Module, path: str) -> dict:
+def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
     """Give a model all of its weights, from a file of any layout.
 
     Returns:
@@ -50,6 +60,7 @@ def load_weights(model: nn.Module, path: str) -> dict:
         ValueError: If it lacks a tensor of the model, or one has another
             shape, as nothing sensible could be predicted.
     """
+    path = os.fspath(path)
     check_checkpoint(path)
     checkpoint = read_checkpoint(path)
     tensors = {
@@ -107,10 +118,11 @@ class Predictor:
     files: Tuple[str, ...] = ('predictions.json', )
     has_labels = False
     notes: Tuple[str, ...] = ()
+    warn: Tell = staticmethod(warnings.warn)
 
     def __init__(self,
                  cfg: Config,
-                 weights: str,
+                 weights: Union[str, os.PathLike],
                  device: Optional[str] = None,
                  batch_size: Optional[int] = None):
         if not cfg.get('test_dataloader'):
@@ -179,36 +191,63 @@ class Predictor:
         """What was not as it should be, in the end."""
         return []
 
-    def __call__(
-            self, images: Iterable[Union[str,
-                                         ndarray]]) -> Iterator[Any]:
-        """What is found in images, in their order.
+    def expect(self, sources: Iterable[Source], warn: Tell):
+        """Announce all images before the first is predicted on.
 
         Args:
-            images: Paths, or arrays [H, W, 3] of uint8, blue first.
+            sources: As far as they are known.
+            warn: Called with a line for what is unclear about an image.
         """
-        frames = (Frame(Source(image, str(i), 'image'), self.read(image))
-                  if isinstance(image, str) else
-                  Frame(Source(str(i), str(i), 'image'), image)
-                  for i, image in enumerate(images))  # yapf: disable
-        for _, found in self.run(frames):
-            yield found
+        self.warn = warn
+
+    def report(self) -> List[str]:
+        """Return what the user should know, after the last frame."""
+        return []
+
+    def __call__(self, images: Any) -> Results:
+        """Predict on images and return their results, in their order.
+
+        Args:
+            images: A path, an array [H, W, 3] of uint8 with channels in order
+                BGR, a PIL image, or an iterable of these. An array
+                [N, H, W, 3] is N images.
+
+        Returns:
+            An iterator with one result for each image. The attributes of the
+            result of a single image can be taken from it directly.
+
+        Raises:
+            TypeError: For what is not an image.
+            ValueError: For an array with a wrong type, range or shape.
+        """
+        several, is_single = to_list(images)
+        names = map(str, count())
+        if isinstance(several, (list, tuple)):
+            self.expect(
+                [Source(os.fspath(image), '', 'image') for image in several
+                 if isinstance(image, (str, os.PathLike))],
+                warnings.warn)  # yapf: disable
+        else:
+            self.expect([], warnings.warn)
+        frames = (to_frame(image, next(names), self.read)
+                  for image in several)
+        return Results((found for _, found in self.run(frames)), is_single)
 
     def run(self,
             frames: Iterable[Frame],
             failed: Optional[Tell] = None) -> Iterator[Tuple[Frame, Any]]:
-        """Frames with what is found in them, in their order.
+        """Yield frames with their results, in their order.
 
         A batch takes samples of several frames, as long as they are of one
         size. Those of a camera are not kept waiting.
 
         Args:
-            frames: Of any sizes and sources.
-            failed: Told of a frame that cannot be prepared; the others go on.
-                Default: it is raised.
+            frames: Frames of any sizes and sources.
+            failed: Called with a line for each frame that fails; the others
+                are predicted on. Default: the error is raised.
         """
         waiting: Deque[Waiting] = deque()
-        batch: List[Tuple[dict, List[Any]]] = []
+        batch: List[Item] = []
         for frame in frames:
             try:
                 samples = self.samples(frame)
@@ -222,42 +261,80 @@ class Predictor:
             for sample in samples:
                 if batch and sample['inputs'].shape != batch[0][0][
                         'inputs'].shape:
-                    self.infer(batch)
+                    self.infer(batch, failed)
                 batch.append((sample, results))
-                if len(batch) == self.batch_size:
-                    self.infer(batch)
+                if len(batch) >= self.batch_size:
+                    self.infer(batch, failed)
             if frame.source.kind == 'camera':
-                self.infer(batch)
-            yield from self.done(waiting)
-        self.infer(batch)
-        yield from self.done(waiting)
+                self.infer(batch, failed)
+            yield from self.done(waiting, failed)
+        self.infer(batch, failed)
+        yield from self.done(waiting, failed)
 
-    @torch.inference_mode()
-    def infer(self, batch: List[Tuple[dict, List[Any]]]):
+    def infer(self, batch: List[Item], failed: Optional[Tell] = None):
         """Run the model on a batch, hand its results out and empty it.
+
+        A batch that fails is tried again in halves if ``failed`` is given;
+        the result of a sample that fails alone is its error.
 
         Raises:
             ValueError: If the device has not enough memory.
         """
         if not batch:
             return
-        data = pseudo_collate([sample for sample, _ in batch])
+        try:
+            found: Sequence[Any] = self.forward([s for s, _ in batch])
+        except Exception as error:
+            if failed is None:
+                raise
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                if isinstance(error, OutOfMemory):
+                    self.warn(one_line(error))
+                    self.batch_size = min(self.batch_size, middle)
+                self.infer(batch[:middle], failed)
+                self.infer(batch[middle:], failed)
+                batch.clear()
+                return
+            found = [error]
+        for result, (_, results) in zip(found, batch):
+            results.append(result)
+        batch.clear()
+
+    @torch.inference_mode()
+    def forward(self, samples: List[dict]) -> List[Any]:
+        """Run the model on samples of one size.
+
+        Raises:
+            OutOfMemory: If the device has not enough memory.
+        """
+        data = pseudo_collate(samples)
         try:
             found = self.model.test_step(data)
         except torch.cuda.OutOfMemoryError:
-            raise ValueError(
-                f'{len(batch)} {self.unit} at once do not fit into the memory '
-                f'of {self.device}; try a smaller --batch-size') from None
-        for result, (_, results) in zip(found, batch):
-            results.append(self.keep(result))
-        batch.clear()
+            raise OutOfMemory(
+                f'{len(samples)} {self.unit} at once do not fit into the '
+                f'memory of {self.device}; try a smaller --batch-size'
+            ) from None
+        return [self.keep(result) for result in found]
 
     def keep(self, result: Any) -> Any:
-        """What is kept of a result until its frame is complete."""
+        """Return what is kept of a result until its frame is complete."""
         return result
 
-    def done(self, waiting: Deque[Waiting]) -> Iterator[Tuple[Frame, Any]]:
+    def done(self, waiting: Deque[Waiting],
+             failed: Optional[Tell]) -> Iterator[Tuple[Frame, Any]]:
         """Take out the frames at the front whose results are all there."""
         while waiting and len(waiting[0][1]) == len(waiting[0][2]):
             frame, _, results = waiting.popleft()
-            yield frame, self.gather(frame, results)
+            try:
+                for result in results:
+                    if isinstance(result, Exception):
+                        raise result
+                found = self.gather(frame, results)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(f'{frame.label}: {one_line(error)}')
+            else:
+                yield frame, found

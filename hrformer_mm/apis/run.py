@@ -5,17 +5,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
+from os import PathLike, fspath
 from pathlib import Path
 from typing import (Any, Callable, Iterable, Iterator, List, Optional, Type,
                     Union)
 
 from mmengine.config import Config
+from numpy import ndarray
 from rich.console import Console
 from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
                            ProgressColumn, Task, TextColumn,
                            TimeRemainingColumn)
 from rich.text import Text
 
+from ..cli import one_line
 from ..training import read_config
 from .inputs import Frame, Source, find_sources, length_of, read_frames
 from .outputs import Outputs, Window, Write, ending_of
@@ -40,7 +43,8 @@ def predictor_of(cfg: Config) -> Type[Predictor]:
     return getattr(import_module(f'.{module}', __package__), name)
 
 
-def load_predictor(config: Union[str, Config], weights: str,
+def load_predictor(config: Union[str, PathLike, Config],
+                   weights: Union[str, PathLike],
                    **options: Any) -> Predictor:
     """A :class:`.predictor.Predictor` for the task of a config.
 
@@ -48,9 +52,11 @@ def load_predictor(config: Union[str, Config], weights: str,
         config: Path or config.
         weights: Path of the checkpoint.
         **options: ``device``, ``batch_size``; for pose ``boxes``,
-            ``box_threshold`` and ``keypoint_threshold``.
+            ``box_threshold``, ``box_categories`` and
+            ``keypoint_threshold``.
     """
-    cfg = config if isinstance(config, Config) else read_config(config)
+    cfg = config if isinstance(config, Config) else read_config(
+        fspath(config))
     return predictor_of(cfg)(cfg, weights, **options)
 
 
@@ -106,6 +112,10 @@ def planned(sources: Iterable[Source], task: Type[Predictor],
             yield f'labels/{source.name}{ending}'
 
 
+class OverlayError(Exception):
+    """The overlay of a source cannot be written."""
+
+
 class Run:
     """One pass of a predictor over sources.
 
@@ -128,23 +138,41 @@ class Run:
         self.console = console
         self.records: List[dict] = []
 
+    def print(self, text: str):
+        self.console.print(text, soft_wrap=True, markup=False,
+                           highlight=False)  # yapf: disable
+
     def failed(self, text: str):
         self.outcome.failed.append(text)
-        self.console.print(f'skipped: {text}', soft_wrap=True, markup=False,
-                           highlight=False)  # yapf: disable
+        self.print(f'skipped: {text}')
+
+    def warned(self, text: str):
+        self.outcome.failed.append(text)
+        self.print(f'warning: {text}')
 
     def __call__(self, sources: List[Source]):
         """Predict until the end of the sources, or until the user stops it.
 
-        What was done by then is written all the same.
+        What was done by then is written all the same, also after an error.
         """
+        began = time.perf_counter()
+        try:
+            self.predict(sources)
+        finally:
+            self.outcome.seconds = time.perf_counter() - began
+            if self.records:
+                for name, content in self.predictor.documents(
+                        self.records).items():
+                    self.outputs.write_json(name, content)
+
+    def predict(self, sources: List[Source]):
         lengths = [length_of(source, self.longest) for source in sources]
         known = [length for length in lengths if length is not None]
         total = sum(known) if len(known) == len(lengths) else None
+        self.predictor.expect(sources, self.warned)
         frames = read_frames(sources, self.predictor.read, self.failed,
                              self.longest)
         found = self.predictor.run(frames, self.failed)
-        began = time.perf_counter()
         with make_progress(self.console) as progress:
             bar = progress.add_task('predicting', total=total)
             groups = groupby(found, key=lambda pair: pair[0].source)
@@ -156,49 +184,71 @@ class Run:
                     break
                 except KeyboardInterrupt:
                     self.outcome.stopped = True
-        self.outcome.seconds = time.perf_counter() - began
-        if self.records:
-            for name, content in self.predictor.documents(
-                    self.records).items():
-                self.outputs.write_json(name, content)
 
     def write(self, source: Source, group: Iterator, advance: Callable):
         """Write and show the frames of one source.
 
-        If the user stops it, there is a film of the frames up to then.
+        If the user stops it, there is a video of the frames up to then. If
+        the video cannot be written, the results are, without it.
         """
         overlay = self.outputs.overlay(source) if self.overlay else \
             nullcontext()
-        with overlay as write:
-            try:
-                for frame, found in group:
-                    self.write_frame(frame, found, write)
-                    advance()
-            except KeyboardInterrupt:
-                self.outcome.stopped = True
+        try:
+            with overlay as write:
+                self.write_frames(group, write, advance)
+        except OverlayError as error:
+            self.failed(f'overlay of {source.path}: {error}')
+            self.write_frames(group, None, advance)
+
+    def write_frames(self, group: Iterator, write: Optional[Write],
+                     advance: Callable):
+        try:
+            for frame, found in group:
+                self.write_frame(frame, found, write)
+                advance()
+        except KeyboardInterrupt:
+            self.outcome.stopped = True
 
     def write_frame(self, frame: Frame, found: Any, write: Optional[Write]):
-        """Write and show one frame, and take down what was found.
+        """Write and show one frame, and keep its record.
+
+        A frame whose results cannot be written is skipped.
 
         Raises:
             KeyboardInterrupt: If the window is closed by a key.
+            OverlayError: If the overlay cannot be written.
         """
-        for name, image in self.predictor.pictures(frame, found).items():
-            self.outputs.write_image(f'{name}.png', image)
-        if write or self.window:
-            drawn = self.predictor.draw(frame, found)
-        if write:
-            write(drawn, frame.fps)
-        self.records.append(self.predictor.record(frame, found))
+        try:
+            for name, image in self.predictor.pictures(frame, found).items():
+                self.outputs.write_image(f'{name}.png', image)
+            record = self.predictor.record(frame, found)
+        except Exception as error:
+            return self.failed(f'{frame.label}: {one_line(error)}')
+        drawn = self.draw(frame, found) if write or self.window else None
+        self.records.append(record)
         self.outcome.frames += 1
+        if drawn is None:
+            return
+        if write:
+            try:
+                write(drawn, frame.fps)
+            except Exception as error:
+                raise OverlayError(one_line(error)) from error
         if self.window and not self.window.show(drawn,
                                                 not frame.source.is_clip):
             raise KeyboardInterrupt
 
+    def draw(self, frame: Frame, found: Any) -> Optional[ndarray]:
+        try:
+            return self.predictor.draw(frame, found)
+        except Exception as error:
+            self.failed(f'overlay of {frame.label}: {one_line(error)}')
+            return None
 
-def predict(config: Union[str, Config],
-            weights: str,
-            inputs: Iterable[str],
+
+def predict(config: Union[str, PathLike, Config],
+            weights: Union[str, PathLike],
+            inputs: Union[str, PathLike, Iterable[Union[str, PathLike]]],
             out_dir: Union[str, Path] = 'predictions',
             overlay: bool = True,
             show: bool = False,
@@ -214,7 +264,7 @@ def predict(config: Union[str, Config],
     Args:
         config: Path or config.
         weights: Path of the checkpoint.
-        inputs: Paths, patterns, ``webcam`` or ``webcam:1``.
+        inputs: Paths, patterns, ``webcam`` or ``webcam:1``; one or several.
         out_dir: The folder.
         overlay: Write images and videos with the predictions drawn.
         show: Draw them in a window as well; q ends it.
@@ -227,12 +277,16 @@ def predict(config: Union[str, Config],
         FileExistsError: If a file would be written over.
         ValueError: For what does not fit together.
     """
-    cfg = config if isinstance(config, Config) else read_config(config)
+    cfg = config if isinstance(config, Config) else read_config(
+        fspath(config))
     task, console = predictor_of(cfg), Console(stderr=True)
     outputs = Outputs(Path(out_dir), force)
     outcome = Outcome(outputs.folder)
     missing: List[str] = []
-    sources = find_sources(inputs, missing.append, outputs.folder)
+    if isinstance(inputs, (str, PathLike)):
+        inputs = [inputs]
+    sources = find_sources([fspath(path) for path in inputs],
+                           missing.append, outputs.folder)
     if not sources:
         raise FileNotFoundError('; '.join(missing) or 'there are no inputs')
     outputs.check(planned(sources, task, overlay), sources)
@@ -244,6 +298,8 @@ def predict(config: Union[str, Config],
     for text in predictor.notes:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
     run(sources)
+    for text in predictor.report():
+        run.print(text)
     for text in predictor.complaints():
         run.failed(text)
     return outcome

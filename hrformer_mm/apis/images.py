@@ -1,0 +1,167 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Images from Python code: paths, arrays and PIL images."""
+import os
+import sys
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Tuple
+
+import cv2
+import numpy as np
+import torch
+from numpy import ndarray
+
+from .inputs import Frame, Source
+
+KINDS = ('paths, arrays [H, W, 3] of uint8 with channels in order BGR, or PIL '
+         'images')
+
+
+def is_pil(image: Any) -> bool:
+    """Return whether an object is an image of PIL, without importing it."""
+    module = sys.modules.get('PIL.Image')
+    return module is not None and isinstance(image, module.Image)
+
+
+def is_one(images: Any) -> bool:
+    """Return whether an object is one image, not several of them."""
+    if isinstance(images, ndarray):
+        return images.ndim != 4
+    return isinstance(images, (str, bytes, os.PathLike, torch.Tensor)) \
+        or is_pil(images)
+
+
+def check_range(image: ndarray):
+    """Raise ValueError if values are not the integers from 0 to 255."""
+    kind = image.dtype
+    if kind.kind not in 'uif':
+        raise ValueError(f'arrays of images are uint8, got {kind}')
+    if kind.kind == 'f' and not np.isfinite(image).all():
+        raise ValueError('an array of an image has NaN or infinite values')
+    low, high = image.min(), image.max()
+    if kind.kind == 'f' and 0 <= low and 0 < high <= 1:
+        raise ValueError(
+            f'arrays of images have values from 0 to 255, got {kind} from '
+            f'{low:g} to {high:g}: use (255 * image).astype(np.uint8)')
+    if kind == np.uint16 and high > 255:
+        raise ValueError(
+            f'arrays of images have values from 0 to 255, got uint16 up to '
+            f'{high}: use (image // 257).astype(np.uint8)')
+    if low < 0 or high > 255:
+        raise ValueError(f'arrays of images have values from 0 to 255, got '
+                         f'{kind} from {low:g} to {high:g}; is it normalized?')
+
+
+def as_bgr(image: ndarray) -> ndarray:
+    """Check an array and return it as a BGR image, [H, W, 3] of uint8.
+
+    Grey images [H, W] or [H, W, 1] become three equal channels, and an alpha
+    channel is dropped, as when OpenCV reads a file.
+
+    Raises:
+        ValueError: For another shape, type or range; says how to fix it.
+    """
+    shape = image.shape
+    if image.ndim not in (2, 3) or image.ndim == 3 and shape[2] not in (1, 3,
+                                                                        4):
+        fix = '; use image.transpose(1, 2, 0)' if (
+            image.ndim == 3 and shape[0] in (1, 3, 4)) else ''
+        raise ValueError('arrays of images are [H, W], [H, W, 3] or '
+                         f'[H, W, 4], got shape {list(shape)}{fix}')
+    if image.size == 0:
+        raise ValueError(f'an array of an image is empty, shape {list(shape)}')
+    if image.dtype != np.uint8:
+        check_range(image)
+        image = image.round().astype(np.uint8)
+    if image.ndim == 2 or shape[2] == 1:
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def from_pil(image: Any) -> ndarray:
+    """Convert an image of PIL, of any mode, to a BGR array."""
+    if image.mode.startswith('I;16'):
+        return as_bgr(np.asarray(image).astype(np.uint16) // 257)
+    if image.mode in ('I', 'F'):  # which convert() would clip
+        return as_bgr(np.asarray(image))
+    return as_bgr(np.asarray(image.convert('RGB'))[..., ::-1])
+
+
+def to_frame(image: Any, name: str, read: Callable[[str],
+                                                   ndarray]) -> Frame:
+    """Return an image as a frame.
+
+    Args:
+        image: Path, array or PIL image.
+        name: Name of an image that has no path.
+        read: Returns the image of a path.
+
+    Raises:
+        OSError: If a file cannot be read.
+        TypeError: For anything else; names what is accepted.
+        ValueError: For an array that is not an image.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        path = os.fspath(image)
+        if isinstance(path, str):
+            return Frame(Source(path, name, 'image'), read(path))
+    source = Source(name, name, 'image')
+    if isinstance(image, ndarray):
+        return Frame(source, as_bgr(image))
+    if is_pil(image):
+        return Frame(source, from_pil(image))
+    hint = '; use tensor.permute(1, 2, 0).numpy()' if isinstance(
+        image, torch.Tensor) else ''
+    raise TypeError(f'images are {KINDS}, got {type(image).__name__}{hint}')
+
+
+def to_list(images: Any) -> Tuple[Iterable[Any], bool]:
+    """Return images as an iterable, and whether they are a single one.
+
+    Raises:
+        TypeError: For what is neither an image nor an iterable.
+    """
+    if is_one(images):
+        return [images], True
+    try:
+        if isinstance(images, Mapping):
+            raise TypeError
+        iter(images)
+    except TypeError:
+        raise TypeError(f'images are {KINDS}, or a list of them, got '
+                        f'{type(images).__name__}') from None
+    return images, False
+
+
+class Results:
+    """Iterator over the results of images, in their order.
+
+    The result of a single image, ``predictor('photo.jpg')``, is the only item;
+    its attributes are those of the iterator, too:
+    ``predictor('photo.jpg').keypoints``.
+
+    Args:
+        results: Generates the results.
+        is_single: Whether there is one image.
+    """
+
+    def __init__(self, results: Iterator[Any], is_single: bool):
+        self._results, self._is_single = results, is_single
+        self._first: List[Any] = []
+
+    def __iter__(self) -> 'Results':
+        return self
+
+    def __next__(self) -> Any:
+        found = next(self._results)
+        self._first = self._first or [found]
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_'):
+            raise AttributeError(name)
+        if not self._is_single:
+            raise AttributeError(
+                f'results of several images have no {name!r}: iterate over '
+                'them, there is one result for each image')
+        if not self._first:  # it is still to be iterated over
+            self._results = iter([next(self)])
+        return getattr(self._first[0], name)
