@@ -119,9 +119,9 @@ class Golden(NamedTuple):
         """The scalar whose gradients are stored."""
         rng = np.random.RandomState(zlib.crc32(b'cotangent'))
         terms: List[Tensor] = []
-        for name, (shape, _) in self.meta['outputs'].items():
+        for name, made in self.meta['outputs'].items():
             if name in self.meta['in_scalar']:
                 c = torch.from_numpy(
-                    rng.standard_normal(shape).astype('float32'))
+                    rng.standard_normal(made['shape']).astype('float32'))
                 terms.append((outputs[name] * c.to(outputs[name])).sum())
         return torch.stack(terms).sum()

@@ -84,7 +84,7 @@ def test_any_size_runs_on_real_numbers(hw, window):
     hw=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     window=st.one_of(
         st.integers(1, 16), st.tuples(*[st.integers(1, 16)] * 4)),
-    upsample=st.sampled_from(['nearest', 'bilinear']),
+    upsample=st.sampled_from(['nearest', 'bilinear', 'bilinear_aligned']),
     attention=st.sampled_from(['window', 'shifted']),
     outs=st.sampled_from(OUTS))
 @settings(deadline=None, max_examples=25)

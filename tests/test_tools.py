@@ -155,7 +155,7 @@ def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
 @pytest.mark.parametrize('option, says', [
     ('model.backbone.arch=huge', "['base', 'small', 'tiny'] or a dict"),
     ('model.backbone.window_size=0', 'positive integer or four of them'),
-    ('model.backbone.upsample=cubic', "['nearest', 'bilinear']"),
+    ('model.backbone.upsample=cubic', "['nearest', 'bilinear', "),
     ('model.backbone.window=7', "unexpected keyword argument 'window'"),
     ('model.backbone.type=hrformer_mm.HRFormr', 'hrformer_mm.HRFormr'),
     ('modle.backbone.arch=tiny', "near are ['model'"),

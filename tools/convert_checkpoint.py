@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Convert HRFormer weights between the official code, MMPose and this package.
+"""Convert weights between official code, MMPose and this package.
 
 The layout of the source is recognised by its names. Conversion is only needed
 to give weights to others: configs of this package load every layout as it is.
@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import Any, Mapping
 
 from hrformer_mm import cli
-from hrformer_mm.checkpoints.keymap import TARGETS
+from hrformer_mm.checkpoints.keymap import BASELINE_TARGETS, TARGETS
 from hrformer_mm.checkpoints.release import convert_file, other_truths
 from hrformer_mm.core.arch import ARCHS
 
@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py hrt_base.pth hrformer_b.safetensors
   python tools/convert_checkpoint.py work_dirs/NAME/epoch_210.pth mmpose.pth \\
       --to mmpose --check
+  python tools/convert_checkpoint.py pose_hrnet_w32_256x192.pth hrnet_w32.pth
 """
 
 
@@ -24,7 +25,11 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument('source', help='path, name or URL of the weights')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
-        '--to', choices=TARGETS, default='ours', help='layout of the target')
+        '--to',
+        choices=TARGETS + BASELINE_TARGETS,
+        default='ours',
+        help='layout of the target (default: ours); the last five are those '
+        'of baselines, for weights of the same baseline')
     parser.add_argument(
         '--arch', choices=sorted(ARCHS), help='size the weights must be of')
     parser.add_argument(

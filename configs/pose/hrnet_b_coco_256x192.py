@@ -5,4 +5,5 @@ model = dict(
     backbone=dict(
         block='conv',
         drop_path_rate=0.,
+        upsample='nearest',
         init_cfg=dict(checkpoint='hrnet_b_imagenet_224.pth')))

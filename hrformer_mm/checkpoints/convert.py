@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..core.arch import ARCHS, Arch, get_arch
 from ..core.attention import relative_position_index
-from .keymap import (BACKBONE, INDEX, LAYOUTS, Q_PROJ, QKV, TABLE, recognise,
-                     rename, roots)
+from .baselines import DERIVED, FROM_OURS, TO_OURS
+from .keymap import (BACKBONE, INDEX, LAYOUTS, PLAIN_HRNET, Q_PROJ, QKV, ROOTS,
+                     TABLE, is_hrnet, recognise, rename, roots)
 
 # Entries of a file that may hold the tensors, the best first: mmengine's
 # EMAHook stores the averaged weights as state_dict, the raw ones beside it.
@@ -48,6 +49,7 @@ class Report:
             tables without effect, the other task's head.
         missing: Names the target has and the file has not.
         unexpected: Names that nothing is known about.
+        hrnet: The network is an HRNet.
     """
     source: str
     truths: Dict[str, Any] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Report:
     dropped: List[str] = field(default_factory=list)
     missing: List[str] = field(default_factory=list)
     unexpected: List[str] = field(default_factory=list)
+    hrnet: bool = False
 
     def __str__(self) -> str:
         words = [
@@ -114,15 +117,17 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     }
     found = roots(state_dict)
     if not found:
-        raise ValueError('these are not the weights of an HRFormer: no tensor '
-                         'is called stage2.0.fuse_layers.*; there are'
-                         f'{first_few(list(state_dict)) or " none"}')
+        raise ValueError('these are not the weights of an HRFormer or HRNet: '
+                         'no tensor is called stage2.0.fuse_layers.*; there '
+                         f'are{first_few(list(state_dict)) or " none"}')
     if len(found) > 1:
         raise ValueError(f'the weights of {len(found)} backbones are here; '
                          f'choose one by its prefix out of {found}')
     wrapper = found[0]
-    if wrapper.endswith(BACKBONE):
-        wrapper = wrapper[:-len(BACKBONE)]
+    for root in ROOTS:
+        if wrapper.endswith(root):
+            wrapper = wrapper[:-len(root)]
+            break
     inside = OrderedDict((k[len(wrapper):], v) for k, v in state_dict.items()
                          if k.startswith(wrapper) and isinstance(v, Tensor))
     return inside, [
@@ -134,7 +139,7 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
 def reroot(state_dict: StateDict, source: str) -> StateDict:
     """Give the backbone the prefix that its layout gives it."""
     layout = LAYOUTS[source]
-    root = BACKBONE if roots(state_dict) == [BACKBONE] else ''
+    root = next(iter(roots(state_dict)), '')
     if root == layout.root:
         return state_dict
     heads = tuple(theirs for ours, theirs in layout.parts
@@ -160,8 +165,13 @@ def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
 def truths_of(source: str, state_dict: StateDict,
               stored: Mapping[str, Any]) -> Dict[str, Any]:
     """Arguments with which weights were trained; what is stored wins."""
-    if not any('.attn.attn.' in k for k in state_dict):
-        return dict(stored)  # an HRNet
+    if is_hrnet(state_dict):
+        known = LAYOUTS[source].semantics(hrnet=True)
+        if source == 'ours' and any(
+                k.startswith('head.final_layer.') for k in state_dict):
+            known = PLAIN_HRNET  # MMPose's have the same names and no meta
+        return {k: stored.get(k, v) for k, v in known.items()} or {
+            k: v for k, v in stored.items() if k in PLAIN_HRNET}
     truths = dict(LAYOUTS[source].truths)
     truths['rel_pos_bias'] = truths.get('rel_pos_bias', True) and any(
         k.endswith(TABLE) for k in state_dict)
@@ -189,7 +199,7 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
     """Rename to our layout, join q, k and v, and drop derived buffers."""
     layout, out = LAYOUTS[report.source], OrderedDict()
     for key in state_dict:
-        if key.endswith(INDEX):
+        if key.endswith(INDEX) or key in layout.derived:
             report.dropped.append(key)
             continue
         joint, value = joined(key, state_dict)
@@ -199,7 +209,9 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
         if name is None:
             report.unexpected.append(key)
         out[name or key] = value
-    return out
+    adapted = TO_OURS.get(report.source, OrderedDict)(out)
+    report.added += [k for k in adapted if k not in out]
+    return OrderedDict(adapted)
 
 
 def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
@@ -208,7 +220,9 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
     What the layout has no place for is left out.
     """
     layout, out = LAYOUTS[to], OrderedDict()
-    for key, value in state_dict.items():
+    adapted = FROM_OURS.get(to, OrderedDict)(state_dict)
+    report.dropped += [k for k in state_dict if k not in adapted]
+    for key, value in adapted.items():
         match = QKV.match(key) if layout.split_qkv else None
         pieces = {key: value}
         if match:  # each with its own memory, or files would hold it thrice
@@ -221,11 +235,15 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
             if name is None:
                 report.dropped.append(key)
                 continue
+            name = layout.wrapper + name
             out[name] = v
             if layout.index and name.endswith(TABLE):
                 index = name[:-len(TABLE)] + INDEX
                 out[index] = relative_position_index(window_of(v))
                 report.added.append(index)
+    derived = DERIVED[to](state_dict) if to in DERIVED else {}
+    out.update(derived)
+    report.added += derived
     return out
 
 
@@ -290,11 +308,14 @@ def convert(checkpoint: Mapping,
     })
     source = recognise(tensors)
     tensors = reroot(tensors, source)
-    report = Report(source, unexpected=outside)
+    report = Report(source, unexpected=outside, hrnet=is_hrnet(tensors))
     report.truths = truths_of(source, tensors, stored)
     try:
         out = tensors if source == 'ours' else to_ours(tensors, report)
         out = to_layout(out, to, report, arch)
+    except KeyError as error:
+        raise ValueError(f'these {source} weights are damaged: they lack '
+                         f'{error}') from error
     except (RuntimeError, IndexError) as error:  # torch, about odd shapes
         raise ValueError(f'these {source} weights are damaged: '
                          f'{str(error).splitlines()[0]}') from error
@@ -309,11 +330,33 @@ def convert(checkpoint: Mapping,
     return out, report
 
 
+def check_place(state_dict: StateDict, to: str):
+    """Raise a ValueError if a layout has no place for such a model."""
+    layout, hrnet = LAYOUTS[to], is_hrnet(state_dict)
+
+    def has(prefix: str) -> bool:
+        return any(k.startswith(prefix) for k in state_dict)
+
+    if hrnet and layout.hrnet is None or not hrnet and not layout.transformer:
+        kind = 'an HRNet' if hrnet else 'an HRFormer'
+        raise ValueError(f'these are the weights of {kind}, which the layout '
+                         f'{to!r} does not have')
+    if layout.needs and not has(layout.needs):
+        raise ValueError(f'the layout {to!r} is for models with '
+                         f'{layout.needs}*, which these weights lack')
+    for name in ('transpose', 'tokenpose', 'prtr'):
+        if has(LAYOUTS[name].needs) and to not in ('ours', name):
+            raise ValueError(f'these are the weights of a model that the '
+                             f"layout {to!r} has no place for; take {name!r} "
+                             "or 'ours'")
+
+
 def to_layout(state_dict: StateDict,
               to: str,
               report: Report,
               arch: Union[None, str, Arch, Mapping] = None) -> StateDict:
     """From ours to another layout, with tables as its code needs them."""
+    check_place(state_dict, to)
     if report.truths.get('rel_pos_bias', True) is False:
         has_tables = any(k.endswith(TABLE) for k in state_dict)
         if to.startswith('mmpose'):

@@ -43,12 +43,15 @@ def describe(state_dict: Mapping[str, Tensor],
 def describe_backbone(tensors: Mapping[str, Tensor],
                       arch: Optional[Arch]) -> Dict[str, Any]:
     """Arguments of a backbone, read from names and shapes in our layout."""
-    branch = 'stage4.0.branches.{}.0.'.format
+    fourth = ('stage4.', 'transition3.')  # networks of three branches lack
+    final = 4 if any(k.startswith(fourth) for k in tensors) else 3
+    branch = f'stage{final}.0.branches.{{}}.0.'.format
     conv = branch(0) + 'conv1.weight' in tensors
     inner = 'conv1.weight' if conv else 'norm1.weight'
-    channels = tuple(len(tensors[branch(b) + inner]) for b in range(4))
+    channels = tuple(len(tensors[branch(b) + inner]) for b in range(final))
     modules = tuple(
-        count(tensors, rf'stage{stage}\.(\d+)\.') for stage in (2, 3, 4))
+        count(tensors, rf'stage{stage}\.(\d+)\.')
+        for stage in range(2, final + 1))
     sizes: Dict[str, Any] = dict(
         channels=channels,
         modules=modules,
@@ -58,17 +61,20 @@ def describe_backbone(tensors: Mapping[str, Tensor],
         out_indices=out_indices(tensors))
     if conv:
         # Convolutions have no heads; one always divides the channels.
-        return dict(arch=Arch(heads=(1, ) * 4, **sizes), block='conv', **args)
+        heads = (1, ) * final
+        return dict(arch=Arch(heads=heads, **sizes), block='conv', **args)
     fc1 = tensors[branch(0) + 'ffn.fc1.weight']
     sizes['mlp_ratio'] = len(fc1) // channels[0]
-    names = [f'{branch(b)}attn.attn.{TABLE}' for b in range(4)]
+    names = [f'{branch(b)}attn.attn.{TABLE}' for b in range(final)]
     has_tables = names[0] in tensors
     if not has_tables:
         sizes['heads'] = heads_of(channels, arch)
     else:
         tables = [tensors[name] for name in names]
         sizes['heads'] = tuple(t.shape[1] for t in tables)
-        args['window_size'] = tuple(map(window_of, tables))
+        windows = [window_of(t) for t in tables]
+        # A window for each of four branches, also where there are three.
+        args['window_size'] = tuple(windows + windows[-1:] * (4 - final))
     args['rel_pos_bias'] = has_tables
     args['ffn'] = ('mlp' if fc1.ndim == 2 else 'dwconv' if branch(0) +
                    'ffn.dw3x3.weight' in tensors else 'nodw')

@@ -1,5 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The names of HRFormer's tensors in every code base that has released any.
+"""The names of tensors in every code base that has released HRFormers.
+
+Also those of the baselines that are built on an HRNet.
 
 One table, :data:`LAYOUTS`, says how each differs from ours. A key is read as
 wrapper + part + rest: the wrapper (``module.``) is dropped, the part is the
@@ -19,6 +21,7 @@ TABLE = 'relative_position_bias_table'
 INDEX = 'relative_position_index'
 # Every HRFormer and HRNet has this tensor, whatever its size and its task.
 ANCHOR = 'stage2.0.fuse_layers.0.1.0.weight'
+BASIC_BLOCK = 'stage2.0.branches.0.0.conv1.'  # an HRNet's
 QKV = re.compile(r'(.*\.attn\.attn\.)qkv\.(weight|bias)$')
 Q_PROJ = re.compile(r'(.*\.attn\.attn\.)q_proj\.(weight|bias)$')
 
@@ -31,18 +34,35 @@ class Layout:
         parts: Prefixes of whole parts, (ours, theirs); ``None`` if theirs
             lacks ours.
         blocks: Pieces of names inside transformer blocks, (ours, theirs).
+        layers: Pieces of names outside the backbone, (ours, theirs).
         split_qkv: Queries, keys and values have a projection each.
         index: Relative position indices are stored.
-        container: Entry of the file that holds the tensors.
+        container: Entry of the file that holds the tensors; empty if they
+            are the file.
+        wrapper: Prefix of all names in files.
         truths: Arguments of our backbone that compute what this code base
             computes, as far as its tensors do not show them.
+        hrnet: The same for its HRNets, or ``None`` if it has none.
+        transformer: It has HRFormers.
+        needs: Prefix of ours without which a model has no place in it.
+        derived: Tensors that our models compute and do not store.
     """
     parts: Parts
     blocks: Pairs = ()
+    layers: Pairs = ()
     split_qkv: bool = False
     index: bool = True
     container: str = 'state_dict'
+    wrapper: str = ''
     truths: Mapping[str, Any] = field(default_factory=dict)
+    hrnet: Optional[Mapping[str, Any]] = None
+    transformer: bool = True
+    needs: str = ''
+    derived: Tuple[str, ...] = ()
+
+    def semantics(self, hrnet: bool) -> Mapping[str, Any]:
+        """Arguments that compute what this code base does."""
+        return (self.hrnet or {}) if hrnet else self.truths
 
     @property
     def root(self) -> str:
@@ -89,11 +109,43 @@ ALL_BLOCKS = (OUT_PROJ, OFFICIAL_FFN, *SEQUENTIAL_FFN)
 NEAREST = dict(rel_pos_bias=True, upsample='nearest')
 BILINEAR = dict(rel_pos_bias=False, upsample='bilinear')
 
+# How HRNets fuse, which no tensor shows: as their authors have it in
+# classification and pose, and in segmentation.
+PLAIN_HRNET = dict(upsample='nearest')
+SEG_HRNET = dict(upsample='bilinear_aligned')
+# The HRNet project's own OCR: layers as above, outside the backbone, but its
+# large convolutions have a plain batch norm, and the auxiliary one is 1x1.
+HRNET_OCR = (
+    ('decode_head.bottleneck.conv.', 'conv3x3_ocr.0.'),
+    ('decode_head.bottleneck.bn.', 'conv3x3_ocr.1.'),
+    *(pair for pair in OFFICIAL_OCR if pair[1].startswith(
+        ('ocr_distri_head.', 'cls_head.'))),
+    ('decode_head.aux.conv.conv.', 'aux_head.0.'),
+    ('decode_head.aux.conv.bn.', 'aux_head.1.'),
+    ('decode_head.aux.conv_seg.', 'aux_head.3.'),
+)
+# An encoder layer of TokenPose: two residuals with a norm before each.
+TOKEN_LAYER = (
+    ('.norm1.', '.0.fn.norm.'),
+    ('.self_attn.in_proj_weight', '.0.fn.fn.to_qkv.weight'),
+    ('.self_attn.out_proj.', '.0.fn.fn.to_out.0.'),
+    ('.norm2.', '.1.fn.norm.'),
+    ('.linear1.', '.1.fn.fn.net.0.'),
+    ('.linear2.', '.1.fn.fn.net.3.'),
+)
+PRTR_BODY, TOKEN_BODY = 'backbone.0.body.', 'pre_feature.'
+# Prefixes of backbones inside whole models.
+ROOTS = (BACKBONE, PRTR_BODY, TOKEN_BODY)
+BASELINE: Dict[str, Any] = dict(
+    index=False, container='', transformer=False, hrnet=PLAIN_HRNET)
+
 LAYOUTS = {
-    'ours': Layout(((BACKBONE, BACKBONE), ), index=False),
-    'mmpose': Layout(HEATMAPS, truths=dict(upsample='bilinear')),
+    'ours': Layout(((BACKBONE, BACKBONE), ), index=False, hrnet={}),
+    'mmpose': Layout(
+        HEATMAPS, truths=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
     # Before MMPose 1.0.
-    'mmpose-0.x': Layout(OLD_HEATMAPS, truths=dict(upsample='bilinear')),
+    'mmpose-0.x': Layout(
+        OLD_HEATMAPS, truths=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
     # With the feed-forward of the ports below.
     'mmpose-sequential': Layout(
         HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
@@ -106,12 +158,49 @@ LAYOUTS = {
         ((BACKBONE, ''), ('neck.incre_modules.', 'incre_modules.'),
          ('neck.downsamp_modules.', 'downsamp_modules.'),
          ('neck.final_layer.', 'final_layer.'), ('head.fc.', 'classifier.')),
-        container='model', truths=NEAREST, **OFFICIAL),
+        container='model', truths=NEAREST, hrnet=PLAIN_HRNET, **OFFICIAL),
     'official-pose': Layout(OLD_HEATMAPS, truths=BILINEAR, **OFFICIAL),
     'official-seg': Layout(
-        ((BACKBONE, BACKBONE), *OFFICIAL_OCR), truths=NEAREST, **OFFICIAL),
+        ((BACKBONE, BACKBONE), *OFFICIAL_OCR), truths=NEAREST,
+        hrnet=SEG_HRNET, **OFFICIAL),
+    # The HRNet project's own: pose, and segmentation with OCR.
+    'hrnet-pose': Layout(
+        ((BACKBONE, ''), ('head.final_layer.', 'final_layer.')),
+        needs='head.final_layer.', **BASELINE),
+    'hrnet-ocr': Layout(
+        ((BACKBONE, ''), *HRNET_OCR), needs='decode_head.ocr.',
+        **{**BASELINE, 'hrnet': SEG_HRNET, 'wrapper': 'model.'}),
+    'transpose': Layout(
+        ((BACKBONE, ''), ('neck.reduce.', 'reduce.'),
+         ('neck.layers.', 'global_encoder.layers.'),
+         ('head.final_layer.', 'final_layer.')),
+        needs='neck.layers.', derived=('pos_embedding', ), **BASELINE),
+    'tokenpose': Layout(
+        ((BACKBONE, TOKEN_BODY), ('neck.tokens', 'transformer.keypoint_token'),
+         ('neck.patches.', 'transformer.patch_to_embedding.'),
+         *((f'neck.groups.{i}.', f'transformer.transformer{i + 1}.layers.')
+           for i in range(3)),
+         ('neck.draw.', 'transformer.mlp_head.')),
+        layers=TOKEN_LAYER, needs='neck.groups.',
+        derived=('transformer.pos_embedding', ), **BASELINE),
+    'prtr': Layout(
+        ((BACKBONE, PRTR_BODY),
+         *((f'head.represent.{part}.', f'{PRTR_BODY}{part}.') for part in
+           ('incre_modules', 'downsamp_modules', 'final_layer')),
+         ('head.reduce.', 'input_proj.'),
+         ('head.encoders.', 'transformer.encoder.layers.'),
+         ('head.decoders.', 'transformer.decoder.layers.'),
+         ('head.norm.', 'transformer.decoder.norm.'),
+         ('head.queries', 'query_embed.weight'),
+         ('head.classify.', 'class_embed.'),
+         *((f'head.locate.{2 * i}.', f'kpt_embed.layers.{i}.')
+           for i in range(3))),
+        needs='head.queries', **BASELINE),
 }  # yapf: disable
 TARGETS = ('ours', 'mmpose', 'official-cls', 'official-pose', 'official-seg')
+# Where only the weights of the same baseline can go.
+BASELINE_TARGETS = ('hrnet-pose', 'hrnet-ocr', 'transpose', 'tokenpose',
+                    'prtr')
 
 
 def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
@@ -129,10 +218,11 @@ def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
     if new is None:
         return None
     rest = key[len(old):]
+    blocks: Pairs = layout.layers
     if BACKBONE in (old, new):
         blocks = ALL_BLOCKS if to_ours else layout.blocks
-        for a, b in (pair[::way] for pair in blocks):
-            rest = rest.replace(a, b)
+    for a, b in (pair[::way] for pair in blocks):
+        rest = rest.replace(a, b)
     return new + rest
 
 
@@ -141,6 +231,17 @@ def roots(keys: Iterable[str]) -> List[str]:
     return sorted({k[:-len(ANCHOR)]
                    for k in keys if k.endswith(ANCHOR)},
                   key=lambda root: (len(root), root))
+
+
+# Prefixes that only the names of one layout have.
+SIGNS = dict(
+    transpose='global_encoder.', tokenpose=TOKEN_BODY, prtr=PRTR_BODY)
+SIGNS['hrnet-ocr'] = 'conv3x3_ocr.'
+
+
+def is_hrnet(keys: Iterable[str]) -> bool:
+    """Check for the basic blocks of an HRNet among the names of tensors."""
+    return any(BASIC_BLOCK in k for k in keys)
 
 
 def recognise(keys: Iterable[str]) -> str:
@@ -153,6 +254,9 @@ def recognise(keys: Iterable[str]) -> str:
     def has(piece: str) -> bool:
         return any(piece in k for k in keys)
 
+    for source, sign in SIGNS.items():
+        if starts(sign):
+            return source
     is_split = has('.attn.attn.q_proj.')
     if starts('keypoint_head.'):
         return 'official-pose' if is_split else 'mmpose-0.x'
@@ -160,6 +264,8 @@ def recognise(keys: Iterable[str]) -> str:
         return 'official-seg'
     if starts('classifier.', 'incre_modules.', 'downsamp_modules.'):
         return 'official-cls'
+    if starts('final_layer.'):
+        return 'hrnet-pose'
     if is_split and has('.ffn.'):
         return 'mmseg-early'
     if is_split:  # an official backbone alone
@@ -173,18 +279,19 @@ def recognise(keys: Iterable[str]) -> str:
 
 
 def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
-    """Branches that a network gives, by the outputs of its last module."""
+    """Branches that a network returns, by the outputs of its last module."""
     matches = map(
-        re.compile(r'stage4\.(\d+)\.fuse_layers\.(\d)\.').search, keys)
-    outs = {(int(m[1]), int(m[2])) for m in matches if m}
-    last = max((module for module, _ in outs), default=0)
-    return tuple(sorted(branch for m, branch in outs if m == last))
+        re.compile(r'stage([34])\.(\d+)\.fuse_layers\.(\d)\.').search, keys)
+    outs = {(int(m[1]), int(m[2]), int(m[3])) for m in matches if m}
+    last = max((module[:2] for module in outs), default=(0, 0))
+    return tuple(sorted(out[2] for out in outs if out[:2] == last))
 
 
 def task_of(keys: Iterable[str]) -> Optional[str]:
     """What a whole model of ours is for, or ``None`` for a backbone."""
     for task, parts in (('cls', ('neck.incre_modules.', 'head.fc.')),
-                        ('pose', ('head.final_layer.', )),
+                        ('pose', ('head.final_layer.', 'neck.draw.',
+                                  'head.queries')),
                         ('seg', ('decode_head.', ))):
         if any(k.startswith(parts) for k in keys):
             return task

@@ -10,6 +10,7 @@ import torch
 from ..core.arch import get_arch
 from ..core.hrformer import HRFormer
 from ..version import __version__
+from .baselines import FROM_OURS
 from .convert import MARK, Report, StateDict, convert, first_few, unwrap
 from .describe import describe, name_of
 from .files import (PathLike, find_file, read_checkpoint, sha256,
@@ -47,9 +48,9 @@ def convert_file(source: PathLike,
         FileExistsError: If the target is there and ``force`` is not given.
     """
     path = find_file(source)
-    checkpoint = dict(read_checkpoint(path))
+    checkpoint = read_checkpoint(path)  # a copy would lose its metadata
     if key is not None:
-        checkpoint['state_dict'] = unwrap(checkpoint, key)
+        checkpoint = {**checkpoint, 'state_dict': unwrap(checkpoint, key)}
     ours, report = convert(checkpoint, prefix=prefix)
     args = {**describe(ours, arch), **report.truths}
     del ours  # joined projections are copies
@@ -62,20 +63,26 @@ def convert_file(source: PathLike,
         facts(args, report.truths),
         layout=to,
         source=dict(file=path.name, sha256=sha256(path), layout=report.source))
-    write_checkpoint({
-        LAYOUTS[to].container: tensors,
-        'meta': meta
-    }, target, force)
+    container = LAYOUTS[to].container
+    if not container and Path(target).suffix != '.safetensors':
+        write_checkpoint(tensors, target, force)  # their code reads no meta
+    else:
+        write_checkpoint({
+            container or 'state_dict': tensors,
+            'meta': meta
+        }, target, force)
     del tensors
     if check:
         before, _ = convert(checkpoint, prefix=prefix)
+        if to in FROM_OURS:  # some of which round, as biases move into means
+            before, _ = convert(convert(checkpoint, to, prefix=prefix)[0])
         check_target(target, before, args)
     return report
 
 
 def other_truths(report: Report, to: str) -> Dict[str, Any]:
     """What the code of a layout computes otherwise than the weights want."""
-    there = LAYOUTS[to].truths
+    there = LAYOUTS[to].semantics(report.hrnet)
     return {
         k: there[k]
         for k, v in report.truths.items() if k in there and there[k] != v

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 FFN_TYPES = ('dwconv', 'nodw', 'mlp')
 ATTENTION_TYPES = ('window', 'shifted')
 BLOCK_TYPES = ('transformer', 'conv')
-UPSAMPLE_MODES = ('nearest', 'bilinear')
+UPSAMPLE_MODES = ('nearest', 'bilinear', 'bilinear_aligned')
 CHECKPOINTING = (False, 'ffn', True)
 SWITCH = (True, False)
 

@@ -74,7 +74,12 @@ def enlarge(x: Tensor, factor: int, size: Sequence[int], mode: str) -> Tensor:
     Maps of odd size do: 520 x 520 gives 130, 65, 33, 17. The official
     classification and segmentation code takes ``'nearest'`` and fits with
     aligned corners, the pose code ``'bilinear'`` without.
+    ``'bilinear_aligned'`` resizes straight to ``size`` with aligned corners,
+    as segmentation HRNets do.
     """
+    if mode == 'bilinear_aligned':
+        return F.interpolate(
+            x, tuple(size), mode='bilinear', align_corners=True)
     align = None if mode == 'nearest' else False
     x = F.interpolate(x, scale_factor=factor, mode=mode, align_corners=align)
     # An exported graph may leave sizes open; comparing would fix them.
@@ -164,8 +169,11 @@ class HRFormer(nn.Module):
             the same layout, with its dense fusion (Table 11).
         rel_pos_bias: Add a relative position bias in attention. The official
             pose weights were trained without.
-        upsample: ``'nearest'`` in fusion is what the official classification
-            and segmentation code does, ``'bilinear'`` the pose code.
+        upsample: How fusion enlarges coarse maps. HRFormer's official code
+            uses ``'nearest'`` for classification and segmentation and
+            ``'bilinear'`` for pose; HRNet's uses ``'nearest'`` for
+            classification and pose and ``'bilinear_aligned'`` (aligned
+            corners) for segmentation.
         mask_padding: Keep real tokens from attending to window padding.
         with_cp: ``True`` recomputes every block in the backward pass to save
             memory, ``'ffn'`` only norms and activations inside the

@@ -46,6 +46,51 @@ class PositionedLayer(nn.TransformerEncoderLayer):
         return self.norm2(x + self.dropout2(self.linear2(hidden)))
 
 
+class TokenAttention(nn.Module):
+    """Self-attention on [B, N, C] whose projections have no biases.
+
+    Only the one of the output has. Parameters are named as in
+    ``nn.MultiheadAttention``, which has either all biases or none.
+
+    Args:
+        dim: Channels C.
+        heads: Attention heads.
+    """
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.linear(x, self.in_proj_weight)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)  # [B, heads, N, C/heads]
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+class TokenLayer(nn.Module):
+    """Pre-norm encoder layer of TokenPose, [B, N, C] to the same.
+
+    Args:
+        dim: Channels C.
+        heads: Attention heads.
+        hidden: Channels inside the feed-forward layer.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.self_attn = TokenAttention(dim, heads)
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.self_attn(self.norm1(x))
+        return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+
+
 class TransPose(nn.Module):
     """Global attention among all pixels of a map.
 
@@ -121,12 +166,8 @@ class TokenPose(nn.Module):
         self.patches = nn.Conv2d(in_channels, dim, patch_size, patch_size)
         self.tokens = nn.Parameter(torch.empty(1, out_channels, dim))
         self.groups = nn.ModuleList(
-            nn.ModuleList(
-                nn.TransformerEncoderLayer(
-                    dim, heads, hidden, dropout=0., activation='gelu',
-                    batch_first=True, norm_first=True)
-                for _ in range(depth))
-            for depth in depths)  # yapf: disable
+            nn.ModuleList(TokenLayer(dim, heads, hidden) for _ in range(depth))
+            for depth in depths)
         width = dim * len(depths)
         self.draw = nn.Sequential(
             nn.LayerNorm(width),
