@@ -18,6 +18,7 @@ from mmengine.registry import (HOOKS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS,
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .datasets.leaves import class_of as dataset_class
 from .near import arguments, registered
 from .registry import MODELS
 
@@ -26,20 +27,34 @@ TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 TESTED = ('model', 'test_dataloader')
 
 
-def data_paths(dataset: Mapping) -> Iterator[Tuple[str, Optional[str]]]:
-    """Files and folders that a data set reads; a path may be empty."""
-    if 'dataset' in dataset:
-        yield from data_paths(dataset['dataset'])
-    for part in dataset.get('datasets', ()):
-        yield from data_paths(part)
-    folder = dataset.get('data_root') or ''
+def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
+    """Whether a dataset such as CIFAR10 may download what is missing."""
+    kind = dataset.get('download', True) and dataset_class(dataset, scope)
+    return bool(kind) and 'download' in arguments(kind)
+
+
+def data_paths(dataset: Mapping,
+               scope: Optional[str] = None
+               ) -> Iterator[Tuple[str, Optional[str]]]:
+    """Yield files and folders that a dataset reads; a path may be empty."""
+    if isinstance(dataset.get('dataset'), Mapping):
+        yield from data_paths(dataset['dataset'], scope)
+    for part in dataset.get('datasets') or ():
+        if isinstance(part, Mapping):
+            yield from data_paths(part, scope)
+    if downloads(dataset, scope):
+        return
+    # Which MMPretrain expands, and the others do not.
+    user = os.path.expanduser if scope == 'mmpretrain' else str
+    folder = user(dataset.get('data_root') or '')
     prefix = dataset.get('data_prefix') or {}
     prefixes = prefix if isinstance(prefix, dict) else {'data_prefix': prefix}
     below = {'ann_file': dataset.get('ann_file'), **prefixes}
     yield 'data_root', folder
     yield 'bbox_file', dataset.get('bbox_file')
-    yield from ((word, path and os.path.join(folder, path))
-                for word, path in below.items())
+    yield from ((word, os.path.join(folder, user(path)))
+                for word, path in below.items()
+                if path and isinstance(path, str))
 
 
 def check_parts(cfg: Config, *parts: str):
@@ -162,7 +177,9 @@ def check_data(cfg: Config, *loaders: str):
     """
     for name in loaders:
         loader = cfg.get(name)
-        for word, path in data_paths(loader['dataset']) if loader else ():
+        paths = data_paths(loader['dataset'],
+                           cfg.get('default_scope')) if loader else ()
+        for word, path in paths:
             if path and '://' not in path and not os.path.exists(path):
                 raise FileNotFoundError(
                     f'the {word} of {name} does not exist: {path}; put the '

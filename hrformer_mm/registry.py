@@ -81,6 +81,7 @@ TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {
     'ExactResumeHook': 'hooks.resuming',
+    'LabelRangeHook': 'hooks.labels',
     'SafeCheckpointHook': 'hooks.saving',
     'StopAtNonFiniteLossHook': 'hooks.stopping',
     'UpdateSchedulerHook': 'hooks.accumulation',

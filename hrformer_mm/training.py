@@ -28,6 +28,7 @@ from mmengine.runner import Runner
 from . import distributed
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
+from .datasets.class_folders import refuse_other_folders
 from .optim import is_amp
 from .registry import EXTRAS, install_line
 from .zoo import root
@@ -324,12 +325,14 @@ def train(cfg: Config):
 
     Raises:
         FileNotFoundError: For data and pretrained weights.
-        ValueError: For what the model or the Runner does not take.
+        ValueError: For class folders that differ, and for what the model or
+            the Runner does not take.
         RuntimeError: If a process that loads data dies.
     """
     check_parts(cfg, *TRAINED)
     check_types(cfg)
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
+    refuse_other_folders(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)
     with one_error_for_dead_workers():
@@ -353,6 +356,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     check_checkpoint(checkpoint)
     check_parts(cfg, *TESTED)
     check_inputs(cfg, 'test_dataloader')
+    refuse_other_folders(cfg, 'train_dataloader', 'test_dataloader')
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)

@@ -107,7 +107,8 @@ def test_labels_beyond_the_head_are_found(root):
     (root / 'labels.txt').write_text('ant/0.jpg 0\nbee/0.jpg 12\n')
     line, = checked(root, 10, ann_file='labels.txt')[1]['train_dataloader']
     assert line == (f'{root}/labels.txt has classes up to 12, but '
-                    'model.head.num_classes is 10, which allows 0 to 9')
+                    'model.head.num_classes is 10, which allows 0 to 9 '
+                    f'(see {root}/train/bee/0.jpg)')
 
 
 def test_faults_of_a_label_file_are_found(root):

@@ -2,7 +2,9 @@
 """Check the data of a config: count it, and name what a run fails on.
 
 Reads images, label maps and annotations; compares them with each other and
-with the config. Ends with code 1 if there is a problem.
+with the config. Datasets inside wrappers are checked one by one. Exits with
+code 1 if there is a problem; a warning, or a dataset of a format that cannot
+be checked, is none.
 """
 from argparse import Namespace
 from pathlib import Path
@@ -52,12 +54,12 @@ def main(argv=None):
     if outputs:
         outputs.check([f'{x}.png' for x in distinct_loaders(cfg)], ())
     summaries = check(cfg, args.limit, args.workers)
-    for loader, summary in summaries.items():
-        print(f'{loader}: {cfg[loader].dataset.type}')
+    for key, summary in summaries.items():
+        print(f'{key}: {summary.dataset}')
         for line in describe(summary):
             print(f'  {line}')
     if outputs:
-        write_sheets(cfg, summaries, outputs)
+        write_sheets(cfg, distinct_loaders(cfg), outputs)
     if any(summary.problems for summary in summaries.values()):
         raise SystemExit(1)
 

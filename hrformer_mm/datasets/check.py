@@ -1,19 +1,23 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Look through a config's data before a run does.
 
-The module of each task has ``check_loaders(cfg, loaders, limit, workers)``,
-which gives a :class:`Summary` for each of the loaders.
+The module of each task has ``check_leaves(cfg, leaves, limit, workers)``,
+which returns a :class:`Summary` for each of the datasets. Datasets inside
+wrappers are checked one by one. What cannot be looked into is skipped.
 """
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Tuple)
 
 import cv2
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
 from ..checks import check_data, check_parts
+from ..cli import one_line
+from .leaves import Leaf, type_name, unwrap
 
 # By the config's default_scope.
 CHECKERS = dict(mmpose='check_pose', mmseg='check_seg', mmpretrain='check_cls')
@@ -35,22 +39,30 @@ class Problem:
 
 @dataclass
 class Summary:
-    """What a data set holds.
+    """Contents of a dataset.
 
     Attributes:
-        counts: What was counted, such as images and labels.
-        classes: How often each class occurs, in the order of the data set:
+        counts: Numbers of what was counted, such as images and labels.
+        classes: How often each class occurs, in the order of the dataset:
             pixels in segmentation, images in classification, instances that
-            have the key point in pose estimation.
-        problems: In the order of the data set.
-        sizes: Of the images that could be read.
-        kind: What ``classes`` are.
+            have the keypoint in pose estimation.
+        problems: Faults, in the order of the dataset.
+        sizes: Sizes of the images that could be read.
+        kind: Word for the keys of ``classes``.
+        notes: Lines to print besides the counts.
+        warnings: Findings that training may be meant to have.
+        skipped: Why the dataset was not checked, if it was not.
+        dataset: Type of the dataset and of what wraps it.
     """
     counts: Dict[str, int] = field(default_factory=dict)
     classes: Dict[str, int] = field(default_factory=dict)
     problems: List[Problem] = field(default_factory=list)
     sizes: List[Size] = field(default_factory=list)
     kind: str = 'classes'
+    notes: List[str] = field(default_factory=list)
+    warnings: List[Problem] = field(default_factory=list)
+    skipped: str = ''
+    dataset: str = ''
 
     @property
     def absent(self) -> List[str]:
@@ -105,11 +117,16 @@ def distinct_loaders(cfg: Config) -> List[str]:
 def check(cfg: Config,
           limit: Optional[int] = None,
           workers: int = 8) -> Dict[str, Summary]:
-    """Check all data of a config, by data loader.
+    """Check all data of a config.
 
     Args:
-        limit: Look at so many samples of each data set instead of all.
-        workers: Threads that read files.
+        cfg: Config of a training or a test.
+        limit: Number of samples of each dataset to look at instead of all.
+        workers: Number of threads that read files.
+
+    Returns:
+        A summary by data loader; if a loader has several datasets in
+        wrappers, by the key of each.
 
     Raises:
         FileNotFoundError: If a whole folder or list is missing.
@@ -129,31 +146,90 @@ def check(cfg: Config,
         raise ValueError(f'{cfg.filename} has no data loaders')
     check_data(cfg, *loaders)
     checker = import_module(f'.{CHECKERS[scope]}', __package__)
-    return checker.check_loaders(cfg, loaders, limit, workers)
+    leaves = [leaf for loader in loaders for leaf in unwrap(cfg, loader)]
+    result = checker.check_leaves(cfg, leaves, limit, workers)
+    for leaf in leaves:
+        result[leaf.key].dataset = leaf.name
+    return result
+
+
+def skip(reason: str) -> Summary:
+    """Return the summary of a dataset that is not checked."""
+    return Summary(skipped=reason)
+
+
+def unloadable(leaf: Leaf, error: Exception) -> Problem:
+    """Return the problem that a dataset cannot be built, as training would."""
+    return Problem(
+        leaf.key, f'cannot be loaded by {type_name(leaf.cfg)}: '
+        f'{type(error).__name__}: {one_line(error)}')
+
+
+def guarded(check_leaf: Callable[[], Summary]) -> Summary:
+    """Call a check; what it cannot cope with is skipped, not failed.
+
+    Raises:
+        FileNotFoundError: If a whole folder or list is missing.
+    """
+    try:
+        return check_leaf()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of formats that nobody has thought of
+        return skip(f'{type(error).__name__}: {one_line(error)}')
+
+
+def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
+    """Build a dataset as training does; return the problem if it fails."""
+    try:
+        return leaf.build(), []
+    except Exception as error:  # training raises the same
+        return None, [unloadable(leaf, error)]
+
+
+def check_paths(paths: Sequence[str], workers: int,
+                summary: Summary) -> List[Optional[Size]]:
+    """Read image files; add their sizes and problems to a summary."""
+    found = list(map_threads(probe_image, paths, workers))
+    summary.sizes += [size for size, _ in found if size]
+    summary.problems += [problem for _, problem in found if problem]
+    return [size for size, _ in found]
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:
-    """The smallest and the largest image."""
+    """Return the smallest and the largest image in words."""
     ends = sorted(set(sizes), key=lambda size: size[0] * size[1])
     words = ' to '.join(f'{w} x {h}' for w, h in dict.fromkeys(
         (ends[0], ends[-1])))  # yapf: disable
     return f'images of {words} (width x height)'
 
 
+def describe_all(label: str, problems: Sequence[Problem],
+                 most: int) -> List[str]:
+    """Return at most ``most`` problems in lines, and how many are left."""
+    lines = [f'{label}: {problem}' for problem in problems[:most]]
+    rest = len(problems) - most
+    return lines + [f'and {rest} more {label}s'] * (rest > 0)
+
+
 def describe(summary: Summary, most: int = 10) -> List[str]:
-    """A summary in lines, with at most ``most`` problems and names."""
+    """Describe a summary in lines, with at most ``most`` names each."""
+    if summary.skipped:
+        return [f'not checked: {summary.skipped}',
+                *describe_all('problem', summary.problems, most)]
     counts = [f'{n} {what}' for what, n in summary.counts.items()]
     present = len(summary.classes) - len(summary.absent)
-    lines = [', '.join(counts) +
-             f', {present} of {len(summary.classes)} {summary.kind}']
+    if summary.classes:
+        counts.append(f'{present} of {len(summary.classes)} {summary.kind}')
+    lines = [', '.join(counts)] * bool(counts)
     if summary.sizes:
         lines.append(describe_sizes(summary.sizes))
     if summary.absent:
         dots = ', ...' * (len(summary.absent) > most)
         lines.append(f'{summary.kind} that do not occur: '
                      f"{', '.join(summary.absent[:most])}{dots}")
-    lines += [f'problem: {problem}' for problem in summary.problems[:most]]
-    rest = len(summary.problems) - most
-    if rest > 0:
-        lines.append(f'and {rest} more problems')
-    return lines
+    return [
+        *lines, *summary.notes,
+        *describe_all('warning', summary.warnings, most),
+        *describe_all('problem', summary.problems, most)
+    ]

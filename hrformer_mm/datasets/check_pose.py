@@ -1,291 +1,366 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Check data sets of MMPose: annotation files of key points, and images.
+"""Check datasets of MMPose: annotations of keypoints, and images.
 
-The files are read here once more, because MMPose leaves out what it cannot
-train on without a word and stops at the first list of a wrong length.
+Files in COCO's format are checked entry by entry. Datasets of other formats
+are asked for their samples.
 """
-import json
-from collections import Counter
-from math import isfinite
+import os
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import (Any, Collection, Dict, Iterator, List, Mapping, Optional,
-                    Sequence)
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set, Tuple
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.registry import METRICS
 
-from .check import Problem, Summary, map_threads, probe_image, spread
-from .key_points import mirror_of
+from .check import (Problem, Summary, check_paths, guarded, skip, spread,
+                    try_build)
+from .check_metainfo import (check_metainfo, check_unpaired, describe_pairs,
+                             names_of, read_metainfo)
+from .coco_file import (Content, Format, by_image, check_annotation,
+                        check_detections, check_image, check_values, has_size,
+                        hashable_id, points_of, read_content, read_json)
+from .leaves import Leaf, class_of
 
-# What evaluation reads of every annotation, besides the box.
-NEEDED = ('id', 'image_id', 'category_id', 'area', 'num_keypoints')
-VISIBILITIES = (0, 1, 2)
-MARGIN = 1  # pixels that labels may reach out of their image, by rounding
-
-
-def read_metainfo(dataset: Mapping) -> dict:
-    """Names, pairs and sigmas of key points, as they are written down."""
-    info = dataset.get('metainfo')
-    if not info:
-        from mmpose.registry import DATASETS
-        info = DATASETS.get(dataset['type']).METAINFO
-    if 'from_file' in info:
-        path = Path(info['from_file'])
-        if not path.is_file():  # where MMPose looks for it, too
-            import mmpose
-            path = Path(mmpose.__file__).with_name('.mim').joinpath(
-                'configs/_base_/datasets', path.name)
-        info = Config.fromfile(path).dataset_info
-    return info
-
-
-def check_pairs(points: Mapping[str, Mapping]) -> Iterator[str]:
-    """Faults of the pairs that swap in mirrored images."""
-    for name, point in points.items():
-        other = point.get('swap') or ''
-        if other and other not in points:
-            yield f'{name} swaps with {other}, which is no key point'
-        elif other and points[other].get('swap') != name:
-            yield (f'{name} swaps with {other}, but {other} with '
-                   f"{points[other].get('swap') or 'none'}")
-        elif not other and mirror_of(name) in points:
-            yield (f'{name} swaps with none in mirrored images, although '
-                   f'there is {mirror_of(name)}')
+WHOLE_BODY = ('keypoints', 'foot_kpts', 'face_kpts', 'lefthand_kpts',
+              'righthand_kpts')
+# What datasets with a parse_data_info of their own read of an annotation;
+# those that are not listed read no box.
+READS: Dict[str, Dict[str, Any]] = dict(
+    BaseCocoStyleDataset=dict(),
+    CocoWholeBodyDataset=dict(
+        points=WHOLE_BODY,
+        needed=('id', 'image_id', 'category_id', 'num_keypoints', 'iscrowd',
+                'segmentation')),
+    CocoWholeBodyFaceDataset=dict(points=('face_kpts', ), box='face_box'),
+    HumanArt21Dataset=dict(points=('keypoints_21', )),
+    JhmdbDataset=dict(needed=('id', 'image_id')),
+    PanopticHand2DDataset=dict(needed=('id', 'image_id')),
+    PoseTrack18VideoDataset=dict(needed=('id', 'image_id')))
+LEFT_OUT = 'instances left out (crowds, or without key points)'
 
 
-def check_metainfo(info: Mapping) -> Iterator[Problem]:
-    """Faults of names, pairs, links, sigmas and weights of key points."""
-    where = f"metainfo of {info.get('dataset_name')}"
-    listed = [point['name'] for point in info['keypoint_info'].values()]
-    points = {p['name']: p for p in info['keypoint_info'].values()}
-    if len(points) < len(listed):
-        yield Problem(where, f'has a name twice: {listed}')
-    for fault in check_pairs(points):
-        yield Problem(where, f'says that {fault}')
-    for link in info['skeleton_info'].values():
-        unknown = [end for end in link['link'] if end not in points]
-        if unknown:
-            yield Problem(where, f'links {unknown}, which are no key points')
-    for key in ('sigmas', 'joint_weights'):
-        if len(info[key]) != len(listed):
-            yield Problem(where, f'has {len(info[key])} {key} for '
-                          f'{len(listed)} key points')
-    if not all(sigma > 0 for sigma in info['sigmas']):
-        yield Problem(where, 'has sigmas that are not positive: '
-                      f"{list(info['sigmas'])}")
+@dataclass(frozen=True)
+class Asked:
+    """What the metrics of a config ask of annotations.
+
+    Attributes:
+        keys: Keys of an annotation.
+        sigmas: Whether they ask for sigmas.
+        categories: Whether they ask for categories.
+    """
+    keys: Tuple[str, ...] = ()
+    sigmas: bool = False
+    categories: bool = False
 
 
-def check_head(cfg: Config, info: Mapping) -> Iterator[Problem]:
-    """Compare the number of key points with that of the head."""
-    points = len(info['keypoint_info'])
-    outputs = cfg.model.get('head', {}).get('out_channels', points)
+def metrics_of(cfg: Config, loader: str) -> Iterator[Mapping]:
+    """Yield the metrics for a data loader; for training those of val."""
+    key = loader.replace('dataloader', 'evaluator')
+    found = cfg.get(key.replace('train', 'val')) or ()
+    for metric in [found] if isinstance(found, Mapping) else found:
+        inside = metric.get('metrics', metric)
+        yield from [inside] if isinstance(inside, Mapping) else inside
+
+
+def asked_of(cfg: Config, loader: str) -> Asked:
+    """Return what the metrics for a data loader ask for."""
+    from mmpose.evaluation import CocoMetric, PoseTrack18Metric
+    keys: Set[str] = set()
+    sigmas = False
+    for metric in metrics_of(cfg, loader):
+        kind = class_of(metric, cfg.default_scope, METRICS)
+        if not kind or not issubclass(kind, CocoMetric) or (
+                metric.get('format_only')):
+            continue
+        sigmas = sigmas or not metric.get('gt_converter')
+        if issubclass(kind, PoseTrack18Metric):
+            continue
+        keys |= {'iscrowd', 'category_id'}
+        keys |= {'area'} if metric.get('use_area', True) else set()
+        if metric.get('iou_type') == 'keypoints_crowd':
+            keys.add('num_keypoints')
+    return Asked(tuple(sorted(keys)), sigmas, bool(keys))
+
+
+def format_of(leaf: Leaf, names: Sequence[str], published: bool) -> Format:
+    """Return what a dataset reads of the annotations in its file."""
+    for base in leaf.kind.__mro__ if leaf.kind else ():
+        if 'parse_data_info' in vars(base):
+            own = READS.get(base.__name__, dict(box='',
+                                                needed=('id', 'image_id')))
+            strict = leaf.kind.__name__ == 'CocoDataset' or not published
+            return Format(names, strict=strict, **own)
+    return Format(names)
+
+
+def check_head(cfg: Config, leaf: Leaf, names: Sequence[str]
+               ) -> Iterator[Problem]:
+    """Compare the number of keypoints with that of the head."""
+    points = len(names)
+    for step in leaf.steps():
+        if str(step.get('type')).endswith('KeypointConverter'):
+            points = step.get('num_keypoints', points)
+    for wrapper in leaf.wrappers:  # which has keypoints of its own
+        if wrapper.get('metainfo'):
+            info, _ = read_metainfo(replace(leaf, cfg=wrapper))
+            points = len(info['keypoint_info'])
+    head = cfg.model.get('head') or {}
+    outputs = head.get('out_channels', points)
     if outputs != points:
         yield Problem('model.head.out_channels', f'is {outputs}, but the data '
                       f'set has {points} key points')
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def is_trained_on(annotation: Mapping, form: Format) -> bool:
+    points = points_of(annotation, form) or ()
+    number = annotation.get('num_keypoints',
+                            sum(seen > 0 for seen in points[2::3]))
+    return bool(number and not annotation.get('iscrowd'))
 
-    Raises:
-        ValueError: If it is none; says where it breaks.
+
+def image_folder(leaf: Leaf, dataset: Any) -> str:
+    """Return the folder of the images, as the dataset joins it."""
+    if dataset is not None:
+        return dataset.data_prefix.get('img') or ''
+    prefix = leaf.cfg.get('data_prefix') or {}
+    return os.path.join(leaf.cfg.get('data_root') or '',
+                        prefix.get('img') or '')
+
+
+def used_paths(dataset: Any) -> Optional[Set[str]]:
+    """Return the images that samples of a dataset use, if it could be built.
     """
+    infos = getattr(dataset, 'data_list', None)
+    if not infos or any('img_path' not in info for info in infos):
+        return None
+    return {info['img_path'] for info in infos}
+
+
+def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
+    """Find the annotations that a dataset cannot read, by trying each."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is not JSON: {error}') from error
-
-
-def is_outside(points: Sequence[Sequence[float]], image: Mapping) -> bool:
-    """Whether any point x, y is outside the image, beyond rounding."""
-    return any(not (-MARGIN <= x <= image['width'] + MARGIN
-                    and -MARGIN <= y <= image['height'] + MARGIN)
-               for x, y in points)
-
-
-def size_of(image: Mapping) -> str:
-    return f"{image['width']} x {image['height']}"
-
-
-def check_box(box: Sequence) -> Optional[str]:
-    """What is wrong with a box x, y, width, height, if anything."""
-    if len(box) != 4 or not all(isfinite(value) for value in box):
-        return f'has the box {box}; it must be x, y, width, height'
-    if min(box[2:]) <= 0:
-        return f'has a box without area, {box}'
-    return None
-
-
-def check_place(box: Sequence, image: Mapping) -> Optional[str]:
-    """What is wrong with a labelled box of an image, if anything."""
-    fault = check_box(box)
-    if fault:
-        return fault
-    x, y, w, h = box
-    if is_outside([(x, y), (x + w, y + h)], image):
-        return f'has the box {box}, outside its image of {size_of(image)}'
-    return None
-
-
-def check_points(points: Sequence, names: Sequence[str],
-                 image: Mapping) -> Iterator[str]:
-    """Faults of a list of x, y, visibility for each key point."""
-    if len(points) != 3 * len(names):
-        yield (f'has {len(points)} numbers for key points; {len(names)} key '
-               f'points have {3 * len(names)}')
+        dataset = leaf.build(lazy_init=True)
+    except Exception:  # not because of an annotation
         return
-    wrong = sorted({*points[2::3]} - {*VISIBILITIES})
-    if wrong:
-        yield (f'has the visibilities {wrong}; 0 is not labelled, 1 hidden, '
-               '2 visible')
-    for name, x, y, seen in zip(names, points[::3], points[1::3],
-                                points[2::3]):
-        if seen and is_outside([(x, y)], image):
-            yield (f'has {name} at ({x}, {y}), outside its image of '
-                   f'{size_of(image)}')
+    images = {hashable_id(image): image for image in found.images}
+    for annotation in found.annotations:
+        image = images.get(hashable_id(annotation, 'image_id'), {})
+        raw = dict(raw_ann_info=annotation, raw_img_info=dict(
+            image, img_id=image.get('id'), img_path=''))  # yapf: disable
+        try:
+            dataset.parse_data_info(raw)
+        except Exception as error:  # as when it is loaded as a whole
+            words = 'lacks' if isinstance(error, KeyError) else (
+                f'cannot be read by {leaf.name}: {type(error).__name__}:')
+            yield Problem(f"{source}, annotation {annotation.get('id')}",
+                          f'{words} {error}')
 
 
-def check_annotation(annotation: Mapping, names: Sequence[str],
-                     image: Mapping) -> Iterator[str]:
-    """Faults of one annotation of an image."""
-    lacking = [k for k in (*NEEDED, 'bbox', 'keypoints')
-               if k not in annotation]
-    if lacking:
-        yield f"lacks {', '.join(lacking)}"
-        return
-    fault = check_place(annotation['bbox'], image)
-    if fault:
-        yield fault
-    points = annotation['keypoints']
-    yield from check_points(points, names, image)
-    labelled = sum(seen > 0 for seen in points[2::3])
-    if annotation['num_keypoints'] != labelled:
-        yield (f"says num_keypoints {annotation['num_keypoints']}, but "
-               f'{labelled} are labelled')
-    if labelled and not annotation['area'] > 0:
-        yield f"has the area {annotation['area']}, by which AP divides"
+class CocoCheck:
+    """The check of one dataset whose file is in COCO's format.
 
-
-def twice(items: Sequence[Mapping], what: str, source: Path) -> List[Problem]:
-    """Numbers that several items have: the last of them replaces others."""
-    found = Counter(item.get('id') for item in items)
-    return [
-        Problem(str(source), f'has {count} {what} of id {number}')
-        for number, count in found.items() if count > 1
-    ]
-
-
-def is_trained_on(annotation: Mapping) -> bool:
-    return bool(
-        annotation.get('num_keypoints') and not annotation.get('iscrowd'))
-
-
-def check_content(content: Mapping, chosen: Mapping[int, Mapping],
-                  names: Sequence[str], source: Path) -> Summary:
-    """Check the annotations of chosen images, by their id.
-
-    A file without annotations lists images to predict.
+    Args:
+        leaf: The dataset.
+        content: Content of its file.
+        source: The file.
+        dataset: The dataset that was built, None if it could not be.
+        form: What it reads of an annotation.
+        asked: What the metrics ask for.
     """
-    known = {image['id'] for image in content['images']}
-    counts: Counter = Counter()
-    labelled = dict.fromkeys(names, 0)
-    problems = twice(content['images'], 'images', source)
-    annotations = content.get('annotations', ())
-    problems += twice(annotations, 'annotations', source)
-    for annotation in annotations:
-        where = f"{source}, annotation {annotation.get('id')}"
-        image = annotation.get('image_id')
-        if image not in known:
-            problems.append(Problem(where, f'is of image {image}, which is '
-                                    'not in the list'))
-        if image not in chosen:
-            continue
-        problems += [  # those that MMPose stops at, it meets at the start
-            Problem(where, fault, fatal=False)
-            for fault in check_annotation(annotation, names, chosen[image])
-        ]
-        counts[is_trained_on(annotation)] += 1
-        for name, seen in zip(names, annotation.get('keypoints', ())[2::3]):
-            labelled[name] += seen > 0
-    if 'annotations' in content and not counts[True]:
-        problems.append(Problem(str(source), 'has no instance with key '
-                                'points that is not a crowd'))
-    return Summary({
-        'images': len(chosen),
-        'instances': counts[True],
-        'instances left out (crowds, or without key points)': counts[False]
-    }, labelled, problems, kind='key points')
+
+    def __init__(self, leaf: Leaf, content: Mapping, source: Path,
+                 dataset: Any, form: Format, asked: Asked):
+        self.leaf, self.source, self.dataset = leaf, source, dataset
+        self.form, self.asked = form, asked
+        self.content = content
+        self.found = read_content(content, source)
+        self.folder = image_folder(leaf, dataset)
+        self.summary = Summary(
+            classes=dict.fromkeys(form.names, 0), kind='key points')
+        self.evaluates = leaf.loader != 'train_dataloader'
+
+    def path(self, image: Mapping) -> str:
+        return os.path.join(self.folder, str(image.get('file_name')))
+
+    def add(self, where: str, fault: str, fatal: bool = False,
+            certain: bool = False):
+        """Note a fault: a published dataset that can be loaded is sound."""
+        problem = Problem(where, fault, fatal)
+        if certain or self.form.strict or self.dataset is None:
+            self.summary.problems.append(problem)
+        else:
+            self.summary.warnings.append(problem)
+
+    def check_annotation(self, annotation: Mapping, image: Mapping):
+        where = f"{self.source}, annotation {annotation.get('id')}"
+        if annotation.get('face_valid') is False and (
+                'face_kpts' in self.form.points[:1]):
+            return  # which the dataset leaves out
+        form = replace(self.form, needed=(
+            *self.form.needed, *self.asked.keys))  # yapf: disable
+        for fault in check_annotation(annotation, form):
+            lacks = fault.startswith('lacks') and any(
+                key not in annotation for key in self.asked.keys)
+            self.add(where, fault, lacks and self.evaluates, lacks)
+        for fault in check_values(annotation, self.form, image):
+            self.add(where, fault)
+        points = points_of(annotation, self.form) or ()
+        for name, seen in zip(self.form.names, points[2::3]):
+            self.summary.classes[name] += seen > 0
+
+    def check_annotations(self, chosen: Sequence[Mapping]):
+        groups, unknown = by_image(self.found, self.source)
+        self.summary.problems += unknown
+        trained = left_out = 0
+        for image in chosen:
+            for annotation in groups.get(hashable_id(image), ()):
+                self.check_annotation(annotation, image)
+                is_trained = is_trained_on(annotation, self.form)
+                trained, left_out = (trained + is_trained,
+                                     left_out + (not is_trained))
+        if self.found.has_annotations and not trained:
+            self.summary.problems.append(
+                Problem(str(self.source), 'has no instance with key points '
+                        'that is not a crowd'))
+        self.summary.counts = {'images': len(chosen), 'instances': trained,
+                               LEFT_OUT: left_out}  # yapf: disable
+
+    def check_images(self, chosen: Sequence[Mapping], workers: int):
+        """Read files that samples use, and compare their sizes with the
+        annotations'."""
+        named = [i for i in chosen if isinstance(i.get('file_name'), str)]
+        used = used_paths(self.dataset)
+        if used and self.found.has_annotations:
+            named = [image for image in named if self.path(image) in used]
+        paths = [self.path(image) for image in named]
+        if self.leaf.foreign_loading():
+            self.summary.notes.append('image files are not read')
+            return
+        sizes = check_paths(paths, workers, self.summary)
+        for image, path, size in zip(named, paths, sizes):
+            written = (image.get('width'), image.get('height'))
+            if size and has_size(image) and size != written:
+                self.add(path, f'is {size[0]} x {size[1]}, its annotation '
+                         f'says {written[0]} x {written[1]} (width x height)',
+                         True)
+
+    def check_categories(self):
+        boxes = self.leaf.cfg.get('bbox_file')
+        asks = self.evaluates and (self.asked.categories or boxes)
+        found = self.content.get('categories')
+        if asks and not (isinstance(found, list) and found):
+            self.add(str(self.source), 'has no categories, which evaluation '
+                     "asks for: add categories=[{'id': 1, 'name': ...}]",
+                     True, True)
+
+    def run(self, limit: Optional[int], workers: int) -> Summary:
+        self.summary.problems += self.found.problems
+        self.check_categories()
+        images = self.found.images
+        chosen = [images[i] for i in spread(len(images), limit)]
+        for image in chosen:
+            self.summary.problems += check_image(
+                image, self.source, self.dataset is None)
+        self.check_annotations(chosen)
+        if self.leaf.cfg.get('bbox_file'):
+            self.summary.problems += check_detections(
+                Path(self.leaf.cfg['bbox_file']),
+                {hashable_id(image) for image in self.found.images},
+                {hashable_id(image) for image in chosen})
+        self.check_images(chosen, workers)
+        return self.summary
 
 
-def check_files(images: Sequence[Mapping], folder: Path, workers: int,
-                summary: Summary):
-    """Read image files, and compare their sizes with the annotations'."""
-    paths = [str(folder / image['file_name']) for image in images]
-    found = map_threads(probe_image, paths, workers)
-    for image, path, (size, problem) in zip(images, paths, found):
-        written = (image['width'], image['height'])
-        if size and size != written:
-            summary.problems.append(
-                Problem(path, f'is {size[0]} x {size[1]}, its annotation says '
-                        f'{written[0]} x {written[1]} (width x height)'))
-        summary.sizes += [size] * (size is not None)
-        summary.problems += [problem] * (problem is not None)
-
-
-def check_detections(path: Path, images: Collection[int],
-                     chosen: Collection[int]) -> Iterator[Problem]:
-    """Faults of the boxes that evaluation takes instead of the labelled.
-
-    Detectors may give boxes that reach out of their image.
-    """
-    for number, found in enumerate(read_json(path)):
-        where, image = f'{path}, box {number}', found.get('image_id')
-        if image not in images:
-            yield Problem(where, f'is of image {image}, which the annotations '
-                          'lack')
-        elif image in chosen:
-            fault = check_box(found['bbox'])
-            if fault:
-                yield Problem(where, fault)
-
-
-def check_dataset(dataset: Mapping, names: Sequence[str],
+def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
                   limit: Optional[int], workers: int) -> Summary:
-    """Check the files of one data set."""
-    root = Path(dataset.get('data_root') or '')
-    source = root / dataset['ann_file']
-    content = read_json(source)
-    if 'images' not in content:
-        raise ValueError(f'{source} is not in the format of COCO: it has no '
-                         'images')
-    images = content['images']
-    picked = [images[i] for i in spread(len(images), limit)]
-    chosen = {image['id']: image for image in picked}
-    summary = check_content(content, chosen, names, source)
-    if dataset.get('bbox_file'):
-        summary.problems += check_detections(
-            Path(dataset['bbox_file']), {image['id'] for image in images},
-            chosen)
-    folder = root / dataset.get('data_prefix', {}).get('img', '')
-    check_files(picked, folder, workers, summary)
+    """Ask a dataset of any format for its samples, and check these."""
+    summary = Summary(classes=dict.fromkeys(names, 0), kind='key points')
+    infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
+    if infos and 'img_path' not in infos[0]:
+        return skip(f'{leaf.name} does not name image files')
+    if not infos:
+        summary.problems.append(Problem(leaf.key, 'has no samples'))
+    for info in infos:
+        points = np.asarray(info.get('keypoints', ()), float)
+        seen = np.asarray(info.get('keypoints_visible', ()), float)
+        seen = seen.reshape(-1, *seen.shape[-1:])[:, :len(names)]
+        if points.ndim == 3 and points.shape[1] != len(names):
+            summary.problems.append(
+                Problem(str(info['img_path']), f'has {points.shape[1]} key '
+                        f'points, but the data set has {len(names)}'))
+        elif points.ndim == 3 and seen.shape[-1] == len(names):
+            for name, count in zip(names, (seen > 0).sum(0).tolist()):
+                summary.classes[name] += count
+    paths = list(dict.fromkeys(str(info['img_path']) for info in infos))
+    summary.counts = {'images': len(paths), 'instances': len(infos)}
+    if not leaf.foreign_loading():
+        check_paths(paths, workers, summary)
     return summary
 
 
-def check_loaders(cfg: Config, loaders: Sequence[str], limit: Optional[int],
-                  workers: int) -> Dict[str, Summary]:
-    """Check the data sets of loaders, and the head against them.
+def is_coco(leaf: Leaf, content: Any) -> bool:
+    """Whether a dataset reads its file as one in COCO's format."""
+    from mmpose.datasets.datasets.base import BaseCocoStyleDataset as Base
+    return isinstance(content, Mapping) and 'images' in content and (
+        getattr(leaf.kind, '_load_annotations') is Base._load_annotations)
 
-    Raises:
-        ValueError: For a data set without an annotation file of its own.
-    """
-    result = {}
-    for loader in loaders:
-        dataset = cfg[loader].dataset
-        if not dataset.get('ann_file'):
-            raise ValueError(f'{loader} has a {dataset.type} without '
-                             'ann_file; only COCO files can be checked')
-        info = read_metainfo(dataset)
-        names = [point['name'] for point in info['keypoint_info'].values()]
-        summary = check_dataset(dataset, names, limit, workers)
-        summary.problems[:0] = [*check_metainfo(info), *check_head(cfg, info)]
-        result[loader] = summary
-    return result
+
+def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
+               limit: Optional[int], workers: int) -> Summary:
+    """Check the samples of a dataset, by its file where it is COCO's."""
+    root = leaf.cfg.get('data_root') or ''
+    source = Path(root, str(leaf.cfg.get('ann_file') or ''))
+    content = None
+    if source.suffix.lower() == '.json':
+        try:
+            content = read_json(source)
+        except ValueError as error:
+            return Summary(problems=[
+                Problem(str(source), str(error).removeprefix(f'{source} '))])
+    dataset, problems = try_build(leaf)
+    if is_coco(leaf, content):
+        check = CocoCheck(leaf, content, source, dataset,
+                          format_of(leaf, names, published),
+                          asked_of(cfg, leaf.loader))
+        summary = check.run(limit, workers)
+        if dataset is None and not summary.problems:
+            summary.problems += locate(leaf, check.found, source) or problems
+        return summary
+    if dataset is None:
+        return Summary(problems=problems)
+    return check_samples(dataset, leaf, names, limit, workers)
+
+
+def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
+               workers: int) -> Summary:
+    """Check one dataset, and the head against it."""
+    from mmpose.datasets.datasets.base import BaseCocoStyleDataset
+    if not leaf.kind or not issubclass(leaf.kind, BaseCocoStyleDataset):
+        return skip(f'{leaf.name} is not of keypoints in images')
+    try:
+        info, published = read_metainfo(leaf)
+    except ValueError as error:
+        return Summary(problems=[Problem(leaf.key, str(error))])
+    names = names_of(info)
+    summary = check_file(cfg, leaf, names, published, limit, workers)
+    if summary.skipped:
+        return summary
+    faults = [*check_metainfo(info, asked_of(cfg, leaf.loader).sigmas)]
+    certain = [f for f in faults if f.fatal or not published]
+    summary.warnings[:0] = [f for f in faults if f not in certain]
+    summary.problems[:0] = [*certain, *check_head(cfg, leaf, names)]
+    summary.notes.append(describe_pairs(info))
+    unpaired = check_unpaired(info)
+    summary.warnings += [unpaired] * bool(unpaired)
+    return summary
+
+
+def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
+                 workers: int) -> Dict[str, Summary]:
+    """Check datasets, and the head against them."""
+    return {
+        leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))
+        for leaf in leaves
+    }

@@ -5,18 +5,19 @@ Files are read as the checks read them, so data that training would stop at
 can be looked at. A sample that cannot be read is left out.
 """
 from itertools import islice
-from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.logging import print_log
 from numpy import ndarray
 
 from ..apis.drawing import draw_box, draw_lines, draw_regions, draw_skeleton
+from ..cli import one_line
 from ..quickstart.pictures import enlarge, mosaic
 from .check import spread
+from .leaves import Leaf, unwrap
 
 SHOWN = 24  # samples
 SMALLEST = 330  # height that annotations are drawn at, so that lines are fine
@@ -24,17 +25,21 @@ HEIGHT = 240  # of a row, at most
 FALLBACK = (60, 60, 230)  # where a data set has no colour
 
 
-def draw_instances(image: ndarray, annotations: Sequence[Mapping],
+def draw_instances(image: ndarray, infos: Sequence[Mapping],
                    style: Mapping) -> ndarray:
-    """Boxes and key points of one image."""
+    """Draw boxes and keypoints of one image."""
     drawn = enlarge(image, SMALLEST)
     zoom = drawn.shape[0] / image.shape[0]
-    for annotation in annotations:
-        x, y, w, h = annotation['bbox']
-        points = np.array(annotation['keypoints'], float).reshape(-1, 3)
-        draw_box(drawn, zoom * np.array([x, y, x + w, y + h]))
-        draw_skeleton(drawn, zoom * points[:, :2], points[:, 2] > 0,
-                      scale=zoom * h, **style)
+    for info in infos:
+        height = image.shape[0] / 2
+        for box in np.reshape(info.get('bbox', ()), (-1, 4)):
+            draw_box(drawn, zoom * box)
+            height = box[3] - box[1]
+        points = np.asarray(info['keypoints'], float)
+        seen = np.asarray(info['keypoints_visible'], float)
+        for one, visible in zip(points, seen.reshape(*points.shape[:2], -1)):
+            draw_skeleton(drawn, zoom * one[:, :2], visible[:, 0] > 0,
+                          scale=zoom * height, **style)
     return drawn
 
 
@@ -54,62 +59,60 @@ def style_of(info: Mapping) -> Dict[str, List]:
                 point_colors=colors(points))  # yapf: disable
 
 
-def pose_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
-    """Images of a COCO file with boxes and key points; none if unreadable."""
-    from .check_pose import read_json, read_metainfo
-    root = Path(dataset.get('data_root') or '')
-    content = read_json(root / dataset['ann_file'])
-    info = read_metainfo(dataset)
-    style, length = style_of(info), 3 * len(info['keypoint_info'])
-    of_image: Dict[int, List[dict]] = {}
-    for annotation in content.get('annotations', ()):
-        if len(annotation.get('keypoints', ())) == length and len(
-                annotation.get('bbox', ())) == 4:
-            of_image.setdefault(annotation['image_id'], []).append(annotation)
-    images = [i for i in content['images'] if i['id'] in of_image]
-    folder = root / dataset.get('data_prefix', {}).get('img', '')
-    for i in spread(len(images), SHOWN):
-        image = cv2.imread(str(folder / images[i]['file_name']))
+def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images with boxes and keypoints; None if unreadable."""
+    from .check_metainfo import read_metainfo
+    style, dataset = style_of(read_metainfo(leaf)[0]), leaf.build()
+    of_image: Dict[str, List[Mapping]] = {}
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        if 'keypoints' in info and isinstance(info.get('img_path'), str):
+            of_image.setdefault(info['img_path'], []).append(info)
+    paths = list(of_image)
+    for i in spread(len(paths), SHOWN):
+        image = cv2.imread(paths[i])
         yield None if image is None else draw_instances(
-            image, of_image[images[i]['id']], style)
+            image, of_image[paths[i]], style)
 
 
-def seg_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
-    """Images under their labels; none if one of both is unreadable."""
+def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images under their labels; None if one of both is unreadable."""
     from .check_seg import try_read
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        built = DATASETS.build(
-            dict(dataset, pipeline=[], serialize_data=False))
-    names, palette = (built.metainfo[k] for k in ('classes', 'palette'))
-    for i in spread(len(built), SHOWN):
-        info = built.get_data_info(i)
+    dataset = leaf.build()
+    names, palette = (dataset.metainfo[k] for k in ('classes', 'palette'))
+    for i in spread(len(dataset), SHOWN):
+        info = dataset.get_data_info(i)
         image = cv2.imread(info['img_path'])
         label, _ = try_read(info.get('seg_map_path', ''))
         if image is None or label is None or label.shape != image.shape[:2]:
             yield None
             continue
         label = label.astype('u1')
-        if built.reduce_zero_label:
+        if dataset.reduce_zero_label:
             label = label - np.uint8(1)  # 0 becomes 255
-        if built.label_map:
+        if dataset.label_map:
             table = np.arange(256, dtype=np.uint8)
-            table[list(built.label_map)] = list(built.label_map.values())
+            table[list(dataset.label_map)] = list(dataset.label_map.values())
             label = table[label]
         yield draw_regions(
             enlarge(image, SMALLEST),
             enlarge(label, SMALLEST, cv2.INTER_NEAREST), palette, names)
 
 
-def cls_tiles(dataset: Mapping) -> Iterator[Optional[ndarray]]:
-    """Images with the name of their class; none if unreadable."""
-    from .check_cls import read_listing
-    listing = read_listing(dataset)
-    for i in spread(len(listing), SHOWN):
-        path, label = listing.samples[i]
-        image = cv2.imread(str(path))
-        known = label < len(listing.names)
-        name = listing.names[label] if known else f'class {label}'
-        yield None if image is None else draw_lines(image, [str(name)])
+def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images with the names of their classes; None if unreadable."""
+    from .check_cls import labels_of, sample_of
+    dataset = leaf.build()
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    for i in spread(len(dataset), SHOWN):
+        info = sample_of(dataset, i)
+        image = info.get('img')
+        if isinstance(info.get('img_path'), str):
+            image = cv2.imread(info['img_path'])
+        words = [str(names[x]) if x < len(names) else f'class {x}'
+                 for x in labels_of(info)]
+        yield None if image is None else draw_lines(
+            np.ascontiguousarray(image), [', '.join(words)])
 
 
 TILES: Dict[str, Callable] = dict(
@@ -117,13 +120,19 @@ TILES: Dict[str, Callable] = dict(
 
 
 def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
-    """Samples from all over a data loader, with their annotations.
+    """Draw samples from all over a data loader, with their annotations.
 
-    Gives None if none can be read.
+    Returns None if none can be read.
     """
-    dataset = cfg[loader].dataset
-    tiles = [tile for tile in islice(TILES[cfg.default_scope](dataset), SHOWN)
-             if tile is not None]  # yapf: disable
+    leaves = unwrap(cfg, loader)
+    tiles: List[ndarray] = []
+    for leaf in leaves:
+        found = islice(TILES[cfg.default_scope](leaf),
+                       -(-SHOWN // len(leaves)))
+        try:
+            tiles += [tile for tile in found if tile is not None]
+        except Exception as error:  # named by the checks, if it is a fault
+            print_log(f'{leaf.key} cannot be drawn: {one_line(error)}')
     if not tiles:
         return None
     return mosaic(tiles, f'{len(tiles)} annotated samples of {loader}',

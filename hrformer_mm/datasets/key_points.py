@@ -1,23 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Names of your own key points as the metainfo that MMPose asks for."""
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+"""Names of your own keypoints as the metainfo that MMPose asks for."""
+import warnings
+from typing import Dict, List, Sequence, Tuple, Union
+
+from .sides import OTHER, find_pairs, find_unpaired, side_of, words_of
 
 # Red, green, blue: the left side, the right side, and what has no side.
 COLORS = dict(left=(40, 150, 235), right=(245, 110, 40), none=(90, 200, 90))
-OTHER = dict(left='right', right='left')
-
-
-def side_of(name: str) -> str:
-    """left, right or none, by the words of a name such as ``left_ear``."""
-    sides = {word for word in name.split('_') if word in OTHER}
-    return sides.pop() if len(sides) == 1 else 'none'
-
-
-def mirror_of(name: str) -> Optional[str]:
-    """Name of the key point that takes a name's place in a mirror."""
-    if side_of(name) == 'none':
-        return None
-    return '_'.join(OTHER.get(word, word) for word in name.split('_'))
 
 
 def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
@@ -26,10 +15,7 @@ def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise ValueError(f'names of key points must differ, got {twice} twice')
-    alone = [n for n in names if mirror_of(n) not in (None, *names)]
-    if alone:
-        raise ValueError(f'{alone} have no counterpart on the other side; '
-                         'mirrored images need one for each left and right')
+    check_sides(names)
     unknown = sorted({end for link in links for end in link} - set(names))
     if unknown:
         raise ValueError(f'links name {unknown}, which are not among the key '
@@ -40,23 +26,40 @@ def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
                          f'{list(sigmas)}')
 
 
+def check_sides(names: Sequence[str]):
+    """Raise ValueError if a left or right keypoint has no counterpart.
+
+    Abbreviated sides, which may mean something else, only cause a warning.
+    """
+    alone = find_unpaired(names, find_pairs(names))
+    certain = [n for n in alone if not OTHER.keys().isdisjoint(words_of(n))]
+    if certain:
+        raise ValueError(f'{certain} have no counterpart on the other side; '
+                         'mirrored images need one for each left and right')
+    if alone:
+        warnings.warn(f'{alone} look like one side of a pair, but have no '
+                      'counterpart, so they are not swapped in mirrored '
+                      'images', stacklevel=3)  # yapf: disable
+
+
 def describe(names: Sequence[str],
              links: Sequence[Tuple[str, str]] = (),
              sigmas: Union[float, Sequence[float]] = 0.05,
              dataset_name: str = 'custom') -> Dict:
-    """The ``metainfo`` of a data set of MMPose with key points of your own.
+    """Return the ``metainfo`` of an MMPose dataset with your own keypoints.
 
     Args:
-        names: In the order of the annotations. ``left`` and ``right`` as a
-            word of a name (``left_ear``, ``ear_left``) make the pairs that
-            swap in mirrored images.
-        links: Pairs of names, to draw lines between.
-        sigmas: How far annotators stray from each other, as a share of the
-            object's size (the square root of its area): how strictly AP
-            judges. COCO has 0.025 for eyes to 0.107 for hips.
+        names: Names in the order of the annotations. Names that differ only
+            in left and right make the pairs that swap in mirrored images, in
+            any spelling: ``left_ear``, ``Ear Left``, ``leftEar``, ``L_Ear``.
+        links: Pairs of names to draw lines between.
+        sigmas: Standard deviation of annotations as a share of the object's
+            size (the square root of its area): how strict AP is. COCO has
+            0.025 for eyes to 0.107 for hips.
 
     Raises:
-        ValueError: If they do not fit together; says how.
+        ValueError: If names, links and sigmas do not fit together, or a left
+            or right keypoint has no counterpart.
 
     Example:
         >>> info = describe(['nose', 'left_ear', 'right_ear'])
@@ -78,9 +81,10 @@ def describe(names: Sequence[str],
 
 
 def describe_points(names: Sequence[str]) -> Dict[int, Dict]:
+    pairs = find_pairs(names)
     return {
         i: dict(id=i, name=name, color=list(COLORS[side_of(name)]), type='',
-                swap=mirror_of(name) or '')
+                swap=pairs.get(name, ''))
         for i, name in enumerate(names)
     }  # yapf: disable
 

@@ -13,6 +13,8 @@ from ..core.losses import two_classes
 from ..core.ocr import OCR, check_maps
 from ..registry import MODELS
 
+PAD = 255  # label of padding in MMSegmentation
+
 
 @MODELS.register_module()
 class OCRHead(OCR, BaseDecodeHead):
@@ -38,7 +40,8 @@ class OCRHead(OCR, BaseDecodeHead):
         out_channels: 1 for two classes with one logit; by default
             ``num_classes``.
         threshold: Of the probability, with one logit.
-        ignore_index: Label of pixels without a class.
+        ignore_index: Label of pixels without a class. 255, with which
+            MMSegmentation pads images, is ignored as well.
         init_cfg: As in mmengine; ``None`` keeps torch's own initial values,
             as the official code does.
 
@@ -51,6 +54,7 @@ class OCRHead(OCR, BaseDecodeHead):
     out_channels: int
     loss_decode: Any
     _stack_batch_gt: Callable[[list], Tensor]
+    ignores_padding = True  # which LabelRangeHook asks for
 
     def __init__(self,
                  in_channels: Sequence[int],
@@ -101,6 +105,8 @@ class OCRHead(OCR, BaseDecodeHead):
         """Losses and accuracies of the main and the auxiliary logits."""
         logits, guess = OCR.forward(self, inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        if self.ignore_index not in (PAD, None) and self.num_classes <= PAD:
+            labels = labels.masked_fill(labels == PAD, self.ignore_index)
         losses: Any = self.loss_decode
         if not isinstance(losses, nn.ModuleList):
             losses = [losses]

@@ -3,6 +3,7 @@ _base_ = '../runtime.py'
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
+    labels=dict(type='hrformer_mm.LabelRangeHook'),
     checkpoint=dict(interval=1, save_best='accuracy/top1'),
     visualization=dict(type='VisualizationHook', enable=False))
 visualizer = dict(

@@ -3,6 +3,7 @@ _base_ = '../runtime.py'
 
 default_scope = 'mmseg'
 default_hooks = dict(
+    labels=dict(type='hrformer_mm.LabelRangeHook'),
     logger=dict(log_metric_by_epoch=False),  # there are none
     checkpoint=dict(by_epoch=False, save_best='mIoU', rule='greater'),
     visualization=dict(type='SegVisualizationHook', draw=False))
