@@ -29,8 +29,9 @@ TESTED = ('model', 'test_dataloader')
 
 def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
     """Whether a dataset such as CIFAR10 may download what is missing."""
-    kind = dataset.get('download', True) and dataset_class(dataset, scope)
-    return bool(kind) and 'download' in arguments(kind)
+    kind = dataset_class(dataset, scope)
+    return (kind is not None and dataset.get('download', True)
+            and 'download' in arguments(kind))
 
 
 def data_paths(dataset: Mapping,

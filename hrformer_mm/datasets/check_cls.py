@@ -109,8 +109,8 @@ def check_samples(dataset: Any, leaf: Leaf, classes: Optional[int],
     for number, info in enumerate(infos):
         labels = [*labels_of(info)]
         counts.update(label for label in labels if label >= 0)
-        wrong = [x for x in labels if classes and not 0 <= x < classes]
-        if wrong:
+        wrong = [x for x in labels if not 0 <= x < (classes or x + 1)]
+        if classes and wrong:
             summary.problems.append(
                 Problem(
                     str(info.get('img_path', f'{leaf.key}, sample {number}')),

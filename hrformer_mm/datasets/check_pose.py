@@ -21,7 +21,7 @@ from .check_metainfo import (check_metainfo, check_unpaired, describe_pairs,
 from .coco_file import (Content, Format, by_image, check_annotation,
                         check_detections, check_image, check_values, has_size,
                         hashable_id, points_of, read_content, read_json)
-from .leaves import Leaf, class_of
+from .leaves import Leaf, class_of, type_name
 
 WHOLE_BODY = ('keypoints', 'foot_kpts', 'face_kpts', 'lefthand_kpts',
               'righthand_kpts')
@@ -90,7 +90,7 @@ def format_of(leaf: Leaf, names: Sequence[str], published: bool) -> Format:
         if 'parse_data_info' in vars(base):
             own = READS.get(base.__name__, dict(box='',
                                                 needed=('id', 'image_id')))
-            strict = leaf.kind.__name__ == 'CocoDataset' or not published
+            strict = type_name(leaf.cfg) == 'CocoDataset' or not published
             return Format(names, strict=strict, **own)
     return Format(names)
 
@@ -312,7 +312,7 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
     """Check the samples of a dataset, by its file where it is COCO's."""
     root = leaf.cfg.get('data_root') or ''
     source = Path(root, str(leaf.cfg.get('ann_file') or ''))
-    content = None
+    content: Any = None
     if source.suffix.lower() == '.json':
         try:
             content = read_json(source)
@@ -353,7 +353,8 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
     summary.problems[:0] = [*certain, *check_head(cfg, leaf, names)]
     summary.notes.append(describe_pairs(info))
     unpaired = check_unpaired(info)
-    summary.warnings += [unpaired] * bool(unpaired)
+    if unpaired:
+        summary.warnings.append(unpaired)
     return summary
 
 

@@ -141,18 +141,18 @@ def check_sample(
         info: Mapping, labels: Labels,
         has_labels: bool) -> Tuple[Counts, Optional[Size], Sequence[Problem]]:
     """Return pixels of each class of a sample, its size, and its problems."""
-    pixels, problems = Counts(np.zeros(labels.classes, np.int64)), []
+    pixels = Counts(np.zeros(labels.classes, np.int64))
     image, fault = try_read(info['img_path'])
-    problems += [fault] * (fault is not None)
+    faults = [fault]
     if has_labels and info.get('seg_map_path'):
         label, fault = try_read(info['seg_map_path'])
         if label is not None:
             fault = judge_label(info['seg_map_path'], label, image, labels)
             if fault is None:
                 pixels = count_pixels(label, labels)
-        problems += [fault] * (fault is not None)
-    size = None if image is None else image.shape[1::-1]
-    return pixels, size, problems
+        faults.append(fault)
+    size = None if image is None else (image.shape[1], image.shape[0])
+    return pixels, size, [fault for fault in faults if fault is not None]
 
 
 def classes_from(pixels: ndarray, dataset: Any) -> dict:
@@ -172,7 +172,7 @@ def check_heads(cfg: Config, classes: int) -> Iterator[Problem]:
     for key, head in heads_of(cfg):
         if head.get('num_classes', classes) != classes:
             yield Problem(
-                f'{key}.num_classes', f'is {head.num_classes}, but '
+                f'{key}.num_classes', f'is {head["num_classes"]}, but '
                 f'the data set has {classes} classes')
 
 
@@ -235,8 +235,9 @@ def check_ignored(summary: Summary, where: str, ignored: int, total: int):
 def find_other_images(dataset: Any, leaf: Leaf) -> List[Problem]:
     """Find images beside those of the suffix that a dataset reads."""
     prefix = getattr(dataset, 'data_prefix', {})
-    folder, suffix = prefix.get('img_path'), getattr(dataset, 'img_suffix', '')
-    if not folder or getattr(dataset, 'ann_file', '') or not suffix:
+    folder = prefix.get('img_path')
+    suffix: Any = getattr(dataset, 'img_suffix', None)
+    if not (folder and suffix) or bool(getattr(dataset, 'ann_file', None)):
         return []
     ends = suffix if isinstance(suffix, tuple) else (suffix, )
     if Path(folder) == Path(prefix.get('seg_map_path') or '/'):
@@ -262,12 +263,12 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
     has_labels = not loading or 'LoadAnnotations' in plain
     counted = sum(bool(info.get('seg_map_path')) for info in infos)
     summary = Summary(dict(images=len(infos), labels=counted))
-    where = str(dataset.data_prefix.get('seg_map_path')
-                or leaf.key) if hasattr(dataset, 'data_prefix') else leaf.key
+    prefix = getattr(dataset, 'data_prefix', None) or {}
+    where = str(prefix.get('seg_map_path') or leaf.key)
     if not len(dataset):
         summary.problems.append(
-            Problem(str(dataset.data_prefix.get('img_path')),
-                    f'holds no images that end in {dataset.img_suffix}'))
+            Problem(str(prefix.get('img_path')), 'holds no images that end '
+                    f"in {getattr(dataset, 'img_suffix', '')}"))
     total, ignored, pixels = np.zeros(labels.classes, np.int64), 0, 0
     check = partial(check_sample, labels=labels, has_labels=has_labels)
     for counts, size, problems in map_threads(check, infos, workers):

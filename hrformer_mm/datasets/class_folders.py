@@ -176,7 +176,7 @@ def is_listed(leaf: Leaf) -> bool:
     from mmpretrain.datasets import CustomDataset
     kind = leaf.kind
     methods = ('load_data_list', '_find_samples', 'is_valid_file')
-    return bool(kind) and issubclass(kind, CustomDataset) and all(
+    return kind is not None and issubclass(kind, CustomDataset) and all(
         getattr(kind, m) is getattr(CustomDataset, m) for m in methods)
 
 

@@ -202,7 +202,7 @@ def points_of(annotation: Mapping, form: Format) -> Optional[List[float]]:
     if any(key not in annotation or list_fault(key, annotation[key])
            for key in form.points):
         return None
-    points = [x for key in form.points for x in annotation[key]]
+    points: List[float] = [x for key in form.points for x in annotation[key]]
     return points if len(points) == 3 * len(form.names) else None
 
 
@@ -221,7 +221,7 @@ def check_points(annotation: Mapping, form: Format) -> Iterator[str]:
 def check_values(annotation: Mapping, form: Format,
                  image: Mapping) -> Iterator[str]:
     """Find odd values of well-formed boxes and keypoints."""
-    box = annotation.get(form.box)
+    box: Any = annotation.get(form.box)
     if form.box and not check_box(box):
         x, y, w, h = box
         if is_outside([(x, y), (x + w, y + h)], image):
@@ -253,10 +253,12 @@ def check_annotation(annotation: Mapping, form: Format) -> Iterator[str]:
         yield f"lacks {', '.join(lacking)}"
     for key in ('id', 'image_id', 'category_id') if form.whole_ids else ():
         fault = id_fault(annotation, key) if key in annotation else None
-        yield from [fault] * bool(fault)
+        if fault:
+            yield fault
     if form.box in annotation:
         fault = check_box(annotation[form.box])
-        yield from [fault] * bool(fault)
+        if fault:
+            yield fault
     if not any(key in lacking for key in form.points):
         yield from check_points(annotation, form)
     area = annotation.get('area', 1)

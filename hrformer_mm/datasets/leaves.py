@@ -121,7 +121,7 @@ def accepts(kind: Optional[type], name: str) -> bool:
     for base in inspect.getmro(kind) if kind else ():
         if '__init__' not in vars(base) or base is object:
             continue
-        taken = inspect.signature(base.__init__).parameters
+        taken = inspect.signature(vars(base)['__init__']).parameters
         if name in taken:
             return True
         if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):

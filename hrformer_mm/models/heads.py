@@ -53,6 +53,8 @@ class OCRHead(OCR, BaseDecodeHead):
     # Of BaseDecodeHead.
     out_channels: int
     loss_decode: Any
+    num_classes: int
+    ignore_index: int
     _stack_batch_gt: Callable[[list], Tensor]
     ignores_padding = True  # which LabelRangeHook asks for
 
