@@ -3,7 +3,9 @@
 
 Batch norms are folded and attention biases are constants. The file is read
 back, run and compared with PyTorch; if it disagrees, nothing is written.
-Images go in normalised, [B, 3, height, width]; heat maps or logits come out.
+Images go in normalised, [B, 3, height, width]; heatmaps or logits come out. A
+segmentation model that is tested in sliding windows (test_cfg.mode='slide')
+is written with its windows, for images of one size.
 tools/onnx_predict.py shows how such a file is used without PyTorch.
 """
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter

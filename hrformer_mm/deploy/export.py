@@ -25,7 +25,7 @@ from ..checkpoints.files import replacing
 from ..registry import install_line
 from .graph import simplify
 from .optimize import optimize
-from .outputs import Network
+from .outputs import Network, slides
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
@@ -142,6 +142,9 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         assert shape is not None  # only segmentation leaves sizes open
         edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
         return dict(facts, padding=shape[0] / edge)
+    if slides(model):
+        facts['slide'] = {k: list(model.test_cfg[k])
+                          for k in ('crop_size', 'stride')}
     return dict(facts, palette=meta.get('palette') or make_palette(count))
 
 
@@ -347,6 +350,11 @@ def export(cfg: Config,
     check_before(file, format, force)
     model, meta = load(cfg, weights)
     shape = shape or input_shape(cfg, model)
+    if dynamic and slides(model):
+        raise ValueError(
+            "model.test_cfg.mode is 'slide', whose windows need a fixed size "
+            'of the images: export without --dynamic, or with --cfg-options '
+            'model.test_cfg.mode=whole')
     dtype = torch.float16 if half else torch.float32
     reference = Network(model, task, post)
     fused = format != 'onnx' or opset >= FUSED_OPSET

@@ -4,7 +4,7 @@
 The modules compute in tensors what the frameworks compute in NumPy after the
 network. Letters: K key points or classes, H x W a heat map, h x w an image.
 """
-from typing import Any, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import cv2
 import torch
@@ -206,6 +206,56 @@ def keypoints_of(codec) -> Keypoints:
         'of type gaussian are: export without --post and decode the maps')
 
 
+def slides(model: nn.Module) -> bool:
+    """Return whether a segmentor is tested in sliding windows."""
+    cfg = getattr(model, 'test_cfg', None) or {}
+    return cfg.get('mode') == 'slide'
+
+
+def window_starts(length: int, window: int, stride: int) -> List[int]:
+    """Return where the windows along a side begin, as MMSegmentation does.
+
+    The last one ends with the image.
+    """
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(i * stride, length - window), 0) for i in range(count)]
+
+
+class SlidingWindows(nn.Module):
+    """Logits [B, K, h, w] as the mean over windows of the image.
+
+    For models with ``test_cfg=dict(mode='slide')``; the size of the images
+    must be fixed.
+
+    Args:
+        model: MMSegmentation's segmentor.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        cfg = model.test_cfg
+        self.window, self.stride = tuple(cfg['crop_size']), cfg['stride']
+        self.align_corners = model.decode_head.align_corners
+
+    def forward(self, image: Tensor, **kwargs: Any) -> Tensor:
+        B, _, H, W = image.shape
+        h, w = min(self.window[0], H), min(self.window[1], W)
+        places = [(y, x)
+                  for y in window_starts(H, self.window[0], self.stride[0])
+                  for x in window_starts(W, self.window[1], self.stride[1])]
+        windows = torch.cat([image[..., y:y + h, x:x + w] for y, x in places])
+        logits = F.interpolate(
+            self.model(windows, **kwargs), (h, w), mode='bilinear',
+            align_corners=self.align_corners)  # yapf: disable
+        total: Any = 0
+        counts = torch.zeros(H, W)
+        for part, (y, x) in zip(logits.chunk(len(places)), places):
+            total = total + F.pad(part, (x, W - x - w, y, H - y - h))
+            counts[y:y + h, x:x + w] += 1
+        return total / counts.to(logits)
+
+
 class Network(nn.Module):
     """A model as one function of the normalised image [B, 3, h, w].
 
@@ -221,7 +271,8 @@ class Network(nn.Module):
 
     def __init__(self, model: Any, task: str, post: bool):
         super().__init__()
-        self.model: nn.Module = model
+        self.model: nn.Module = (
+            SlidingWindows(model) if slides(model) else model)
         self.names: Sequence[str] = (MAPS[task], )
         self.last: Any = None
         if post:

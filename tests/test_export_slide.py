@@ -1,0 +1,65 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Models that are tested in sliding windows are exported with them."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from predicting import write_row
+from test_tools import error_of, tool
+
+from hrformer_mm.deploy import export
+from hrformer_mm.deploy.outputs import Network, window_starts
+
+ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+
+@pytest.fixture(scope='module')
+def row(tmp_path_factory):
+    config, weights = write_row('seg', tmp_path_factory.mktemp('slide'))
+    cfg = Config.fromfile(config)
+    cfg.model.test_cfg = dict(
+        mode='slide', crop_size=(64, 96), stride=(40, 56))
+    cfg.dump(config)
+    return config, weights
+
+
+@pytest.mark.parametrize('length, window, stride, wanted', [
+    (100, 64, 40, [0, 36]), (64, 64, 40, [0]), (50, 64, 40, [0]),
+    (104, 64, 40, [0, 40]), (105, 64, 40, [0, 40, 41]),
+])
+def test_windows_cover_an_image(length, window, stride, wanted):
+    assert window_starts(length, window, stride) == wanted
+
+
+@pytest.mark.parametrize('size', [(100, 150), (64, 96), (50, 70), (130, 90)])
+def test_windows_have_the_logits_of_mmseg(row, size):
+    model, _ = export.load(Config.fromfile(row[0]), row[1])
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        wanted = model.slide_inference(image, [dict() for _ in range(2)])
+        found, = Network(model, 'seg', False)(image)
+        labels, = Network(model, 'seg', True)(image)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert (labels == wanted.argmax(1)).float().mean() > .999
+
+
+def test_a_file_with_windows_agrees_with_mmseg(row, tmp_path):
+    path = tmp_path / 'slide.onnx'
+    tool('export')([*row, '--shape', '80', '112', '--post', '--out',
+                    str(path)])
+    image = np.random.default_rng(0).standard_normal((1, 3, 80, 112), 'f4')
+    found, = ort.InferenceSession(str(path)).run(None, dict(image=image))
+    model, _ = export.load(Config.fromfile(row[0]), row[1])
+    with torch.no_grad():
+        wanted = model.slide_inference(torch.from_numpy(image), [{}])
+    assert (found == wanted.argmax(1).numpy()).mean() > .99
+
+
+def test_open_sizes_are_refused_with_the_option_for_whole_images(
+        row, tmp_path, capsys):
+    message = error_of(tool('export'), [
+        *row, '--shape', '80', '112', '--dynamic', '--out',
+        str(tmp_path / 'a.onnx')], capsys)
+    assert 'model.test_cfg.mode=whole' in message
+    assert list(tmp_path.iterdir()) == []
