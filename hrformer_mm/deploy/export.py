@@ -143,8 +143,8 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
         return dict(facts, padding=shape[0] / edge)
     if slides(model):
-        facts['slide'] = {k: list(model.test_cfg[k])
-                          for k in ('crop_size', 'stride')}
+        windows: Any = model.test_cfg
+        facts['slide'] = {k: list(windows[k]) for k in ('crop_size', 'stride')}
     return dict(facts, palette=meta.get('palette') or make_palette(count))
 
 

@@ -206,7 +206,7 @@ def keypoints_of(codec) -> Keypoints:
         'of type gaussian are: export without --post and decode the maps')
 
 
-def slides(model: nn.Module) -> bool:
+def slides(model: Any) -> bool:
     """Return whether a segmentor is tested in sliding windows."""
     cfg = getattr(model, 'test_cfg', None) or {}
     return cfg.get('mode') == 'slide'
@@ -231,12 +231,12 @@ class SlidingWindows(nn.Module):
         model: MMSegmentation's segmentor.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
-        cfg = model.test_cfg
-        self.window, self.stride = tuple(cfg['crop_size']), cfg['stride']
-        self.align_corners = model.decode_head.align_corners
+        self.window: Sequence[int] = model.test_cfg['crop_size']
+        self.stride: Sequence[int] = model.test_cfg['stride']
+        self.align_corners: bool = model.decode_head.align_corners
 
     def forward(self, image: Tensor, **kwargs: Any) -> Tensor:
         B, _, H, W = image.shape
