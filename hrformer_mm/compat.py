@@ -4,14 +4,19 @@
 Each function mends one fault, names the versions that have it, and touches
 nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 """
+import pkgutil
 import sys
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import StringIO
+from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import Callable, List, Tuple, Union
+from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
     'mmcv.ops.{} needs mmcv with compiled ops, but {} is installed without. '
@@ -52,6 +57,73 @@ def provide_mmcv_ext() -> bool:
     # A spec of None makes pkgutil.find_loader raise, which mmengine calls.
     module.__spec__ = ModuleSpec(name, loader=None, origin='hrformer_mm')
     sys.modules[name] = module
+    return True
+
+
+class XtcocotoolsFinder(MetaPathFinder):
+    """Find :mod:`hrformer_mm.xtcocotools` in place of a missing xtcocotools.
+
+    So it does for one that was compiled for another NumPy, which raises
+    errors of several types. It looks when xtcocotools is first imported.
+    """
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name != 'xtcocotools':
+            return None
+        real = PathFinder.find_spec(name)
+        if real is not None and self.works(real):
+            return None
+        folder = Path(__file__).parent / 'xtcocotools'
+        return spec_from_file_location(
+            name,
+            folder / '__init__.py',
+            submodule_search_locations=[str(folder)])
+
+    def works(self, package: ModuleSpec) -> bool:
+        """Whether the compiled part of a package can be used.
+
+        One built for numpy 2 is imported, and fails at the first mask.
+        """
+        spec = PathFinder.find_spec('xtcocotools._mask',
+                                    package.submodule_search_locations)
+        if spec is None or spec.loader is None:
+            return False
+        try:
+            # NumPy writes a page about a module made for another version.
+            with redirect_stderr(StringIO()), catch_warnings():
+                simplefilter('ignore')
+                module = module_from_spec(spec)
+                spec.loader.exec_module(module)
+                import numpy as np
+                module.decode(
+                    module.encode(np.ones((1, 1, 1), 'u1', order='F')))
+        except Exception:
+            return False
+        # An extension must not be loaded twice.
+        sys.modules['xtcocotools._mask'] = module
+        return True
+
+
+def serve_xtcocotools() -> bool:
+    """Let MMPose be imported and evaluate without a compiled xtcocotools.
+
+    Its wheels are made for numpy 1 (xtcocoapi#45), there are none for Python
+    3.12 and newer, and it cannot be built on Python 3.13.
+    """
+    if any(isinstance(f, XtcocotoolsFinder) for f in sys.meta_path):
+        return False
+    sys.meta_path.insert(0, XtcocotoolsFinder())
+    return True
+
+
+def restore_find_loader() -> bool:
+    """Bring back ``pkgutil.find_loader``, which Python 3.14 has removed.
+
+    mmengine <= 0.10.7 and mmcv <= 2.2.0 ask it for ``mmcv._ext``.
+    """
+    if hasattr(pkgutil, 'find_loader'):
+        return False
+    setattr(pkgutil, 'find_loader', find_spec)
     return True
 
 
@@ -142,6 +214,8 @@ def install():
     """
     with suppress(ImportError, OSError):
         provide_mmcv_ext()
+        serve_xtcocotools()
+        restore_find_loader()
         allow_runner_checkpoints()
         allow_official_checkpoints()
         register_config_package()

@@ -100,6 +100,18 @@ mmcv_full_available()
     assert 'needs mmcv with compiled ops' in out
 
 
+def test_mmengine_finds_the_extension_on_python_3_14(tmp_path):
+    (tmp_path / 'torch.py').write_text('raise ImportError')  # for speed
+    out = run_python(
+        'import pkgutil\n'
+        'pkgutil.__dict__.pop("find_loader", None)\n'
+        'import hrformer_mm\n'
+        'print([pkgutil.find_loader(name) is not None\n'
+        '       for name in ("mmcv._ext", "os", "no_such_module")])',
+        write_mmcv(tmp_path, compiled=False))
+    assert out.strip() == '[True, True, False]'
+
+
 def test_importing_the_package_imports_no_framework():
     out = run_python(
         'import sys, hrformer_mm\n'

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .versions import is_compiling
+
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -46,7 +48,7 @@ def recompute(module: nn.Module, function: Callable[[Tensor], Tensor],
     """
     if not (when and torch.is_grad_enabled()):
         return function(x)
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return checkpoint(function, x, use_reentrant=False)
     return checkpoint(
         function,

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.flop_counter import (conv_flop_count, flop_registry,
-                                      register_flop_formula)
+from torch.utils.flop_counter import conv_flop_count
 
 from .checkpointing import BatchNorm
+from .versions import (is_autocast_enabled_on_cpu, is_compiling,
+                       register_flop_formula)
 
 Maps = TypeVar('Maps', Tensor, Tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
@@ -26,15 +27,15 @@ def runs_on_cpu(x: Tensor) -> bool:
     Compilers and exporters make something better of the plain operations,
     and autocast knows those only.
     """
-    return not (x.device.type != 'cpu' or torch.is_autocast_enabled('cpu')
-                or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    return not (x.device.type != 'cpu' or is_autocast_enabled_on_cpu()
+                or is_compiling() or torch.jit.is_tracing())
 
 
-ONEDNN = torch.ops.aten.mkldnn_convolution
-if ONEDNN not in flop_registry:  # or torch's counter would pass over it
-    register_flop_formula(ONEDNN)(
-        lambda x, weight, *_, out_shape=None, **__: conv_flop_count(
-            x, weight, out_shape))
+# Or torch's counter would ignore it.
+register_flop_formula(
+    torch.ops.aten.mkldnn_convolution,
+    lambda x, weight, *_, out_shape=None, **__: conv_flop_count(
+        x, weight, out_shape))
 
 # Multiply-adds below which calling oneDNN takes longer than it saves.
 FEW_PRODUCTS = 2**22

@@ -4,11 +4,14 @@
 A file is written only after it was read back, run, and compared with the model
 in PyTorch.
 """
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, cast
+from typing import (TYPE_CHECKING, Any, Callable, Dict, List, Optional,
+                    Sequence, Tuple, cast)
 
 import numpy as np
 import torch
@@ -16,16 +19,19 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from numpy import ndarray
 from torch import nn
-from torch.export import Dim, ExportedProgram
 
 from .. import zoo
 from ..apis.predictor import data_of, load_weights
 from ..apis.seg import make_palette
 from ..checkpoints.files import replacing
+from ..core.versions import can_export
 from ..registry import install_line
 from .graph import simplify
 from .optimize import optimize
 from .outputs import Network, slides
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
@@ -157,6 +163,10 @@ def check_before(out: Path, format: str, force: bool):
     """
     if out.exists() and not force:
         raise FileExistsError(f'{out} is already there; --force replaces it')
+    if not can_export():
+        raise ImportError(f'torch {torch.__version__} is too old to export '
+                          'these models: pip install --upgrade torch '
+                          'torchvision')
     missing = [name for name in ('onnx', 'onnxruntime', 'onnxscript')
                if format == 'onnx' and find_spec(name) is None]
     if missing:
@@ -175,6 +185,7 @@ def open_dimensions(task: str, dynamic: bool) -> Dict[int, Any]:
     """Dimensions of the images that a graph leaves open."""
     if not dynamic:
         return {}
+    from torch.export import Dim
     found = {0: Dim('batch')}
     if task == 'seg':  # the coarsest of four maps has more than one pixel
         found.update({2: Dim('height', min=33), 3: Dim('width', min=33)})

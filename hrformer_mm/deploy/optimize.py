@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..core.attention import Attention
 from ..core.blocks import FFN, Block, channels_first
+from ..core.versions import is_compiling
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
@@ -53,7 +54,7 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 def fuses_gelu(x: Tensor) -> bool:
     """Whether oneDNN can put a GELU behind a product of this tensor."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_compiling() or torch.jit.is_tracing():
         return False
     return (
         x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)

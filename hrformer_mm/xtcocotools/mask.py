@@ -1,0 +1,6 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Run-length encoded masks; pycocotools and xtcocotools have the same."""
+from pycocotools.mask import (area, decode, encode, frPyObjects, iou, merge,
+                              toBbox)
+
+__all__ = ['area', 'decode', 'encode', 'frPyObjects', 'iou', 'merge', 'toBbox']
