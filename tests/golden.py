@@ -125,3 +125,47 @@ class Golden(NamedTuple):
                     rng.standard_normal(made['shape']).astype('float32'))
                 terms.append((outputs[name] * c.to(outputs[name])).sum())
         return torch.stack(terms).sum()
+
+    def assert_outputs_equal(self, outputs: Dict[str, Tensor],
+                             norm_tolerance: float = 1e-6):
+        """Compare all outputs with the tolerances of the README for float32.
+
+        The whole output is compared by its norm, the sample value by value.
+        """
+        assert set(outputs) == set(self.meta['outputs'])
+        for name, made in self.meta['outputs'].items():
+            x, reference = sample(outputs[name]), self.arrays[name]
+            assert list(outputs[name].shape) == made['shape'], name
+            assert distance(x, reference) <= 5e-6, name
+            largest = (x - reference).abs().max() / reference.std()
+            assert largest <= 3e-5, name
+            norm = outputs[name].detach().double().norm().item()
+            assert abs(norm / made['norm'] - 1) <= norm_tolerance, name
+
+    def assert_gradients_equal(self, input_grad: Tensor,
+                               grads: Dict[str, Tensor], tolerance: float):
+        """Compare gradients in the precision that they were computed in.
+
+        Args:
+            input_grad: Gradient of :meth:`scalar` for the input.
+            grads: Gradients of the parameters by their official names.
+            tolerance: Relative; norms of parameters are compared to at least
+                1 % of the root mean square of all of them.
+        """
+        suffix = '_f64' if input_grad.dtype == torch.float64 else ''
+        stored = self.arrays[f'input_grad{suffix}']
+        assert distance(sample(input_grad), stored) <= tolerance
+        norm = input_grad.double().norm().item()
+        stored_norm = self.meta['input_grad'][f'norm{suffix}']
+        assert abs(norm / stored_norm - 1) <= tolerance
+        norms = self.arrays[f'grad_norms{suffix}'].double()
+        known = ~norms.isnan()  # NaN for buffers and unused parameters
+        names = [
+            name for (name, _, _), has in zip(self.meta['state'], known) if has
+        ]
+        norms = norms[known]
+        mine = torch.stack([grads[name].double().norm() for name in names])
+        floor = .01 * norms.square().mean().sqrt()
+        errors = (mine - norms).abs() / norms.clamp(min=floor)
+        worst = int(errors.argmax())
+        assert errors[worst] <= tolerance, names[worst]
