@@ -2,7 +2,8 @@
 """The models compute what the authors' code computes with the same weights.
 
 Official state dicts are loaded from a file by mmengine's loader, as testing,
-resuming and predicting do it. Tolerances are those of
+resuming and predicting do it, and computed with the fast paths of CPUs and as
+GPUs compute it. Tolerances are those of
 ``tests/data/golden/README.md``, where they are derived.
 """
 from typing import Dict
@@ -58,7 +59,8 @@ def model(loaded):
     loaded.float().zero_grad()
 
 
-def outputs_of(model: nn.Module, task: str, image: Tensor) -> Dict[str, Tensor]:
+def outputs_of(model: nn.Module, task: str,
+               image: Tensor) -> Dict[str, Tensor]:
     """The outputs of a model by their names in the golden files."""
     maps = model.backbone(image)
     found = {f'map{i}': x for i, x in enumerate(maps)}
@@ -85,7 +87,7 @@ def gradients_of(model: nn.Module, golden: Golden, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize('grad', [False, True])
-def test_outputs_equal_those_of_the_authors_code(golden, model, grad):
+def test_outputs_equal_those_of_the_authors_code(golden, model, path, grad):
     with torch.set_grad_enabled(grad):
         outputs = outputs_of(model, golden.meta['task'], golden.input())
     golden.assert_outputs_equal(outputs)
@@ -95,7 +97,7 @@ def test_outputs_equal_those_of_the_authors_code(golden, model, grad):
     (torch.float64, 1e-6),
     pytest.param(torch.float32, 2e-2, marks=pytest.mark.slow),
 ])
-def test_gradients_equal_those_of_the_authors_code(golden, model, dtype,
+def test_gradients_equal_those_of_the_authors_code(golden, model, path, dtype,
                                                    tolerance):
     image_grad, grads = gradients_of(model, golden, dtype)
     golden.assert_gradients_equal(image_grad, grads, tolerance)

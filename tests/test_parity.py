@@ -7,6 +7,7 @@ in another layout too. Gradients are therefore compared in float64, and in
 float32 at batches where no sign flips, or with the same side in both.
 """
 import copy
+from typing import Tuple
 
 import pytest
 import torch
@@ -87,6 +88,20 @@ CASES = [
 @pytest.mark.parametrize('rel_pos_bias', [True, False])
 @pytest.mark.parametrize('arch, hw', CASES)
 def test_outputs_and_gradients_equal_mmpose_s(arch, hw, rel_pos_bias):
+    compare_in_float64(arch, hw, rel_pos_bias)
+
+
+@pytest.mark.parametrize('rel_pos_bias', [True, False])
+@pytest.mark.parametrize('arch, hw', [
+    ('tiny', (64, 64)),
+    *(pytest.param(arch, (96, 160), marks=pytest.mark.slow)
+      for arch in ARCHS),
+])
+def test_the_path_of_gpus_equals_mmpose_s(arch, hw, rel_pos_bias, gpu_path):
+    compare_in_float64(arch, hw, rel_pos_bias)
+
+
+def compare_in_float64(arch: str, hw: Tuple[int, int], rel_pos_bias: bool):
     theirs, ours = pair(arch, rel_pos_bias)
     x = torch.randn(2, 3, *hw, dtype=torch.float64)
     for training in (True, False):
