@@ -352,7 +352,7 @@ def test_training_on_several_processes_begins_with_a_dry_run(tmp_path):
     tool = Path('tools/train.py')
     assert code == 0 and first.startswith('8 ')  # 2 machines of 4
     assert first.endswith(f'{tool} row.py --amp --dry-run')
-    assert 'torch.distributed.run' in second and '--dry-run' not in second
+    assert 'hrformer_mm.launch' in second and '--dry-run' not in second
     code, calls = launch(tmp_path, 1)
     assert code == 1 and len(calls) == 1
 

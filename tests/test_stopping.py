@@ -2,7 +2,9 @@
 """SIGTERM during evaluations, and stops inside a window of accumulation."""
 import os
 import signal
+import time
 
+import psutil
 import pytest
 import torch
 from mmengine.registry import HOOKS
@@ -138,6 +140,25 @@ def test_weights_that_a_hook_changed_unknown_how_are_not_saved(tmp_path):
 
 
 # More than one signal
+
+
+def sigterm_for_workers_too(runner):
+    for worker in psutil.Process().children(recursive=True):
+        worker.send_signal(signal.SIGTERM)
+    time.sleep(.3)  # long enough for one to die
+    sigterm(runner)
+
+
+@pytest.mark.parametrize('at, where', [(3, 'train'), (12, 'val')])
+def test_workers_outlive_a_signal_to_all_processes(at, where, tmp_path):
+    """Those of evaluations as well, which stay from the first one on."""
+    CallAt.functions['everywhere'] = sigterm_for_workers_too
+    saved = assert_stop_changes_nothing(
+        tmp_path, call('everywhere', at, where), workers=1, **{
+            'val_dataloader.num_workers': 1,
+            'val_dataloader.persistent_workers': True,
+            'default_hooks.checkpoint.interval': 3})
+    assert saved['meta']['iter'] == at + (where == 'train')
 
 
 def test_signals_in_quick_succession_are_one_announcement(tmp_path):

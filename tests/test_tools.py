@@ -500,7 +500,7 @@ def script(tmp_path, monkeypatch):
 def test_dist_train_starts_one_process_per_gpu(script):
     words = script('dist_train.sh', 'row.py', '4', '--resume').stdout.split()
     tool_at = words.index(str(ROOT / 'tools/train.py'))
-    assert words[1:3] == ['-m', 'torch.distributed.run']
+    assert words[1:3] == ['-m', 'hrformer_mm.launch']
     assert words[tool_at + 1:] == ['row.py', '--resume', '--launcher',
                                    'pytorch']
     options = dict(zip(words[3:tool_at:2], words[4:tool_at:2]))

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -68,21 +69,25 @@ class ToyModel(BaseModel):
         spoil_at: Forward pass, counted from 0, whose loss is NaN.
         ballast: Numbers that make checkpoints large.
         drop: Rate of dropout.
+        seconds: Duration of a forward pass, at least.
         double: In double precision. Adam divides by the size of gradients,
             so the rounding of those that should be zero grows to steps.
     """
 
     def __init__(self, spoil_at: int = -1, ballast: int = 0,
-                 drop: float = .2, double: bool = False):
+                 drop: float = .2, double: bool = False,
+                 seconds: float = 0.):
         super().__init__()
         self.register_buffer('ballast', torch.zeros(ballast))
         self.layers = nn.Sequential(
             nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(drop))
         self.steps, self.spoil_at = 0, spoil_at
+        self.seconds = seconds
         if double:
             self.double()
 
     def forward(self, inputs, mode: str = 'tensor'):
+        time.sleep(self.seconds)
         x = torch.stack(list(inputs)).to(self.layers[0].weight)
         x = self.layers(x)
         if mode == 'predict':

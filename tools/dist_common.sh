@@ -6,7 +6,8 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 
 usage() {
-    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=... PORT=...] bash $1 $2" >&2
+    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=... PORT=..." \
+        "NODE_TIMEOUT=300] bash $1 $2" >&2
     exit 2
 }
 
@@ -17,13 +18,26 @@ with socket.socket() as s:
     print(s.getsockname()[1])'
 }
 
+# run_first COMMAND...: run before the launch, and end with this script
+run_first() {
+    "$@" &
+    local child=$! code=0
+    trap 'kill "$child" 2>/dev/null; wait "$child"; exit 143' TERM
+    trap 'kill "$child" 2>/dev/null; wait "$child"; exit 130' INT
+    wait "$child" || code=$?
+    trap - TERM INT
+    return "$code"
+}
+
 # launch PROCESSES TOOL [arguments]
 launch() {
     if [ -z "${PORT:-}" ]; then
         # Machines must agree on the port, so only one may choose freely.
         PORT=$([ "$NNODES" = 1 ] && free_port || echo 29500)
     fi
-    "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" \
+    # exec, so that a signal to this script reaches the processes. It takes the
+    # options of torchrun, and has the exit codes that are documented.
+    exec "$PYTHON" -m hrformer_mm.launch --nnodes "$NNODES" \
         --node_rank "$NODE_RANK" --nproc_per_node "$1" \
         --master_addr "$MASTER_ADDR" --master_port "$PORT" \
         "$(dirname "$0")/$2" "${@:3}" --launcher pytorch

@@ -4,7 +4,12 @@
 #   bash tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
 #
 # Several machines: run it on each, with NNODES, NODE_RANK, MASTER_ADDR and
-# PORT set. On one machine PORT is a free one if it is not set.
+# PORT set. On one machine PORT is a free one if it is not set. A machine that
+# is missing is reported; the others give up after NODE_TIMEOUT=300 seconds.
+#
+# Exit codes: 0 done, 2 an error explained in one line, 143 stopped by SIGTERM
+# and saved, 130 Ctrl-C, 128 + N killed by signal N; see
+# docs/resume-and-clusters.md.
 #
 # Before that it looks for what would end the run later, and stops if there is
 # something: --dry-run does no more than this, PREFLIGHT=0 leaves it out.
@@ -15,8 +20,8 @@ case " ${*:3} " in
 *) dry_run=0 ;;
 esac
 if [ "${PREFLIGHT:-1}" != 0 ] || [ "$dry_run" = 1 ]; then
-    WORLD_SIZE=$(($2 * NNODES)) "$PYTHON" "$(dirname "$0")/train.py" \
-        "$1" "${@:3}" --dry-run
+    WORLD_SIZE=$(($2 * NNODES)) run_first "$PYTHON" \
+        "$(dirname "$0")/train.py" "$1" "${@:3}" --dry-run
 fi
 [ "$dry_run" = 0 ] || exit 0
 launch "$2" train.py "$1" "${@:3}"

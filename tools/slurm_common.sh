@@ -14,7 +14,7 @@ usage() {
 # launch PARTITION JOB TOOL [arguments]
 launch() {
     # shellcheck disable=SC2086  # SRUN_ARGS holds several arguments
-    srun -p "$1" --job-name="$2" --gres=gpu:"$GPUS_PER_NODE" \
+    exec srun -p "$1" --job-name="$2" --gres=gpu:"$GPUS_PER_NODE" \
         --ntasks="$GPUS" --ntasks-per-node="$GPUS_PER_NODE" \
         --cpus-per-task="$CPUS_PER_TASK" --kill-on-bad-exit=1 \
         ${SRUN_ARGS:-} \

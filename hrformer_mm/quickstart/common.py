@@ -16,7 +16,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from ..curves import Run, collect, draw_curves
-from ..training import fit_machine, merge_options, read_config, set_data_root
+from ..training import (fit_machine, merge_options, one_error_for_dead_workers,
+                        read_config, set_data_root)
 from ..zoo import root
 from .progress import Progress, read_history
 
@@ -274,7 +275,8 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Progress(history, metric, label, stream))
-    runner.train()
+    with one_error_for_dead_workers():
+        runner.train()
     for record in reversed(read_history(history)):
         if metric in record and record['iter'] == runner.max_iters:
             return record
