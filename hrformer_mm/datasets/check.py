@@ -7,6 +7,7 @@ wrappers are checked one by one. What cannot be looked into is skipped.
 """
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
                     Tuple)
@@ -76,8 +77,16 @@ def map_threads(check: Callable, items: Sequence, workers: int) -> Iterator:
         yield from pool.map(check, items)
 
 
-def probe_image(path: str) -> Tuple[Optional[Size], Optional[Problem]]:
-    """The size of an image as training sees it, and what is wrong with it."""
+def probe_image(
+        path: str,
+        with_opencv: bool = True
+) -> Tuple[Optional[Size], Optional[Problem]]:
+    """Return the size of an image as training sees it, and its fault.
+
+    Args:
+        path: The file.
+        with_opencv: Whether training decodes it with OpenCV.
+    """
     try:
         with Image.open(path) as image:
             size = image.size
@@ -91,7 +100,7 @@ def probe_image(path: str) -> Tuple[Optional[Size], Optional[Problem]]:
         return None, Problem(path, 'cannot be read as an image')
     except (OSError, SyntaxError, ValueError) as error:
         return None, Problem(path, f'cannot be read as an image: {error}')
-    if not cv2.haveImageReader(path):
+    if with_opencv and not cv2.haveImageReader(path):
         return size, Problem(path, f'is a {image.format}, which OpenCV, that '
                              'training reads with, does not know')
     return size, None
@@ -187,10 +196,11 @@ def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
         return None, [unloadable(leaf, error)]
 
 
-def check_paths(paths: Sequence[str], workers: int,
-                summary: Summary) -> List[Optional[Size]]:
+def check_paths(paths: Sequence[str], workers: int, summary: Summary,
+                leaf: Leaf) -> List[Optional[Size]]:
     """Read image files; add their sizes and problems to a summary."""
-    found = list(map_threads(probe_image, paths, workers))
+    probe = partial(probe_image, with_opencv=leaf.reads_with_opencv)
+    found = list(map_threads(probe, paths, workers))
     summary.sizes += [size for size, _ in found if size]
     summary.problems += [problem for _, problem in found if problem]
     return [size for size, _ in found]

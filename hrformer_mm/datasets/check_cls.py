@@ -49,8 +49,9 @@ def check_config(cfg: Config) -> Iterator[Problem]:
     other = (cfg.model.get('data_preprocessor') or {}).get(
         'num_classes', classes)
     if classes is not None and other not in (None, classes):
+        mixes = (cfg.model.get('train_cfg') or {}).get('augments')
         yield Problem('model.data_preprocessor.num_classes',
-                      f'is {other}, but {CLASSES} is {classes}')
+                      f'is {other}, but {CLASSES} is {classes}', bool(mixes))
 
 
 def name_counts(counts: Mapping[int, int], names: Sequence[str],
@@ -69,15 +70,16 @@ def count_classes(listing: Listing,
     return name_counts(counts, listing.names, length)
 
 
-def check_listing(listing: Listing, indices: Sequence[int],
+def check_listing(listing: Listing, leaf: Leaf, limit: Optional[int],
                   classes: Optional[int], workers: int) -> Summary:
     """Read images, and compare their classes with the head's."""
+    indices = spread(len(listing), limit)
     paths = [str(listing.samples[i][0]) for i in indices]
     summary = Summary(
         dict(images=len(paths)), count_classes(listing, classes),
         [*check_classes(listing, classes), *listing.problems],
         warnings=list(listing.warnings))
-    check_paths(paths, workers, summary)
+    check_paths(paths, workers, summary, leaf)
     return summary
 
 
@@ -105,7 +107,7 @@ def check_samples(dataset: Any, leaf: Leaf, classes: Optional[int],
     if leaf.foreign_loading() or not paths:
         summary.notes.append('image files are not read')
     else:
-        check_paths(list(dict.fromkeys(paths)), workers, summary)
+        check_paths(list(dict.fromkeys(paths)), workers, summary, leaf)
     for number, info in enumerate(infos):
         labels = [*labels_of(info)]
         counts.update(label for label in labels if label >= 0)
@@ -137,8 +139,7 @@ def check_leaf(cfg: Config, leaf: Leaf, listing: Optional[Listing],
         dataset, problems = try_build(leaf)
         return Summary(problems=problems) if problems else check_samples(
             dataset, leaf, classes, limit, workers)
-    indices = spread(len(listing), limit)
-    summary = check_listing(listing, indices, classes, workers)
+    summary = check_listing(listing, leaf, limit, classes, workers)
     if not any(problem.fatal for problem in summary.problems):
         summary.problems += try_build(leaf)[1]
     return summary

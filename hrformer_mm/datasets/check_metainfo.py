@@ -106,7 +106,7 @@ def check_metainfo(info: Mapping,
     where = f"metainfo of {info.get('dataset_name')}"
     listed = names_of(info)
     if len({*listed}) < len(listed):
-        yield Problem(where, f'has a name twice: {listed}')
+        yield Problem(where, f'has a name twice: {listed}', False)
     for fault in check_pairs(listed, swaps_of(info)):
         yield Problem(where, f'says that {fault}', 'no key point' in fault)
     for link in info['skeleton_info'].values():
@@ -117,7 +117,8 @@ def check_metainfo(info: Mapping,
         wanted = key != 'sigmas' or asks_sigmas or len(info[key])
         if wanted and len(info[key]) != len(listed):
             yield Problem(where, f'has {len(info[key])} {key} for '
-                          f'{len(listed)} key points')
+                          f'{len(listed)} key points',
+                          key != 'sigmas' or asks_sigmas)
     if not all(sigma > 0 for sigma in info['sigmas']):
         yield Problem(where, 'has sigmas that are not positive: '
-                      f"{list(info['sigmas'])}")
+                      f"{list(info['sigmas'])}", False)

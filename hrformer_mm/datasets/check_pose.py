@@ -203,7 +203,8 @@ class CocoCheck:
         for fault in check_annotation(annotation, form):
             lacks = fault.startswith('lacks') and any(
                 key not in annotation for key in self.asked.keys)
-            self.add(where, fault, lacks and self.evaluates, lacks)
+            fatal = self.dataset is None or lacks and self.evaluates
+            self.add(where, fault, fatal, lacks)
         for fault in check_values(annotation, self.form, image):
             self.add(where, fault)
         points = points_of(annotation, self.form) or ()
@@ -238,13 +239,12 @@ class CocoCheck:
         if self.leaf.foreign_loading():
             self.summary.notes.append('image files are not read')
             return
-        sizes = check_paths(paths, workers, self.summary)
+        sizes = check_paths(paths, workers, self.summary, self.leaf)
         for image, path, size in zip(named, paths, sizes):
             written = (image.get('width'), image.get('height'))
             if size and has_size(image) and size != written:
                 self.add(path, f'is {size[0]} x {size[1]}, its annotation '
-                         f'says {written[0]} x {written[1]} (width x height)',
-                         True)
+                         f'says {written[0]} x {written[1]} (width x height)')
 
     def check_categories(self):
         boxes = self.leaf.cfg.get('bbox_file')
@@ -296,7 +296,7 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
     paths = list(dict.fromkeys(str(info['img_path']) for info in infos))
     summary.counts = {'images': len(paths), 'instances': len(infos)}
     if not leaf.foreign_loading():
-        check_paths(paths, workers, summary)
+        check_paths(paths, workers, summary, leaf)
     return summary
 
 

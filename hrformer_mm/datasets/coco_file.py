@@ -115,7 +115,7 @@ def twice(items: Sequence[Mapping], what: str,
     """Find ids that several items have: the last of them replaces others."""
     found = Counter(hashable_id(item) for item in items if 'id' in item)
     return [
-        Problem(str(source), f'has {count} {what} of id {number}')
+        Problem(str(source), f'has {count} {what} of id {number}', False)
         for number, count in found.items() if count > 1
     ]
 
@@ -311,9 +311,11 @@ def by_image(
         image = hashable_id(annotation, 'image_id')
         groups.setdefault(image, []).append(annotation)
         if image not in known and 'image_id' in annotation:
+            fault = id_fault(annotation, 'image_id') or (
+                f"is of image {annotation['image_id']}, which is not in the "
+                'list')
             problems.append(
                 Problem(
                     f"{source}, annotation {show(annotation.get('id'))}",
-                    f'is of image {show(annotation["image_id"])}, which is '
-                    'not in the list'))
+                    fault, False))
     return groups, problems

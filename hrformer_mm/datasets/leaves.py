@@ -57,6 +57,13 @@ class Leaf:
         """Transforms by the name of their class."""
         return {type_name(step): step for step in self.steps()}
 
+    @property
+    def reads_with_opencv(self) -> bool:
+        """Whether images are decoded by OpenCV, as they are by default."""
+        return all(step.get('imdecode_backend', 'cv2') == 'cv2'
+                   for name, step in self.transforms().items()
+                   if name in ('LoadImage', 'LoadImageFromFile'))
+
     def foreign_transforms(self) -> List[str]:
         """Transforms of other packages, which may renumber labels."""
         kinds = {type_name(step): class_of(step, self.scope, TRANSFORMS)
