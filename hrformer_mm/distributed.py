@@ -17,13 +17,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import (MMDistributedDataParallel,
                             MMFullyShardedDataParallel)
+from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .optim import is_amp
-from .registry import MODEL_WRAPPERS, OPTIMIZERS, STRATEGIES
+from .registry import MODEL_WRAPPERS, OPTIMIZERS, RUNNERS, STRATEGIES
 
 # Where launchers say which process this is.
 VARIABLES = dict(
@@ -196,6 +197,20 @@ class ShardedStrategy(FSDPStrategy):
                 optim_state_dict=state_dict))
 
 
+@RUNNERS.register_module()
+class ShardedRunner(FlexibleRunner):
+    """mmengine's runner for strategies, whose hooks can choose a checkpoint.
+
+    mmengine's ``FlexibleRunner`` loads the checkpoint before the hooks run.
+    """
+
+    def load_or_resume(self):
+        for hook in self.hooks:
+            if hasattr(hook, 'before_loading'):
+                hook.before_loading(self)
+        super().load_or_resume()
+
+
 @OPTIMIZERS.register_module()
 class ShardedOptimizer(ZeroRedundancyOptimizer):
     """Keep the state of an optimiser in parts, one on each process (ZeRO-1).
@@ -307,7 +322,7 @@ def apply_parallel(cfg: Config):
         optimizer.optimizer_type = optimizer.type
         optimizer.type = 'hrformer_mm.ShardedOptimizer'
         return
-    cfg.runner_type = 'FlexibleRunner'
+    cfg.runner_type = 'hrformer_mm.ShardedRunner'
     cfg.strategy = dict(
         type='hrformer_mm.ShardedStrategy',
         state_dict_cfg='full',

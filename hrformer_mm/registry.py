@@ -83,6 +83,7 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {
     'ExactResumeHook': 'hooks.resuming',
     'LabelRangeHook': 'hooks.labels',
     'SafeCheckpointHook': 'hooks.saving',
+    'ScaleAccumulatedLRHook': 'hooks.schedules',
     'StopAtNonFiniteLossHook': 'hooks.stopping',
     'UpdateSchedulerHook': 'hooks.accumulation',
 })
@@ -95,6 +96,9 @@ OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
 })
 STRATEGIES = LazyRegistry(mmengine.STRATEGIES, {
     'ShardedStrategy': 'distributed',
+})
+RUNNERS = LazyRegistry(mmengine.RUNNERS, {
+    'ShardedRunner': 'distributed',
 })
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'schedulers',

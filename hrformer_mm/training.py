@@ -20,7 +20,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -29,6 +29,7 @@ from . import distributed
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
 from .datasets.class_folders import refuse_other_folders
+from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
 from .registry import EXTRAS, install_line
 from .zoo import root
@@ -139,13 +140,40 @@ def set_work_dir(cfg: Config, work_dir: Optional[str]):
 
 
 def set_resume(cfg: Config, resume: Optional[str]):
-    """Go on from a checkpoint, or with 'auto' from the last of work_dir."""
+    """Resume from a checkpoint, or with 'auto' from the last of work_dir.
+
+    Where there is none yet, 'auto' starts from ``load_from`` of the config,
+    which is kept as ``start_from`` for that: to mmengine the two keys
+    ``resume`` and ``load_from`` together name a checkpoint to resume from.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is missing.
+        ValueError: If it holds no state of a training.
+    """
     if resume is None:
         return
-    if resume != 'auto':
-        check_checkpoint(resume)
     cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    if resume != 'auto':
+        sharded = os.path.isdir(resume) and cfg.get('strategy')
+        if not sharded:  # a strategy may write one file a process
+            if not os.path.isdir(resume):
+                check_checkpoint(resume)
+            check_resume_path(resume)
+        cfg.load_from = resume
+        return
+    cfg[START], cfg.load_from = cfg.get('load_from'), None
+    if not has_hook(cfg, 'ExactResumeHook') and newest_checkpoint(
+            cfg.work_dir, MMLogger.get_current_instance()) is None:
+        cfg.resume, cfg.load_from = False, cfg[START]
+
+
+def has_hook(cfg: Config, name: str) -> bool:
+    """Whether a config has a hook of this class."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(),
+             *(cfg.get('custom_hooks') or ())]
+    kinds = [hook.get('type', '') for hook in hooks if hook]
+    return any(getattr(kind, '__name__', str(kind)).rpartition('.')[2] == name
+               for kind in kinds)
 
 
 def use_amp(cfg: Config):

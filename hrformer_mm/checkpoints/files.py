@@ -129,10 +129,18 @@ def replacing(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: PathLike, map_location: Any = 'cpu') -> Mapping:
-    """What a ``.pth`` or ``.safetensors`` file holds.
+def read_checkpoint(path: PathLike,
+                    map_location: Any = 'cpu',
+                    mmap: bool = False) -> Mapping:
+    """Read a ``.pth`` or ``.safetensors`` file.
 
     Only tensors and plain containers are read: nothing in the file is run.
+
+    Args:
+        path: File to read.
+        map_location: Device of the tensors, as in ``torch.load``.
+        mmap: Map tensors of a ``.pth`` file into memory instead of reading
+            them, for callers that need only the values beside them.
 
     Raises:
         ValueError: In one line, if it is no checkpoint, is cut off, wants to
@@ -142,8 +150,10 @@ def read_checkpoint(path: PathLike, map_location: Any = 'cpu') -> Mapping:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file')
-    read = read_safetensors if is_safetensors(path) else read_pickle
-    checkpoint = read(path, map_location)
+    if is_safetensors(path):
+        checkpoint: Any = read_safetensors(path, map_location)
+    else:
+        checkpoint = read_pickle(path, map_location, mmap)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path} is not a checkpoint: it holds one '
                          f'{type(checkpoint).__name__}')
@@ -159,14 +169,18 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b'{'
 
 
-def read_pickle(path: Path, map_location: Any) -> Any:
+def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
     """Read with ``weights_only``, errors in one line."""
     with open(path, 'rb') as file:
         is_zip = file.read(2) == b'PK'
     if is_zip:
         check_zip(path)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(
+            path,
+            map_location=map_location,
+            weights_only=True,
+            mmap=mmap and is_zip)  # older files cannot be mapped
     except Exception as error:  # a damaged pickle can raise anything
         if isinstance(error, MemoryError):
             raise

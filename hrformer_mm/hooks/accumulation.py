@@ -70,6 +70,22 @@ def batches_ahead(loader: Any) -> int:
     return updates_of(samples, sampler.batch_size)
 
 
+def updates_at(loop: Any, epochs: int, iteration: int, window: int) -> int:
+    """Return the number of updates before an iteration.
+
+    Args:
+        loop: Of the training.
+        epochs: Epochs that are complete.
+        iteration: Iterations that are complete.
+        window: See :func:`window_length`.
+    """
+    if is_iteration_based(loop):
+        return iteration // window
+    length = len(loop.dataloader)
+    left = (epochs + 1) * length - iteration  # of the running epoch
+    return (epochs + 1) * updates_of(length, window) - updates_of(left, window)
+
+
 def begin_windows(wrapper: OptimWrapper, done: int, end: int) -> None:
     """Set the counters of an optimizer wrapper, so that ``end`` is an update.
 
@@ -95,9 +111,17 @@ class UpdateSchedulerHook(ParamSchedulerHook):
       so that the checkpoint of an epoch contains all of it.
     """
 
+    def __init__(self) -> None:
+        self.is_ready = False
+
     def before_run(self, runner: Any) -> None:
-        if runner.param_schedulers is None:
+        self.before_loading(runner)
+
+    def before_loading(self, runner: Any) -> None:
+        """Count updates, once, after the Runner built the schedulers."""
+        if self.is_ready or runner.param_schedulers is None:
             return
+        self.is_ready = True
         configs = runner.cfg.get('param_scheduler')
         schedulers = by_name(runner.param_schedulers)
         for name, wrapper in wrappers_of(runner).items():

@@ -8,21 +8,19 @@ there is nothing to restore but a position in the data.
 """
 import random
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
 
 import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.hooks import Hook
-from torch.utils.data import (BatchSampler, DataLoader, Dataset, Sampler,
-                              get_worker_info)
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from ..checkpoints.files import read_checkpoint
 from ..registry import HOOKS
-
-STATE = 'hrformer_mm_data'  # in checkpoints
-Draw = Tuple[int, int, int]  # index of a sample, epoch, number in the epoch
+from .accumulation import is_iteration_based, window_length
+from .positions import Draw, Feed, NumberedSampler, Position, feed_of
+from .schedules import follow_config
+from .starting import START, STATE, check_resumable, newest_checkpoint
 
 
 def seed_all(*key: int):
@@ -34,35 +32,6 @@ def seed_all(*key: int):
     torch.default_generator.manual_seed(int(third))
     if torch.cuda.is_initialized() and get_worker_info() is None:
         torch.cuda.manual_seed_all(int(third))
-
-
-class NumberedSampler(Sampler):
-    """Give each draw of a sampler a number that is its own.
-
-    Numbers go round the processes, so that two processes with batches of b
-    draw what one process with batches of 2b draws.
-
-    Args:
-        sampler: Any; its ``epoch`` is read if it has one.
-
-    Attributes:
-        skip: How many draws the next pass leaves out at its beginning.
-    """
-
-    def __init__(self, sampler: Sampler):
-        self.sampler: Any = sampler
-        self.skip = 0
-        self.rank, self.world = get_dist_info()
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Draw]:
-        epoch = getattr(self.sampler, 'epoch', 0)
-        skip, self.skip = self.skip, 0
-        for position, index in enumerate(self.sampler):
-            if position >= skip:
-                yield index, epoch, position * self.world + self.rank
 
 
 class SeededFetch:
@@ -115,120 +84,191 @@ class Skipping:
         return next(self.iterator)
 
 
-def candidates(work_dir: str) -> List[Path]:
-    """Checkpoints to resume from, the best one first.
-
-    What ``last_checkpoint`` names comes before what was written last, since
-    times do not survive a copy. ``best_*.pth`` hold no optimiser.
-    """
-    folder = Path(work_dir)
-    files = [p for p in folder.glob('*.pth')
-             if not p.name.startswith(('best_', '.'))]
-    files.sort(key=lambda p: p.stat().st_mtime, reverse=True)
-    pointer = folder / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
-    if named and not Path(named).exists():
-        named = str(folder / Path(named).name)  # the work dir was moved
-    if not named or not Path(named).exists():
-        return files
-    return [Path(named), *(p for p in files if p != Path(named))]
-
-
-def newest_checkpoint(work_dir: str, logger: Any) -> Optional[str]:
-    """The first of :func:`candidates` that can be read.
-
-    Raises:
-        ValueError: If there are some and none of them can be read.
-    """
-    paths = candidates(work_dir)
-    for path in paths:
-        if path.is_dir():  # of a strategy that writes one file a process
-            return str(path)
-        try:
-            if 'optimizer' in read_checkpoint(path):
-                return str(path)
-            reason = f'{path} holds no state of the optimiser'
-        except ValueError as error:
-            reason = str(error)
-        logger.warning(f'not resumed from, looking at the one before: '
-                       f'{reason}')
-    if paths:
-        raise ValueError(f'none of the checkpoints in {work_dir} can be '
-                         'resumed from; without --resume training starts anew')
-    return None
-
-
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
     """Let a resumed training end as one that was never interrupted.
 
     * ``--resume`` takes the newest checkpoint that can be read; one that is
-      damaged is passed over with a warning.
+      damaged is skipped with a warning. Without one, training starts from
+      ``load_from``. Weights without training state are refused.
     * Random numbers of a sample follow from the seed, the epoch and its number
       in it, those of a step from the seed and the iteration. They do not
       depend on how many workers or processes there are.
-    * Training goes on inside an epoch, and without reading former data.
+    * Training continues inside an epoch, and without reading former data.
+    * With another number of processes, batch or length, the position comes
+      from the checkpoint, in epochs and samples; lengths and learning rates
+      come from the config. A warning says so.
     * An evaluation that was due at the checkpoint is made, as the kill may
       have come during it.
 
-    The first of these also holds for loaders with a batch sampler of their
-    own; the others do not.
+    Random numbers and positions need a loader without a batch sampler of its
+    own.
     """
     priority = 'LOWEST'  # after all hooks that others come with
 
     def __init__(self):
-        self.state: Dict[str, int] = {}  # of the checkpoint
-        self.epoch_began = (-1, 0)  # an epoch and the iteration before it
+        self.state: Dict[str, Any] = {}  # of the checkpoint
+        self.feed: Optional[Feed] = None
+        # An epoch, the iteration before it or inside, the position there.
+        self.origin: Tuple[int, int, Position] = (-1, 0, (0, 0))
 
     def before_run(self, runner):
-        if runner._resume and runner._load_from is None:
-            found: List[Any] = [None, None]
-            if get_dist_info()[0] == 0:
-                try:
-                    found[0] = newest_checkpoint(runner.work_dir,
-                                                 runner.logger)
-                except ValueError as error:
-                    found[1] = error
-            broadcast_object_list(found)
-            if found[1]:
-                raise found[1]
-            runner._load_from = found[0]
+        self.before_loading(runner)
+
+    def before_loading(self, runner):
+        """Choose the checkpoint, on the first process for all."""
+        if not runner._resume or runner._load_from is not None:
+            return
+        found: List[Any] = [None, None]
+        if get_dist_info()[0] == 0:
+            try:
+                found[0] = newest_checkpoint(runner.work_dir, runner.logger)
+            except ValueError as error:
+                found[1] = error
+        broadcast_object_list(found)
+        if found[1]:
+            raise found[1]
+        runner._load_from = found[0]
+        if found[0] is None:
+            runner._resume = False
+            runner._load_from = runner.cfg.get(START)
+            runner.logger.info(
+                f'no checkpoint in {runner.work_dir}: a new training starts'
+                f' from {runner._load_from or "scratch"}')
 
     def after_load_checkpoint(self, runner, checkpoint: dict):
-        self.state = checkpoint.get(STATE, {}) if runner._resume else {}
+        self.state = {}
+        if not runner._resume:
+            return
+        check_resumable(checkpoint, runner._load_from)
+        self.state = checkpoint.get(STATE, {})
+        self.adopt(runner, checkpoint)
+
+    def adopt(self, runner, checkpoint: dict):
+        """Translate a checkpoint to the lengths of this run.
+
+        Raises:
+            ValueError: If the training is further than it is to go.
+        """
+        loop, meta = runner.train_loop, checkpoint['meta']
+        self.feed = feed_of(runner.train_dataloader)
+        by_iter = is_iteration_based(loop)
+        check_kind(self.state, by_iter)
+        former = meta['iter']
+        if self.feed is not None:
+            position = self.position(meta, by_iter)
+            meta['iter'] = self.feed.iteration(position)
+        check_end(loop, meta, by_iter, former)
+        is_moved = meta['iter'] != former
+        followed = follow_config(runner, checkpoint, meta['iter'], is_moved)
+        remarks = [*self.batches(runner, former, meta['iter']), followed]
+        text = '; '.join(filter(None, remarks))
+        if text:
+            runner.logger.warning(f'resumed with another config: {text}')
+
+    def position(self, meta: dict, by_iter: bool) -> Position:
+        """Return passes over the data, and draws since, of a checkpoint."""
+        if not by_iter:
+            return meta['epoch'], self.state.get('draws', 0)
+        if 'passes' in self.state:
+            return self.state['passes'], self.state['draws']
+        assert self.feed is not None
+        return self.feed.advance((0, 0), meta['iter'])
+
+    def batches(self, runner, former: int, now: int) -> Iterator[str]:
+        """Describe how the samples of a step and an update changed."""
+        if former != now:
+            yield (f'iteration {former} of the checkpoint is iteration {now} '
+                   f'here')
+        then, here = self.state.get('update'), update_size(runner, self.feed)
+        if then and here and then != here:
+            scaled = (runner.cfg.get('auto_scale_lr') or {}).get('enable')
+            yield (f'an update sees {here} samples instead of {then}' + (
+                '' if scaled else ', --auto-scale-lr would scale the '
+                'learning rate'))
 
     def before_save_checkpoint(self, runner, checkpoint: dict):
-        loader, meta = runner.train_dataloader, checkpoint['meta']
-        epoch, iteration = self.epoch_began
-        batches = meta['iter'] - iteration if meta['epoch'] == epoch else 0
-        checkpoint[STATE] = dict(
-            seed=self.seed,
-            # Drawn by all processes in an epoch that is not at its end.
-            draws=batches * (loader.batch_size or 0) * get_dist_info()[1])
+        checkpoint[STATE] = dict(seed=self.seed)
+        if self.feed is None:
+            return
+        meta = checkpoint['meta']
+        by_iter = is_iteration_based(runner.train_loop)
+        epoch, iteration, position = self.origin
+        passes, draws = self.feed.advance(position, meta['iter'] - iteration)
+        if by_iter:
+            checkpoint[STATE]['passes'] = passes
+        elif meta['epoch'] != epoch:
+            draws = 0
+        elif passes > epoch:  # saved after the last iteration of its epoch
+            draws = self.feed.length * self.feed.world
+        checkpoint[STATE].update(
+            # Made by all processes in a pass that is not at its end.
+            draws=draws,
+            update=update_size(runner, self.feed))
 
     def before_train(self, runner):
         loop, loader = runner.train_loop, runner.train_dataloader
         self.seed = self.state.get('seed', data_seed(runner, loader))
-        draws = self.state.get('draws', 0)
-        if type(loader.batch_sampler) is BatchSampler:
+        self.feed = feed_of(loader)
+        by_iter = is_iteration_based(loop)
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        if self.feed is not None:
             numbered = install(loader, self.seed)
-            if hasattr(loop, 'dataloader_iterator'):
-                go_to(loop, loader, numbered)
+            position = self.position(meta, by_iter)
+            if by_iter:
+                go_to(loop, loader, numbered, position)
+                self.origin = (0, runner.iter, position)
             else:
-                numbered.skip = draws // numbered.world
-        if runner.iter and not draws:
+                numbered.skip = position[1] // numbered.world
+        if runner.iter and (by_iter or not self.state.get('draws')):
             evaluate_if_due(runner)
 
     def before_train_epoch(self, runner):
         loop, loader = runner.train_loop, runner.train_dataloader
-        if hasattr(loop, 'dataloader_iterator'):
+        if is_iteration_based(loop) or self.feed is None:
             return  # all of the training is one epoch
-        skip = getattr(loader.batch_sampler.sampler, 'skip', 0)
-        self.epoch_began = (
-            runner.epoch, runner.iter - skip // (loader.batch_size or 1))
+        draws = loader.batch_sampler.sampler.skip * self.feed.world
+        self.origin = runner.epoch, runner.iter, (runner.epoch, draws)
 
     def before_train_iter(self, runner, *args, **kwargs):
         seed_all(runner.seed, runner.iter)
+
+
+def check_kind(state: Dict[str, Any], by_iter: bool):
+    """Refuse to resume training by epochs as training by iterations.
+
+    Raises:
+        ValueError: If the checkpoint counts otherwise than the config.
+    """
+    if 'draws' in state and 'update' in state and (
+            by_iter != ('passes' in state)):
+        kinds = ['epochs', 'iterations']
+        raise ValueError(
+            f'cannot resume: the checkpoint is of a training by '
+            f'{kinds[not by_iter]}, train_cfg trains by {kinds[by_iter]}')
+
+
+def check_end(loop: Any, meta: Dict[str, Any], by_iter: bool, former: int):
+    """Refuse a checkpoint that is beyond the end of the training.
+
+    Raises:
+        ValueError: Names the key of the config that ends it.
+    """
+    name = 'iter' if by_iter else 'epoch'
+    end = getattr(loop, f'max_{name}s')
+    if meta[name] <= end:
+        return
+    moved = (f' (iteration {former} of the checkpoint, at the batch of this '
+             'run)' if by_iter and former != meta[name] else '')
+    raise ValueError(
+        f'cannot resume: the checkpoint is at {name} {meta[name]}{moved}, and '
+        f'train_cfg.max_{name}s={end} ends before; set it to more')
+
+
+def update_size(runner, feed: Optional[Feed]) -> int:
+    """Return the samples that an update of the weights sees, 0 if unknown."""
+    window = window_length(runner.optim_wrapper)
+    return feed.total * window if feed else 0
 
 
 def data_seed(runner, loader: DataLoader) -> int:
@@ -238,7 +278,7 @@ def data_seed(runner, loader: DataLoader) -> int:
 
 def evaluate_if_due(runner):
     loop, val_loop = runner.train_loop, runner.val_loop
-    by_iter = hasattr(loop, 'dataloader_iterator')
+    by_iter = is_iteration_based(loop)
     done = loop.iter if by_iter else loop.epoch
     end = loop.max_iters if by_iter else loop.max_epochs
     if val_loop is not None and done >= loop.val_begin and (
@@ -262,22 +302,21 @@ def install(loader: DataLoader, seed: int) -> NumberedSampler:
     return numbered
 
 
-def go_to(loop: Any, loader: DataLoader, numbered: NumberedSampler):
-    """Let iteration-based training go on without reading former data.
+def go_to(loop: Any, loader: DataLoader, numbered: NumberedSampler,
+          position: Position):
+    """Let iteration-based training continue without reading former data.
 
     mmengine reads all former batches; here it gets None for each of them.
     """
     former = loop.dataloader_iterator._iterator
     if hasattr(former, '_shutdown_workers'):
         former._shutdown_workers()
-    sampler, passes, batches = numbered.sampler, 0, loop.iter
+    sampler, (passes, draws) = numbered.sampler, position
     if hasattr(sampler, '_indices_of_rank'):  # infinite, and drawn of already
         sampler.indices = sampler._indices_of_rank()
-    else:
-        passes, batches = divmod(batches, len(loader))
-        if hasattr(sampler, 'set_epoch'):
-            sampler.set_epoch(passes)
-    numbered.skip = batches * loader.batch_size
+    elif hasattr(sampler, 'set_epoch'):
+        sampler.set_epoch(passes)
+    numbered.skip = draws // numbered.world
     iterator = type(loop.dataloader_iterator)(loader)
     iterator._epoch = passes
     loop.dataloader_iterator = Skipping(iterator, loop.iter)

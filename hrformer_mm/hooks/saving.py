@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..checkpoints.files import replacing
 from ..registry import HOOKS
 from .accumulation import window_is_open
-from .resuming import candidates
 from .signals import EXIT_CODE, StopRequest, shield_workers
+from .starting import candidates
 
 INTERRUPTED = 'interrupted.pth'  # of a run that was stopped by SIGTERM
 WHOLE = 'hrformer_mm.whole'

@@ -25,7 +25,7 @@ from ..checks import data_paths, wrong_types
 from ..core.hrformer import HRFormer
 from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
 from ..distributed import apply_parallel
-from ..hooks.resuming import newest_checkpoint
+from ..hooks.starting import START, newest_checkpoint
 from ..optim import is_amp, supports_amp
 from ..training import fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
@@ -270,8 +270,9 @@ def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
             yield init['checkpoint'], load
     path = flight.cfg.get('load_from')
     if flight.cfg.get('resume') and not path:
-        path = newest_checkpoint(flight.cfg.work_dir,
-                                 MMLogger.get_current_instance())
+        path = newest_checkpoint(
+            flight.cfg.work_dir,
+            MMLogger.get_current_instance()) or flight.cfg.get(START)
     if path and not os.path.isdir(path):  # one of a strategy's many files
         yield path, partial(
             load_loosely, flight.model,

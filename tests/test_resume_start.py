@@ -1,0 +1,170 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The checkpoint that --resume starts from, or the weights without one."""
+import os
+import shutil
+
+import pytest
+import torch
+from toy import QuietRunner, toy_config
+
+from hrformer_mm import training
+from hrformer_mm.hooks.starting import candidates, newest_checkpoint
+
+
+def start(folder, resume, with_hook=True, **options):
+    """Build a runner as tools/train.py does, with a --resume flag."""
+    cfg = toy_config(folder, **{'train_cfg.max_epochs': 1, **options})
+    if not with_hook:
+        del cfg.default_hooks['exact_resume']
+    training.set_resume(cfg, resume)
+    return QuietRunner.from_cfg(cfg)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A work dir after three epochs, with best_*.pth beside them."""
+    folder = tmp_path_factory.mktemp('trained')
+    QuietRunner.from_cfg(toy_config(folder)).train()
+    torch.use_deterministic_algorithms(False)
+    return folder
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """Weights that no training of the tests ends with."""
+    weights = {'layers.0.weight': torch.full((3, 1, 3, 3), 7.)}
+    torch.save(dict(state_dict=weights), tmp_path / 'pretrained.pth')
+    return str(tmp_path / 'pretrained.pth')
+
+
+def first_weight(runner):
+    return runner.model.layers[0].weight.flatten()[0].item()
+
+
+@pytest.mark.parametrize('with_hook', [True, False])
+def test_a_first_start_with_resume_uses_load_from(pretrained, tmp_path,
+                                                  with_hook):
+    options = {'optim_wrapper.optimizer.lr': 0., 'load_from': pretrained,
+               'with_hook': with_hook}
+    runner = start(tmp_path / 'run', 'auto', **options)
+    runner.train()
+    assert first_weight(runner) == 7
+    # The second start resumes, and load_from does not come in again.
+    options.update({'optim_wrapper.optimizer.lr': .1,
+                    'train_cfg.max_epochs': 2})
+    torch.save(dict(state_dict={}), pretrained)
+    runner = start(tmp_path / 'run', 'auto', **options)
+    runner.train()
+    assert runner.iter == 12 and 6 < first_weight(runner) < 8
+
+
+def test_without_load_from_a_first_start_begins_from_scratch(tmp_path):
+    runner = start(tmp_path / 'run', 'auto')
+    runner.train()
+    assert runner.iter == 6
+
+
+def strip(path, keep, to):
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save({k: checkpoint[k] for k in keep}, to)
+    return to
+
+
+def bare(path, to):
+    torch.save(torch.load(path, weights_only=True)['state_dict'], to)
+    return to
+
+
+@pytest.mark.parametrize('kind, says', [
+    ('best', 'no optimizer state'),
+    ('stripped', 'no optimizer state, no message hub'),
+    ('published', 'no optimizer state, no epoch and iteration'),
+    ('bare', 'no weights, no optimizer state, no epoch and iteration'),
+])  # yapf: disable
+@pytest.mark.parametrize('by_hook', [False, True])
+def test_what_holds_no_training_state_is_refused(kind, says, by_hook, trained,
+                                                 tmp_path):
+    """By our launcher at once, and by the hook under other launchers."""
+    last, to = trained / 'epoch_3.pth', tmp_path / 'weights.pth'
+    if kind == 'best':
+        to = next(trained.glob('best_*.pth'))
+    elif kind == 'stripped':
+        strip(last, ['meta', 'state_dict'], to)
+    elif kind == 'published':
+        strip(last, ['state_dict'], to)
+    else:
+        bare(last, to)
+    with pytest.raises(ValueError, match=f'cannot resume from .*{says}'):
+        if by_hook:
+            cfg = toy_config(tmp_path / 'run', resume=True, load_from=str(to))
+            QuietRunner.from_cfg(cfg).train()
+        else:
+            start(tmp_path / 'run', str(to))
+
+
+def test_a_directory_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match='is a directory; .* use --work-dir '
+                       f'{trained} --resume'):
+        start(tmp_path / 'run', str(trained))
+
+
+def test_a_checkpoint_that_is_named_is_resumed_from(trained, tmp_path):
+    path = str(trained / 'epoch_2.pth')
+    runner = start(tmp_path / 'run', path, **{'train_cfg.max_epochs': 3})
+    runner.train()
+    assert runner.iter == 18 and (tmp_path / 'run/epoch_3.pth').is_file()
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(trained):
+    with pytest.raises(ValueError, match='at epoch 3, and train_cfg.max_epochs'
+                       '=2 ends before'):
+        start(trained, 'auto', **{'train_cfg.max_epochs': 2}).train()
+
+
+def test_training_by_epochs_is_not_resumed_by_iterations(trained, tmp_path):
+    cfg = toy_config(tmp_path, by_epoch=False, resume=True,
+                     load_from=str(trained / 'epoch_2.pth'))
+    with pytest.raises(ValueError, match='training by epochs, train_cfg '
+                       'trains by iterations'):
+        QuietRunner.from_cfg(cfg).train()
+
+
+def copied(trained, folder, *names):
+    """Copy checkpoints in this order, so that the last one is the newest."""
+    folder.mkdir()
+    for age, name in enumerate(names):
+        shutil.copy(trained / name, folder / name)
+        os.utime(folder / name, (1e9 + age, 1e9 + age))
+    return folder
+
+
+def test_without_a_pointer_the_furthest_checkpoint_is_taken(trained,
+                                                            tmp_path):
+    folder = copied(trained, tmp_path / 'copy', 'epoch_3.pth', 'epoch_1.pth',
+                    'epoch_2.pth')
+    (folder / 'pretrained.pth').write_bytes(
+        bare(folder / 'epoch_1.pth', tmp_path / 'w.pth').read_bytes())
+    names = [p.name for p in candidates(str(folder))]
+    assert names == ['epoch_3.pth', 'epoch_2.pth', 'epoch_1.pth',
+                     'pretrained.pth']
+
+
+def test_a_pointer_into_a_work_dir_that_was_copied_means_the_copy(trained,
+                                                                  tmp_path):
+    folder = copied(trained, tmp_path / 'copy', 'epoch_3.pth', 'epoch_1.pth')
+    (folder / 'last_checkpoint').write_text(str(trained / 'epoch_3.pth'))
+    assert candidates(str(folder))[0] == folder / 'epoch_3.pth'
+
+
+class Log(list):
+    warning = list.append
+
+
+def test_damaged_checkpoints_are_named_where_no_pointer_says_more(trained,
+                                                                  tmp_path):
+    folder = copied(trained, tmp_path / 'copy', 'epoch_2.pth', 'epoch_3.pth')
+    whole = (folder / 'epoch_3.pth').read_bytes()
+    (folder / 'epoch_3.pth').write_bytes(whole[:len(whole) // 2])
+    log = Log()
+    assert newest_checkpoint(str(folder), log).endswith('epoch_2.pth')
+    assert len(log) == 1 and 'epoch_3.pth is cut off' in log[0]
