@@ -73,7 +73,7 @@ class EggInfo(egg_info):
         super().run()
         if 'editable_wheel' in self.distribution.commands:
             path = Path(self.egg_info) / 'top_level.txt'
-            path.write_text(f"{ROOT / 'hrformer_mm'}\n")
+            path.write_text(f"{ROOT / 'hrformer_mm'}\n", encoding='utf-8')
 
 
 class Develop(develop):

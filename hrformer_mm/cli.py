@@ -5,6 +5,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -60,6 +61,13 @@ def one_line(error: Exception) -> str:
     return text + near_names(error)
 
 
+def escape_what_the_locale_lacks():
+    """Let output print escapes for characters the locale does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # tests may replace it
+            stream.reconfigure(errors='backslashreplace')
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Let ``main(argv=None)`` of a tool report mistakes in one line.
 
@@ -70,6 +78,7 @@ def one_line_errors(main: Callable) -> Callable:
 
     @wraps(main)
     def wrapped(argv: Optional[Sequence[str]] = None):
+        escape_what_the_locale_lacks()
         argv = list(sys.argv[1:] if argv is None else argv)
         full = '--traceback' in argv or os.environ.get(
             'HRFORMER_MM_TRACEBACK', '0') not in ('', '0')

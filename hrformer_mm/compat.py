@@ -4,18 +4,21 @@
 Each function mends one fault, names the versions that have it, and touches
 nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 """
+import locale
 import pkgutil
 import sys
 from collections import OrderedDict
 from contextlib import redirect_stderr, suppress
+from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from io import StringIO
+from logging import FileHandler
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Callable, List, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
@@ -206,8 +209,155 @@ def register_config_package() -> bool:
     return True
 
 
+class AfterImport:
+    """A finder that runs an action once a module has been imported.
+
+    It finds nothing by itself, but asks the other finders.
+    """
+
+    def __init__(self) -> None:
+        self.actions: Dict[str, Callable[[Any], None]] = {}
+
+    def add(self, name: str, action: Callable[[Any], None]):
+        """Run an action on a module: now if it is imported, else then."""
+        if name in sys.modules:
+            action(sys.modules[name])
+        else:
+            self.actions[name] = action
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+
+    def find_spec(self, name: str, path: Any = None,
+                  target: Any = None) -> Optional[ModuleSpec]:
+        action = self.actions.get(name)
+        if action is None:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, 'find_spec', None)
+            spec = find(name, path, target) if find and finder is not self \
+                else None
+            if spec is not None:
+                break
+        else:
+            return None
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType):
+            execute(module)
+            action(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+after_import = AfterImport()
+
+
+def open_text(file: Any, mode: str = 'r', *args: Any, **kwargs: Any) -> Any:
+    """Open a file as the built-in ``open`` does, text in UTF-8.
+
+    A byte order mark is skipped.
+    """
+    if 'b' not in mode and len(args) < 2:
+        given = str(kwargs.get('encoding') or 'utf-8').lower()
+        if given in ('utf-8', 'utf8'):
+            is_read = not set(mode) & set('wax+')
+            kwargs['encoding'] = 'utf-8-sig' if is_read else 'utf-8'
+    return open(file, mode, *args, **kwargs)
+
+
+def use_open_text(module: Any):
+    module.open = open_text
+
+
+# Modules that open text files in the encoding of the locale, or take a byte
+# order mark for a character.
+TEXT_MODULES = (
+    'mmengine.config.config', 'mmengine.config.utils',
+    'mmengine.fileio.backends.local_backend',
+    'mmengine.hooks.checkpoint_hook', 'mmengine.hooks.logger_hook',
+    'mmengine.runner.checkpoint', 'mmengine.visualization.vis_backend',
+    'pycocotools.coco', 'xtcocotools.coco',
+    'mmpose.datasets.datasets.body.mpii_dataset',
+    'mmpose.datasets.datasets.body.mpii_trb_dataset',
+    'mmpose.datasets.datasets.hand.interhand2d_double_dataset',
+    'mmpose.datasets.datasets.hand3d.interhand_3d_dataset',
+    'mmpretrain.datasets.coco_retrieval',
+    'mmpretrain.evaluation.metrics.shape_bias_label',
+    'mmpretrain.utils.analyze')  # yapf: disable
+
+
+def read_text_in_utf8() -> bool:
+    """Let the frameworks read and write text files in UTF-8.
+
+    mmengine <= 0.10.7, mmpose <= 1.3.2, mmpretrain <= 1.2.0, pycocotools and
+    xtcocotools leave the encoding of some files to the locale, which may be
+    ASCII or GBK, and fail at a byte order mark. Each module gets its own
+    ``open``; the built-in one stays.
+    """
+    for name in TEXT_MODULES:
+        after_import.add(name, use_open_text)
+    return True
+
+
+def log_in_utf8() -> bool:
+    """Let mmengine <= 0.10.7 write its logs in UTF-8.
+
+    Its file handlers take the encoding of the locale; nothing changes where
+    that is UTF-8 already.
+    """
+    encoding = locale.getpreferredencoding(False).lower().replace('-', '')
+    if find_spec('mmengine') is None or encoding == 'utf8':
+        return False
+    from mmengine.logging.logger import MMLogger
+    if hasattr(MMLogger.__init__, '__wrapped__'):
+        return False
+    original = MMLogger.__init__
+
+    @wraps(original)
+    def initialize(self: Any, *args: Any, **kwargs: Any):
+        original(self, *args, **kwargs)
+        for handler in self.handlers:
+            stream = getattr(handler, 'stream', None)
+            if isinstance(handler, FileHandler) and stream is not None:
+                handler.encoding = 'utf-8'
+                stream.reconfigure(encoding='utf-8')
+
+    MMLogger.__init__ = initialize
+    return True
+
+
+def take_radius_as_number(module: Any):
+    """Patch the visualizer of mmpose in its module."""
+    kind = module.OpencvBackendVisualizer
+    original = kind.draw_circles
+
+    @wraps(original)
+    def draw_circles(self: Any, center: Any, radius: Any, *args: Any,
+                     **kwargs: Any):
+        if self.backend == 'opencv':
+            import numpy as np
+            radius = float(np.ravel(radius)[0])
+        return original(self, center, radius, *args, **kwargs)
+
+    kind.draw_circles = draw_circles
+
+
+def draw_keypoints() -> bool:
+    """Let MMPose's visualizers draw keypoints with numpy >= 2.4.
+
+    MMPose <= 1.3.2 passes OpenCV a radius that is an array with one number,
+    which numpy does not convert to a number any more. Older numpy draws the
+    same with this patch.
+    """
+    after_import.add('mmpose.visualization.opencv_backend_visualizer',
+                     take_radius_as_number)
+    return True
+
+
 def install():
-    """Mend everything; safe to call again.
+    """Work around everything above; safe to call again.
 
     A torch that cannot be imported is left to those that need it: check_env
     must run without, to say so.
@@ -219,3 +369,6 @@ def install():
         allow_runner_checkpoints()
         allow_official_checkpoints()
         register_config_package()
+        read_text_in_utf8()
+        log_in_utf8()
+        draw_keypoints()

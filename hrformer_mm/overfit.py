@@ -5,7 +5,6 @@ A model, loss, data pipeline and metric that belong together can do so; where
 they do not, this tells it before a long training does.
 """
 import copy
-import json
 import sys
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
@@ -15,6 +14,7 @@ from mmengine.config import Config
 from .checks import check_inputs
 from .quickstart.common import HISTORY, LOG, aside, fit_and_evaluate
 from .quickstart.progress import read_history
+from .textio import write_json
 from .training import merge_options, read_config, set_data_root
 
 # Of each framework: its metric, what to call it, and when it is known by
@@ -115,5 +115,5 @@ def overfit(config: str,
     report = dict(config=config, metric=metric, value=metrics[metric],
                   target=target, loss=losses[-1], iters=iters,
                   batch_size=batch_size, lr=lr, metrics=metrics)
-    (Path(work_dir) / 'overfit.json').write_text(json.dumps(report, indent=2))
+    write_json(Path(work_dir) / 'overfit.json', report, indent=2)
     return report

@@ -118,7 +118,7 @@ def config_package_resolves():
     from mmengine.config import Config
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'probe.py')
-        with open(path, 'w') as file:
+        with open(path, 'w', encoding='utf-8') as file:
             file.write("_base_ = 'hrformer_mm::_base_/runtime.py'\n")
         assert Config.fromfile(path).log_level == 'INFO'
 

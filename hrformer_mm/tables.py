@@ -285,7 +285,7 @@ def stale_documents() -> List[str]:
     """What in the documents is not as it would be written now."""
     problems = []
     for path in documents():
-        text = path.read_text()
+        text = path.read_text(encoding='utf-8-sig')
         for old, new in zip(BLOCK.finditer(text),
                             BLOCK.finditer(refresh(text, path.parent))):
             if old[0] == new[0]:

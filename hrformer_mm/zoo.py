@@ -238,7 +238,7 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
     Raises:
         ValueError: If an entry does not follow the schema; says where.
     """
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     task = path.parent.name
     return tuple(
         parse_row(entry, task, f'{task}/{path.name}', key)

@@ -7,6 +7,7 @@ accuracy is marked as the paper's, the official code's or measured here.
 from argparse import Namespace
 
 from hrformer_mm import cli, tables, zoo
+from hrformer_mm.textio import read_text, write_text
 
 EXAMPLES = """examples:
   python tools/paper_tables.py table-3 table-5
@@ -45,7 +46,8 @@ def main(argv=None):
         raise SystemExit(bool(problems))
     if args.markdown:
         for path in tables.documents():
-            path.write_text(tables.refresh(path.read_text(), path.parent))
+            text = tables.refresh(read_text(path), path.parent)
+            write_text(path, text)
             print(f'wrote {path}')
         return
     of_paper = [name for name in tables.NAMES if name not in zoo.TASKS]

@@ -91,7 +91,7 @@ class Outputs:
 
     def write_json(self, name: str, content: Any):
         with replacing(self.folder / name) as fresh:
-            fresh.write_text(json.dumps(content))
+            fresh.write_text(json.dumps(content), encoding='utf-8')
 
     @contextmanager
     def overlay(self, source: Source) -> Iterator[Write]:

@@ -18,7 +18,7 @@ from .subjects import Case
 def processor() -> str:
     """Name of the CPU as the system gives it."""
     try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
+        for line in Path('/proc/cpuinfo').read_text('utf-8').splitlines():
             if line.startswith('model name'):
                 return line.split(':', 1)[1].strip()
     except OSError:
@@ -70,7 +70,7 @@ class Results:
     def __init__(self, path: Path, head: Mapping[str, Any]):
         self.path, self.head, self.entries = path, dict(head), []
         if path.is_file():
-            old = json.loads(path.read_text())
+            old = json.loads(path.read_text(encoding='utf-8-sig'))
             same = all(old.get(k) == v for k, v in self.head.items()
                        if k in ('device', 'torch', 'commit'))
             if not same:
@@ -91,7 +91,8 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix('.part')
         part.write_text(
-            json.dumps(dict(self.head, results=self.entries), indent=1))
+            json.dumps(dict(self.head, results=self.entries), indent=1),
+            encoding='utf-8')
         os.replace(part, self.path)
 
 
@@ -143,7 +144,7 @@ def operation_table(found: Mapping[str, Mapping[str, float]],
 def summary(path: Path) -> str:
     """One line for each subject that a file compares, without the limits."""
     rows = []
-    for entry in json.loads(path.read_text())['results']:
+    for entry in json.loads(path.read_text(encoding='utf-8-sig'))['results']:
         compared = entry['subjects']
         for name, row in compared.items() if len(compared) > 1 else ():
             rows.append((str(case_of(entry)), name, f'{row["ratio"]:.2f}',

@@ -73,7 +73,7 @@ def list_weights() -> List[Weights]:
     """
     from ..zoo import root
     path = root() / 'configs' / 'weights.yml'
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     found = []
     for entry in content['Weights']:
         source = content['Sources'][entry['By']]

@@ -78,4 +78,5 @@ def write_digits(root: Path,
                 images[i], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(root / part / path), image)
             lines.append(f'{path} {labels[i]}\n')
-        (root / 'meta' / f'{part}.txt').write_text(''.join(lines))
+        (root / 'meta' / f'{part}.txt').write_text(
+            ''.join(lines), encoding='utf-8')

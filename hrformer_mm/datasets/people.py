@@ -368,7 +368,7 @@ def write_split(root: Path, split: str, count: int, seed: int):
         categories=[category])
     path = root / 'annotations' / f'person_keypoints_{split}.json'
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding='utf-8')
 
 
 def make_people(root: Path, train: int, val: int, seed: int = 0):

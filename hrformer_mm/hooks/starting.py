@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple
 
 from ..checkpoints.files import read_checkpoint
+from ..textio import read_text
 
 STATE = 'hrformer_mm_data'  # position in the data, in checkpoints
 START = 'start_from'  # config key: load_from of a run that may resume
@@ -77,7 +78,7 @@ def pointed_at(folder: Path) -> Optional[Path]:
     be a copy of another one that still exists.
     """
     pointer = folder / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
+    named = read_text(pointer).strip() if pointer.is_file() else ''
     if not named:
         return None
     places = [folder / Path(named).name, Path(named)]

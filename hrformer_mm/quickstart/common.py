@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from ..curves import Run, collect, draw_curves
+from ..textio import read_json
 from ..training import (fit_machine, merge_options, one_error_for_dead_workers,
                         read_config, set_data_root)
 from ..zoo import root
@@ -102,7 +103,7 @@ def provide_data(task: Task, folder: Path, images: Tuple[int, int],
     made = dict(task=task.name, version=task.data_version, seed=seed,
                 train=images[0], val=images[1])
     stamp = folder / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == made:
+    if stamp.exists() and read_json(stamp) == made:
         return
     if folder.exists() and not stamp.exists() and any(folder.iterdir()):
         raise ValueError(
@@ -114,7 +115,7 @@ def provide_data(task: Task, folder: Path, images: Tuple[int, int],
         fresh = Path(parent) / 'data'
         fresh.mkdir()
         task.make_data(fresh, *images, seed)
-        (fresh / STAMP).write_text(json.dumps(made))
+        (fresh / STAMP).write_text(json.dumps(made), encoding='utf-8')
         if folder.exists():  # what an older version made
             folder.rename(Path(parent) / 'old')
         fresh.rename(folder)
@@ -187,7 +188,7 @@ def choose_work_dir(wanted: Path, request: dict,
             f'{wanted.name}_{number}')
         state = folder / STATE
         if state.exists():
-            found = json.loads(state.read_text())
+            found = json.loads(state.read_text(encoding='utf-8-sig'))
             if found['request'] == request and 'metrics' not in found and \
                     not is_running(found['process']):
                 tell(f'going on with the interrupted quickstart in {folder}')
@@ -202,7 +203,7 @@ def choose_work_dir(wanted: Path, request: dict,
 def write_json(path: Path, content: dict):
     """Replace a file at once, so that it is never half written."""
     fresh = path.with_suffix('.new')
-    fresh.write_text(json.dumps(content, default=str))
+    fresh.write_text(json.dumps(content, default=str), encoding='utf-8')
     os.replace(fresh, path)
 
 
@@ -244,14 +245,14 @@ def last_checkpoint(work_dir: Path) -> Optional[Path]:
     if not note.exists():
         return None
     # The note has the path as of then; the folder may have been moved.
-    path = work_dir / Path(note.read_text().strip()).name
+    path = work_dir / Path(note.read_text(encoding='utf-8-sig').strip()).name
     return path if path.exists() else None
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[None]:
     """Send what frameworks print and log into a file instead."""
-    with path.open('a', buffering=1) as file:
+    with path.open('a', buffering=1, encoding='utf-8') as file:
         try:
             with redirect_stdout(file), redirect_stderr(file):
                 yield

@@ -9,6 +9,8 @@ from typing import Any, Dict, List, Optional, TextIO
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..textio import read_text
+
 WIDTH = 24  # of the bar
 POINTS = 200  # on the curve of the loss
 LINES = 10  # without a terminal
@@ -26,7 +28,8 @@ def clock(seconds: float) -> str:
 def read_records(path: Path) -> List[Dict]:
     """JSON records of the lines of a file, without a torn last one."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    text = read_text(path) if path.exists() else ''
+    for line in text.splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -67,7 +70,7 @@ class Progress(Hook):
     def before_train(self, runner: Runner):
         records = read_history(self.path, runner.iter)
         self.path.write_text(''.join(
-            json.dumps(record) + '\n' for record in records))
+            json.dumps(record) + '\n' for record in records), encoding='utf-8')
         for record in records:
             self.loss = record.get('loss', self.loss)
             self.value = record.get(self.metric, self.value)
@@ -75,7 +78,7 @@ class Progress(Hook):
         self.told = LINES * runner.iter // max(runner.max_iters, 1)
 
     def record(self, **values: Any):
-        with self.path.open('a') as file:
+        with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(values) + '\n')
 
     def after_train_iter(self, runner: Runner, batch_idx: int,

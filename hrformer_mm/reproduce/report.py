@@ -62,7 +62,7 @@ def measured(plan: Plan) -> dict:
     found = {}
     for step in plan.steps:
         if step.measures and step.makes.exists():
-            values = json.loads(step.makes.read_text())
+            values = json.loads(step.makes.read_text(encoding='utf-8-sig'))
             for key, (name, scale) in METRICS.items():
                 if key in values:
                     found[name + step.suffix] = values[key] * scale

@@ -3,7 +3,6 @@
 
 Nothing is computed, so any input size takes a second and no memory.
 """
-import json
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from hrformer_mm import cli, flops, tables, zoo
+from hrformer_mm.textio import write_json
 
 EXAMPLES = """examples:
   python tools/analysis/get_flops.py hrformer_s_coco_256x192
@@ -47,7 +47,7 @@ def main(argv=None):
           f'multiply-adds\n\n{tables.count_table(counted)}\n'
           f'{flops.WHY_THEY_DIFFER}')
     if args.json:
-        Path(args.json).write_text(json.dumps(asdict(counted), indent=2))
+        write_json(args.json, asdict(counted), indent=2)
     if args.plot:
         flops.plot(counted, args.plot, title)
 

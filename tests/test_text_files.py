@@ -1,0 +1,159 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Text files are UTF-8, with or without a byte order mark, in any locale."""
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from helpers import ROOT, write_tiny_coco
+from mmengine.config import Config
+from predicting import smooth, write_row
+
+from hrformer_mm import textio
+from hrformer_mm.compat import open_text
+
+POSIX = dict(LC_ALL='POSIX', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+BOM = b'\xef\xbb\xbf'
+NAME = 'mür 猫'
+
+
+def run_posix(*args, code=0):
+    """Run Python in the POSIX locale, where text is ASCII."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, args)], cwd=ROOT,
+        env={**os.environ, **POSIX, 'PYTHONPATH': str(ROOT)},
+        capture_output=True)  # yapf: disable
+    text = (done.stdout + done.stderr).decode('utf-8', 'replace')
+    assert done.returncode == code, text
+    assert 'UnicodeEncodeError' not in text, text
+    return text
+
+
+@pytest.mark.parametrize('bom', [b'', BOM])
+def test_text_is_read_with_or_without_a_mark(tmp_path, bom):
+    path = tmp_path / 'a.json'
+    path.write_bytes(bom + json.dumps([NAME], ensure_ascii=False).encode())
+    assert textio.read_json(path) == [NAME]
+    assert open_text(path).read() == f'["{NAME}"]'
+    with open_text(path, 'w') as file:
+        file.write(NAME)
+    assert path.read_bytes() == NAME.encode()
+    textio.write_text(path, NAME)
+    assert path.read_bytes() == NAME.encode()
+    assert open_text(path, 'rb').read() == NAME.encode()
+
+
+def test_what_is_no_utf8_is_named(tmp_path):
+    (tmp_path / 'a.txt').write_bytes('é'.encode('latin-1'))
+    with pytest.raises(ValueError, match='a.txt is not UTF-8 .byte 0'):
+        textio.read_text(tmp_path / 'a.txt')
+    (tmp_path / 'a.json').write_text('{')
+    with pytest.raises(ValueError, match='a.json is not a JSON file'):
+        textio.read_json(tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize('bom', [b'', BOM], ids=['plain', 'bom'])
+def test_configs_and_what_they_inherit_may_have_a_mark(tmp_path, bom):
+    (tmp_path / 'base.py').write_bytes(bom + f"a = '{NAME}'\n".encode())
+    (tmp_path / 'b.py').write_bytes(
+        bom + f"_base_ = './base.py'\nb = '{NAME}'\n".encode())
+    (tmp_path / 'lazy.py').write_bytes(
+        bom + 'from mmengine.config import read_base\nwith read_base():\n'
+        f"    from .base import *\nb = '{NAME}'\n".encode())
+    for name in ('b.py', 'lazy.py'):
+        code = ('import sys, hrformer_mm\nfrom hrformer_mm.training import '
+                'read_config\ncfg = read_config(sys.argv[1])\n'
+                'print(ascii(cfg.a), ascii(cfg.b))')
+        assert run_posix('-c', code, tmp_path / name).split('\n')[0] == (
+            f'{ascii(NAME)} {ascii(NAME)}')
+
+
+@pytest.mark.parametrize('bom', [b'', BOM], ids=['plain', 'bom'])
+def test_lists_and_annotations_of_the_frameworks(tmp_path, bom):
+    content = dict(images=[], annotations=[],
+                   categories=[dict(id=1, name=NAME)])
+    (tmp_path / 'a.json').write_bytes(
+        bom + json.dumps(content, ensure_ascii=False).encode())
+    (tmp_path / 'a.txt').write_bytes(bom + NAME.encode())
+    code = (
+        'import sys, hrformer_mm\n'
+        'from mmengine.fileio import list_from_file, load\n'
+        'from pycocotools.coco import COCO\n'
+        'from xtcocotools.coco import COCO as XCOCO\n'
+        f'name, folder = {ascii(NAME)}, sys.argv[1]\n'
+        'for kind in (COCO, XCOCO):\n'
+        '    coco = kind(folder + "/a.json")\n'
+        '    assert coco.loadCats([1])[0]["name"] == name\n'
+        'assert list_from_file(folder + "/a.txt") == [name]\n'
+        'assert load(folder + "/a.json")["categories"][0]["name"] == name\n')
+    run_posix('-c', code, tmp_path)
+
+
+def test_prediction_in_the_posix_locale(tmp_path):
+    config, weights = write_row('pose', tmp_path)
+    text = f'# {NAME}\n' + Path(config).read_text('utf-8')
+    Path(config).write_bytes(BOM + text.encode())
+    cv2.imwrite(str(tmp_path / '1.jpg'), smooth(0))
+    content = dict(
+        images=[dict(id=1, file_name='1.jpg', note=NAME)],
+        annotations=[dict(image_id=1, bbox=[9, 9, 50, 50], category_id=2)],
+        categories=[dict(id=2, name=NAME)])
+    (tmp_path / 'boxes.json').write_bytes(
+        BOM + json.dumps(content, ensure_ascii=False).encode())
+    run_posix('-m', 'hrformer_mm', 'predict', config, weights,
+              tmp_path / '1.jpg', '--boxes', tmp_path / 'boxes.json',
+              '--device', 'cpu', '--out-dir', tmp_path / 'out')
+    images = textio.read_json(tmp_path / 'out/images.json')
+    assert images['categories'][0]['name'] == NAME
+
+
+@pytest.mark.slow
+def test_training_and_test_in_the_posix_locale(tmp_path):
+    from helpers import tiny_row
+    data = write_tiny_coco(tmp_path / 'coco')
+    for path in (data / 'annotations').glob('*.json'):
+        content = json.loads(path.read_text())
+        content['categories'][0]['note'] = NAME
+        path.write_bytes(
+            BOM + json.dumps(content, ensure_ascii=False).encode())
+    cfg = tiny_row('pose/hrformer_t_coco_256x192.py', tmp_path / 'work', data)
+    cfg.notes = NAME
+    cfg.dump(tmp_path / 'row.py')
+    run_posix('tools/train.py', tmp_path / 'row.py')
+    log, = (tmp_path / 'work').glob('*/*.log')
+    assert NAME in log.read_text('utf-8')
+    last, = (tmp_path / 'work').glob('epoch_*.pth')
+    text = run_posix('tools/test.py', tmp_path / 'row.py', last)
+    assert 'coco/AP' in text
+
+
+def test_no_file_is_opened_in_the_encoding_of_the_locale():
+    """Every text file that the package or a tool opens names UTF-8."""
+    wrong = []
+    for path in [*ROOT.glob('hrformer_mm/**/*.py'),
+                 *ROOT.glob('tools/**/*.py'), ROOT / 'setup.py']:
+        if '.mim' in path.parts or path.name == 'textio.py':
+            continue
+        for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+            text = [ast.unparse(a) for a in node.args]
+            named = any('utf-8' in a for a in text) or any(
+                k.arg in (None, 'encoding') for k in node.keywords)
+            is_open = isinstance(node.func, ast.Name) and name == 'open' and \
+                not any('b' in a for a in text[1:2])
+            own = isinstance(node.func, ast.Name) and name != 'open'
+            if not named and not own and (
+                    name in ('read_text', 'write_text') or is_open):
+                wrong.append(f'{path.name}:{node.lineno}')
+    assert wrong == []
+
+
+def test_config_dump_and_read_keep_text(tmp_path):
+    Config(dict(a=NAME)).dump(tmp_path / 'a.py')
+    assert Config.fromfile(tmp_path / 'a.py').a == NAME
