@@ -225,7 +225,7 @@ class AfterImport:
         else:
             self.actions[name] = action
             if self not in sys.meta_path:
-                sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+                sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None,
                   target: Any = None) -> Optional[ModuleSpec]:

@@ -62,7 +62,7 @@ class COCO(coco.COCO):
             self.anno_file.append(resFile)
         if isinstance(resFile, str):
             if resData is None:
-                with open(resFile) as file:
+                with open(resFile, encoding='utf-8-sig') as file:
                     resData = json.load(file)
             resFile = resData
         result = COCO()
