@@ -5,8 +5,10 @@ They read a config, change it as the command line says, check that its data
 and its framework are there, fit it to the machine, and hand it to the Runner,
 which serves the configs of all three frameworks.
 """
+import errno
 import inspect
 import os
+import shutil
 import time
 import traceback
 from argparse import Namespace
@@ -43,6 +45,8 @@ RUNNER_KEYS = {
 VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
                            mmpretrain='VisualizationHook')  # yapf: disable
+# How systems report a disk, a quota or a limit of file sizes that is reached.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds between a broken connection and the signal that says who died.
 SIGNAL_WAIT = 2
 
@@ -348,6 +352,29 @@ def one_error_for_dead_workers() -> Iterator[None]:
             'goes on with --resume') from error
 
 
+@contextmanager
+def one_error_for_full_disks(work_dir: str) -> Iterator[None]:
+    """Name the folder where a log could not be written.
+
+    Writing to an open file fails without its path. Checkpoints have an error
+    of their own.
+
+    Raises:
+        OSError: If a disk or quota is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        free = shutil.disk_usage(work_dir).free / 2**20
+        raise OSError(
+            error.errno,
+            f'a log could not be written below {work_dir} ({error.strerror}, '
+            f'{free:.0f} MiB are free): make room there and continue with '
+            '--resume') from error
+
+
 def train(cfg: Config):
     """Check, fit and train; see :mod:`.checks` and :func:`fit_machine`.
 
@@ -363,7 +390,7 @@ def train(cfg: Config):
     refuse_other_folders(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_dead_workers():
+    with one_error_for_full_disks(cfg.work_dir), one_error_for_dead_workers():
         runner.train()
 
 

@@ -117,7 +117,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+        dir=path.parent,
+        prefix=f'.{path.name}.{os.getpid()}-',  # the writer
+        suffix=path.suffix)
     os.close(handle)
     try:
         yield Path(name)

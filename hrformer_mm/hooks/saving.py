@@ -10,12 +10,13 @@ from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import ValLoop
+from mmengine.runner import BaseLoop, ValLoop
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..checkpoints.files import replacing
 from ..registry import HOOKS
 from .accumulation import window_is_open
+from .locking import lock_for_all, remove_leftovers, unlock_folder
 from .signals import EXIT_CODE, StopRequest, shield_workers
 from .starting import candidates
 
@@ -120,6 +121,7 @@ class SafeCheckpointHook(CheckpointHook):
     * Older checkpoints are removed after the new one is there, not before.
     * A disk that is full ends the training in one line; what was saved before
       stays valid. Weights that are not finite are not saved.
+    * The work dir is locked: a second training in it ends in one line.
     * With gradient accumulation, checkpoints are saved at the end of a
       window: one that is due inside of it is saved a few iterations later.
     * SIGTERM, with which Slurm and ``torchrun`` announce the end, ends the
@@ -147,14 +149,25 @@ class SafeCheckpointHook(CheckpointHook):
 
     # Saving
 
+    def before_run(self, runner):
+        """Keep other trainings out of the work dir; tests may run in it."""
+        if isinstance(runner._train_loop, BaseLoop):
+            lock_for_all(runner.work_dir, runner.logger)
+
+    def after_run(self, runner):
+        for folder in {runner.work_dir, self.out_dir or runner.work_dir}:
+            unlock_folder(folder)
+
     def before_train(self, runner):
         if '://' not in str(self.out_dir or '') and \
                 not self.file_client_args and not self.backend_args:
             self.backend_args = dict(backend=WHOLE)
         super().before_train(runner)
-        if is_main_process() and self.backend_args == dict(backend=WHOLE):
-            for rest in Path(self.out_dir).glob('.*.pth.*'):
-                rest.unlink()  # of a process that was killed while it wrote
+        if self.backend_args == dict(backend=WHOLE):
+            if is_main_process():
+                os.makedirs(self.out_dir, exist_ok=True)
+            if lock_for_all(self.out_dir, runner.logger) and is_main_process():
+                remove_leftovers(self.out_dir)
         if self.stop_on_sigterm:
             self.listens = True
             self.request.listen()
