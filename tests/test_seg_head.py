@@ -319,3 +319,21 @@ def test_pretrained_weights_of_hrnet_are_taken(tmp_path):
         dict(args, init_cfg=dict(type='Pretrained', checkpoint=path)))
     model.init_weights()
     assert_close(dict(model.state_dict()), dict(source), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('ignore_index', [255, 0, None])
+@pytest.mark.parametrize('classes', [1, 2, 19])
+def test_accuracy_is_that_of_mmsegmentation(classes, ignore_index):
+    from mmseg.models.losses import accuracy
+
+    from hrformer_mm.core.losses import pixel_accuracy, two_classes
+    torch.manual_seed(0)
+    logits = torch.randn(2, classes, 9, 8)
+    labels = torch.randint(max(classes, 2), (2, 9, 8))
+    unlabelled = torch.full_like(labels, ignore_index or 0)
+    for target in (labels, unlabelled):
+        theirs = accuracy(
+            two_classes(logits), target, ignore_index=ignore_index)
+        mine = pixel_accuracy(logits, target, ignore_index)
+        # torch's count is a float32, which is off by some 1e-7
+        assert_close(mine, theirs, rtol=1e-5, atol=1e-5)

@@ -56,6 +56,22 @@ def cross_entropy(logits: Tensor,
     return (losses * weights).sum() / torch.where(total > 0, total, 1.)
 
 
+def pixel_accuracy(logits: Tensor, labels: Tensor,
+                   ignore_index: Optional[int]) -> Tensor:
+    """Percentage of the labelled pixels whose largest logit is their class.
+
+    It is MMSegmentation's number, of shape [1] and 100 without labels,
+    computed without waiting for the accelerator.
+    """
+    labelled = torch.ones_like(labels, dtype=torch.bool)
+    if ignore_index is not None:
+        labelled = labels != ignore_index
+    right = (two_classes(logits).argmax(1) == labels) & labelled
+    total = labelled.sum()
+    share = right.sum() / total.clamp(min=1)
+    return 100 * torch.where(total > 0, share, 1.)[None]
+
+
 def ohem_cross_entropy(logits: Tensor,
                        labels: Tensor,
                        thresh: float = 0.9,

@@ -5,11 +5,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import accuracy
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from ..core.losses import two_classes
+from ..core.losses import pixel_accuracy
 from ..core.ocr import OCR, check_maps
 from ..registry import MODELS
 
@@ -131,10 +130,8 @@ class OCRHead(OCR, BaseDecodeHead):
         for name, loss in losses:
             value = loss(logits, labels, ignore_index=self.ignore_index)
             result[name] = result[name] + value if name in result else value
-        result[accuracy_name] = accuracy(
-            two_classes(logits.detach()),
-            labels,
-            ignore_index=self.ignore_index)
+        result[accuracy_name] = pixel_accuracy(logits.detach(), labels,
+                                               self.ignore_index)
         return result
 
     def predict_by_feat(self, seg_logits: Tensor,

@@ -1,0 +1,88 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""No model waits for the GPU or leaves it in its forward pass and its loss."""
+import fake_gpu
+import pytest
+import torch
+from helpers import CONFIGS
+from mmengine.config import Config
+from torch import nn
+from torch._subclasses import fake_tensor
+
+# The cheapest of each kind: HRFormer for each task, shifted windows without
+# depth-wise convolutions, HRNet, and transformers on its maps.
+DEFAULT = ('cls/hrformer_t_imagenet_224.py', 'pose/hrformer_t_coco_256x192.py',
+           'seg/hrformer_t_camvid_196x252.py',
+           'pose/hrformer_t_lspet_112x112_nodw_shift.py',
+           'cls/hrnet_t_imagenet_224.py', 'cls/swin_t_imagenet_224.py',
+           'pose/tokenpose_l-d24_coco_256x192.py')
+FRAMEWORKS = dict(cls='mmpretrain', pose='mmpose', seg='mmseg')
+# PRTR's loss matches queries and keypoints with SciPy, as its authors do.
+WITHOUT_LOSS = ('PRTRHead', )
+
+
+def distinct_models():
+    """One config for each model that the configs describe."""
+    found = {}
+    for path in sorted(CONFIGS.glob('[!_]*/*.py')):
+        name = str(path.relative_to(CONFIGS))
+        cfg = Config.fromfile(path)
+        key = str((cfg.model, cfg.get('codec')))
+        if key not in found or name in DEFAULT:
+            found[key] = name
+    return sorted(found.values())
+
+
+def without_metrics(cfg: Config, monkeypatch):
+    """Leave out what the frameworks' own heads compute on the CPU."""
+    if cfg.default_scope == 'mmpose':
+        cfg.model.train_cfg = dict(
+            cfg.model.get('train_cfg') or {}, compute_acc=False)
+    if cfg.default_scope == 'mmseg':
+        monkeypatch.setattr(
+            'mmseg.models.decode_heads.decode_head.accuracy',
+            lambda logits, labels, ignore_index: logits.new_zeros(1))
+
+
+@pytest.mark.parametrize('name', [
+    name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow)
+    for name in distinct_models()
+])
+def test_models_neither_wait_for_the_gpu_nor_leave_it(name, monkeypatch):
+    pytest.importorskip(FRAMEWORKS[name.split('/')[0]])
+    cfg = Config.fromfile(CONFIGS / name)
+    without_metrics(cfg, monkeypatch)
+    head = cfg.model.get('head') or {}
+    found = fake_gpu.run(
+        cfg, loss=not str(head.get('type')).endswith(WITHOUT_LOSS))
+    assert not found, found[0]
+
+
+class Careless(nn.Module):
+    """Does on the GPU what must not be done there."""
+
+    def __init__(self, fault: str):
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fault == 'branch' and x.sum() > 0:
+            return -x
+        if self.fault == 'mask':
+            return x[x > 0]
+        if self.fault == 'tensor':
+            return x + torch.arange(x.shape[-1]).to(x.device)
+        return x
+
+
+@pytest.mark.parametrize('fault', ['branch', 'mask', 'tensor', ''])
+def test_the_check_finds_branches_masks_and_cpu_tensors(fault):
+    with fake_tensor.FakeTensorMode():
+        x = torch.zeros(2, 3, device=fake_gpu.GPU)
+        with fake_gpu.CPUTensors() as watch:
+            if fault in ('branch', 'mask'):
+                with pytest.raises((fake_tensor.DataDependentOutputException,
+                                    fake_tensor.DynamicOutputShapeException)):
+                    Careless(fault)(x)
+            else:
+                Careless(fault)(x)
+    assert bool(watch.found) == (fault == 'tensor')
