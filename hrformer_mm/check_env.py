@@ -35,10 +35,6 @@ TORCH, VISION, POSE = ('torch', ), ('torchvision', ), ('mmpose', )
 XTCOCO, COCO = ('xtcocotools', ), ('pycocotools', )
 
 PIP = f'{sys.executable} -m pip'
-BUILD_XTCOCO = (
-    f'{PIP} install cython numpy wheel "setuptools<81" && {PIP} install '
-    '--force-reinstall --no-deps --no-cache-dir --no-build-isolation '
-    '--no-binary xtcocotools xtcocotools==1.14.3')
 ONE_MMCV = (f'{PIP} uninstall -y {" ".join(MMCV)} && '
             f'{PIP} install mmcv-lite==2.1.0 mmengine==0.10.7')
 
@@ -49,12 +45,11 @@ INSTALL = {
     CV2: f'{PIP} install opencv-python',
     ENGINE: f'{PIP} install mmengine==0.10.7',
     MMCV: f'{PIP} install mmcv-lite==2.1.0',
-    POSE: f'{PIP} install json_tricks munkres scipy && {PIP} install '
-    '--no-deps mmpose==1.3.2',
+    POSE: f'{PIP} install json_tricks munkres pycocotools scipy && {PIP} '
+    'install --no-deps mmpose==1.3.2',
     SEG: f'{PIP} install mmsegmentation==1.2.2 ftfy regex',
     CLS: f'{PIP} install mmpretrain==1.2.0',
     DET: f'{PIP} install mmdet==3.3.0',
-    XTCOCO: BUILD_XTCOCO,
     COCO: f'{PIP} install pycocotools',
     MIM: f'{PIP} uninstall -y onedl-mim openmim && {PIP} install '
     'openmim==0.3.9 openxlab==0.0.11 "setuptools<81"',
@@ -102,10 +97,11 @@ FAULTS = (
     Fault('mmcv is there once', 'mmcv_is_there_once', MMCV, ONE_MMCV),
     Fault('mmcv.ops can be imported (mmcv#3319)', 'mmcv_ops_import', MMCV,
           ONE_MMCV, ours=True),
-    Fault('xtcocotools takes this numpy (xtcocoapi#45)', 'xtcocotools_fits',
-          XTCOCO, BUILD_XTCOCO),
     Fault('pycocotools takes this numpy', 'pycocotools_fits', COCO,
           f'{PIP} install --force-reinstall --no-deps pycocotools'),
+    Fault('MMPose reads and evaluates keypoints (xtcocoapi#45)',
+          'xtcocotools_fits', POSE,
+          f'{PIP} install --force-reinstall --no-deps pycocotools', ours=True),
     Fault('MMDetection takes this mmcv and can be imported',
           'mmdet_models_import', DET,
           f'{PIP} install pycocotools shapely six terminaltables tqdm'),

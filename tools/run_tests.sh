@@ -11,7 +11,7 @@ if [ "${1:-}" = --slow ]; then
     shift
     set -- -m 'slow or not slow' "$@"
 fi
-python=$(bash tools/setup_env.sh)
+python=$(bash tools/setup_env.sh --tests)
 
 "$python" -m flake8
 "$python" -m isort --check .

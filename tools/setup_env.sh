@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Makes sure of a Python environment with all that the project needs.
+# Sets up a Python environment with all that the project needs.
 #
-#   bash tools/setup_env.sh             # says what it does, to stderr
+#   bash tools/setup_env.sh             # progress goes to stderr
+#   bash tools/setup_env.sh --tests     # also what tests and export need
 #   PYTHON=$(bash tools/setup_env.sh)   # stdout is the path of its python
 #
-# The active environment is used if there is one with Python 3.10 to 3.13, and
-# else .venv of this checkout, which is made if need be. A torch that is there
-# stays as it is. Nothing of mmcv is compiled: a compiled mmcv that is there
-# stays too, else mmcv-lite is installed. A second call finds its stamp and
-# takes no time; --force installs again. When a step fails, it says what to do.
+# The active environment is used if there is one with Python 3.10 to 3.14, and
+# else .venv of this checkout, which is made if need be. An installed torch
+# stays as it is, and so does a compiled mmcv; mmcv-lite is installed if there
+# is none. Nothing is compiled. A second call finds its stamp and takes no time;
+# --force installs again. When a step fails, it prints how to fix it.
+#
+# CONSTRAINTS names a file of versions (default: requirements/tested.txt).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore
-steps=6
-step=0
+versions=${CONSTRAINTS:-$root/requirements/tested.txt}
+force=0 tests=0 steps=5 step=0
 
 say() {
     echo "$@" >&2
@@ -24,20 +27,29 @@ give_up() {
     exit 1
 }
 
+for option; do
+    case $option in
+    --force) force=1 ;;
+    --tests) tests=1 steps=6 ;;
+    *) give_up "unknown option $option; there are --tests and --force" ;;
+    esac
+done
+[ -r "$versions" ] || give_up "CONSTRAINTS=$versions cannot be read"
+
 suits() { # whether a python runs and has a version that works
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' \
         2>/dev/null
 }
 
 find_base_python() {
     local name
-    for name in python3.11 python3 python python3.{12,10,13}; do
+    for name in python3.11 python3 python python3.{12,10,13,14}; do
         if command -v "$name" >/dev/null && suits "$name"; then
             command -v "$name"
             return
         fi
     done
-    give_up 'no Python 3.10 to 3.13 found. Install one, or activate an environment that has it'
+    give_up 'no Python 3.10 to 3.14 found. Install one, or activate an environment that has it'
 }
 
 choose_environment() { # sets env and python
@@ -47,7 +59,7 @@ choose_environment() { # sets env and python
             env=$active python=$active/bin/python
             return
         fi
-        say "$active is active, but has no Python 3.10 to 3.13: using .venv"
+        say "$active is active, but has no Python 3.10 to 3.14: using .venv"
     fi
     env=$root/.venv python=$root/.venv/bin/python
     if ! suits "$python"; then
@@ -62,8 +74,15 @@ choose_environment() { # sets env and python
     fi
 }
 
+notice_untested_python() {
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 14))'; then
+        say "notice: $("$python" --version) is newer than the versions that are tested, 3.10 to 3.13"
+    fi
+}
+
 fingerprint() { # of what is wanted and what is installed
     cat "$root"/requirements/*.txt "$root"/setup.* "${BASH_SOURCE[0]}"
+    cat "$versions"
     echo "$root"
     cd "$env" # Python would also see what is built in the current folder
     "$python" - <<'END'
@@ -92,12 +111,12 @@ for name in sys.argv[1:]:
 END
 }
 
-run() { # WHAT HINT COMMAND...: one step, with what to do when it fails
-    local what=$1 hint=$2 start=$SECONDS
+run() { # TITLE HINT COMMAND...: one step, with what to do when it fails
+    local title=$1 hint=$2 start=$SECONDS
     shift 2
     step=$((step + 1))
-    say -n "[$step/$steps] $what ... "
-    echo "== $what" >>"$log"
+    say -n "[$step/$steps] $title ... "
+    echo "== $title" >>"$log"
     if ! "$@" >>"$log" 2>&1 </dev/null; then
         say 'failed'
         tail -n 15 "$log" >&2
@@ -115,7 +134,7 @@ pip_install() {
 
 install_build_tools() {
     { "$python" -m pip --version || "$python" -m ensurepip; } &&
-        pip_install wheel cython numpy 'setuptools<81' &&
+        pip_install wheel numpy 'setuptools<81' &&
         installed numpy >>"$constraints"
 }
 
@@ -128,31 +147,26 @@ install_torch() {
     local torch
     torch=$(installed torch)
     if [ -z "$torch" ] || ! import_torch; then
-        pip_install "${torch:-torch>=2.0}" torchvision && import_torch
+        pip_install "${torch:-torch>=2.1}" torchvision && import_torch
     fi && installed torch torchvision >>"$constraints"
 }
 
-install_frameworks() {
-    # What MMPose asks for and does not need, and xtcocotools, come later.
-    local wanted=$env/hrformer_mm.requirements.txt skip='^(#|xtcocotools'
+install_requirements() { # FILES: those of them that nothing else brings
+    local wanted=$env/hrformer_mm.requirements.txt skip='^(#' name
     if [ -n "$(installed mmcv onedl-mmcv)" ]; then
         skip+='|mmcv-lite'
     fi
     if [ -n "$(installed onedl-mim)" ]; then # they bring the same module
         skip+='|openmim'
     fi
-    cat "$root"/requirements/{runtime,pose,seg,cls,export,tests}.txt |
-        grep -Ev "$skip)" >"$wanted"
-    pip_install --no-build-isolation -r "$wanted" &&
-        pip_install --no-deps mmpose
+    for name; do
+        cat "$root/requirements/$name.txt"
+    done | grep -Ev "$skip)" >"$wanted"
+    pip_install --no-build-isolation -r "$wanted"
 }
 
-install_xtcocotools() { # its wheel is made for numpy 1, so build it
-    "$python" -c 'import xtcocotools.mask' || {
-        pip_install --no-deps --force-reinstall --no-cache-dir \
-            --no-build-isolation --no-binary xtcocotools xtcocotools &&
-            "$python" -c 'import xtcocotools.mask'
-    }
+install_frameworks() { # MMPose asks for what it does not need
+    install_requirements runtime pose seg cls && pip_install --no-deps mmpose
 }
 
 install_project() {
@@ -166,28 +180,40 @@ check() {
 choose_environment
 log=$env/hrformer_mm.log
 done_stamp=$env/hrformer_mm.stamp
+tests_stamp=$env/hrformer_mm.tests.stamp
 constraints=$env/hrformer_mm.constraints.txt
 exec 9>"$env/hrformer_mm.lock"
 if command -v flock >/dev/null; then
     flock 9 # two calls at once take turns
 fi
-if [ "${1:-}" != --force ] && [ -e "$root/hrformer_mm/.mim/configs" ] &&
-    [ "$(stamp)" = "$(cat "$done_stamp" 2>/dev/null)" ]; then
+
+is_done() { # STAMP: whether it is that of what is wanted and installed
+    [ "$force" = 0 ] && [ -e "$root/hrformer_mm/.mim/configs" ] &&
+        [ "$(stamp)" = "$(cat "$1" 2>/dev/null)" ]
+}
+
+if is_done "$([ "$tests" = 1 ] && echo "$tests_stamp" || echo "$done_stamp")"
+then
     echo "$python"
     exit
 fi
 
 say "environment: $env ($("$python" --version))"
+notice_untested_python
 : >"$log"
-rm -f "$done_stamp"
-cp "$root/requirements/tested.txt" "$constraints"
-network='Is the package registry reachable? Then run this again; it goes on where it stopped'
+rm -f "$done_stamp" "$tests_stamp"
+cp "$versions" "$constraints"
+network='Is the package registry reachable? Then run this again; it continues where it stopped'
 run 'pip and build tools' "$network" install_build_tools
 run 'torch and torchvision' "torch and torchvision of this environment cannot be brought together. $network, or give up this torch: $python -m pip uninstall -y torch torchvision" install_torch
-run 'MMEngine, MMCV, MMPose, MMSegmentation, MMPretrain, test tools' "$network" install_frameworks
-run 'xtcocotools, for the numpy that is there' 'It is compiled. Is there a C compiler (apt-get install gcc) and Python.h (apt-get install python3-dev)?' install_xtcocotools
+run 'MMEngine, MMCV, MMPose, MMSegmentation, MMPretrain' "$network" install_frameworks
 run 'hrformer_mm, editable' "Is $root writable?" install_project
 run 'check_env' "Run the commands that it printed above, or see all: $python -m hrformer_mm.check_env" check
 stamp >"$done_stamp"
+if [ "$tests" = 1 ]; then
+    run 'tools for tests and export' "$network. Without them all works but tools/run_tests.sh and tools/export.py" \
+        install_requirements tests export
+    stamp | tee "$done_stamp" >"$tests_stamp"
+fi
 say "environment ready in $SECONDS s; to use it: source $env/bin/activate"
 echo "$python"
