@@ -8,6 +8,7 @@ nothing else. The exit code is 1 if something that is needed is broken.
 """
 import os
 import platform
+import re
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 PACKAGE = Path(__file__).resolve().parent
 PROBES = PACKAGE / 'probes.py'
@@ -37,6 +38,30 @@ XTCOCO, COCO = ('xtcocotools', ), ('pycocotools', )
 PIP = f'{sys.executable} -m pip'
 ONE_MMCV = (f'{PIP} uninstall -y {" ".join(MMCV)} && '
             f'{PIP} install mmcv-lite==2.1.0 mmengine==0.10.7')
+
+# Oldest and newest versions that the tests have passed with, see
+# tools/test_matrix.sh.
+TESTED = {
+    'python': ('3.10', '3.13'),
+    'torch': ('2.1', '2.14'),
+    'numpy': ('1.26', '2.4'),
+    'mmengine': ('0.10.3', '0.10.7'),
+    'mmcv': ('2.1.0', '2.1.0'),
+    'mmcv-lite': ('2.1.0', '2.1.0'),
+    'mmpose': ('1.3.2', '1.3.2'),
+    'mmsegmentation': ('1.2.2', '1.2.2'),
+    'mmpretrain': ('1.1.1', '1.2.0'),
+    'mmdet': ('3.2.0', '3.3.0'),
+}
+# Versions that cannot work together: a distribution from the first version
+# on, another below the second, and the command that brings them together.
+CONFLICTS = (
+    ('numpy', '2', 'torch', '2.3', f'{PIP} install "numpy<2"'),
+    ('mmcv', '2.2', 'mmsegmentation', '1.3', ONE_MMCV),
+    ('mmcv', '2.2', 'mmdet', '3.4', ONE_MMCV),
+    ('setuptools', '82', 'mmengine', '0.10.8',
+     f'{PIP} install "setuptools>=68,<81"'),
+)
 
 # What brings a distribution that is absent.
 INSTALL = {
@@ -204,6 +229,55 @@ def print_versions():
         print(f'{name:24}{number}')
 
 
+def numbers(text: str) -> Tuple[int, ...]:
+    """The release of a version as numbers, ``'2.10.0+cpu'`` as (2, 10, 0)."""
+    found = re.match(r'\d+(\.\d+)*', text)
+    return tuple(map(int, found[0].split('.'))) if found else ()
+
+
+def untested(found: Mapping[str, str]) -> List[str]:
+    """Say which versions are older or newer than those that were tested."""
+    lines = []
+    for name, (oldest, newest) in TESTED.items():
+        if name not in found:
+            continue
+        version = numbers(found[name])
+        if version and version < numbers(oldest):
+            lines.append(f'{name} {found[name]} is older than the oldest that '
+                         f'is supported, {oldest}')
+        elif version[:len(numbers(newest))] > numbers(newest):
+            lines.append(f'{name} {found[name]} is newer than the newest that '
+                         f'was tested, {newest}')
+    return lines
+
+
+def conflicts(found: Mapping[str, str]) -> Dict[str, str]:
+    """Versions that cannot work together, each with a command that helps."""
+    return {
+        f'{new} {found[new]} cannot be used with {old} {found[old]}': command
+        for new, least, old, below, command in CONFLICTS
+        if new in found and old in found
+        and numbers(found[new]) >= numbers(least)
+        and numbers(found[old]) < numbers(below)
+    }
+
+
+def print_combination() -> List[str]:
+    """Print what is known of the versions that are installed together.
+
+    Returns:
+        Commands that bring together what does not fit.
+    """
+    names = [n for pair in CONFLICTS for n in (pair[0], pair[2])]
+    found = dict(installed([*TESTED, *names]),
+                 python=platform.python_version())
+    known, problems = untested(found), conflicts(found)
+    print('\nVersions: ' + ('tested together or in between'
+                            if not known and not problems else
+                            '; '.join([*problems, *known])))
+    return list(dict.fromkeys(problems.values()))
+
+
 def check(faults: Sequence[Fault]) -> List[Finding]:
     """Look for faults, and print each as soon as it is looked for."""
     findings = []
@@ -217,8 +291,10 @@ def check(faults: Sequence[Fault]) -> List[Finding]:
     return findings
 
 
-def print_commands(findings: Sequence[Finding], title: str):
-    commands = dict.fromkeys(f.command for f in findings)
+def print_commands(findings: Sequence[Finding], title: str,
+                   first: Sequence[str] = ()):
+    """Print commands once each, those of ``first`` before the findings'."""
+    commands = dict.fromkeys([*first, *(f.command for f in findings)])
     if commands:
         print(f'\n{title}')
         for command in commands:
@@ -242,10 +318,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if args.quick and all_is_well():
         return 0
     print_versions()
+    together = print_combination()
     print('\nLooking for known faults:', flush=True)
     findings = check([f for f in FAULTS if f.of or not args.offline])
     print_commands([f for f in findings if f.state == BROKEN or f.is_fatal],
-                   'To mend it, from the top; each may mend those below it:')
+                   'To mend it, from the top; each may mend those below it:',
+                   together)
     print_commands(
         [f for f in findings if f.state == ABSENT and not f.is_fatal],
         'To install what is absent, if you want its task:')

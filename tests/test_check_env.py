@@ -95,8 +95,58 @@ def test_every_fault_has_a_probe_and_what_is_absent_a_command():
     assert not any('chumpy' in text for text in INSTALL.values())
 
 
-@pytest.mark.parametrize('probe',
-                         ['runner_checkpoint_loads', 'mmcv_ops_import'])
+@pytest.mark.parametrize('found, words', [
+    (dict(torch='2.0.1'), ['torch 2.0.1 is older', 'supported, 2.1']),
+    (dict(torch='2.15.0+cu130'), ['torch 2.15.0+cu130 is newer', '2.14']),
+    (dict(python='3.14.2'), ['python 3.14.2 is newer', '3.13']),
+    (dict(mmengine='0.10.2'), ['mmengine 0.10.2 is older']),
+    (dict(torch='2.1.2+cu121', python='3.10.13', numpy='1.26.4'), []),
+    (dict(torch='2.14.1', python='3.13.0', mmcv='2.1.0'), []),
+    (dict(torch='a git checkout'), []),
+])
+def test_versions_that_were_not_tested_are_named(found, words):
+    lines = check_env.untested(found)
+    assert len(lines) == bool(words)
+    assert all(word in lines[0] for word in words)
+
+
+@pytest.mark.parametrize('found, command', [
+    (dict(numpy='2.0.0', torch='2.1.2'), 'numpy<2'),
+    (dict(numpy='1.26.4', torch='2.1.2'), None),
+    (dict(numpy='2.4.6', torch='2.14.1'), None),
+    (dict(mmcv='2.2.0', mmdet='3.3.0'), 'mmcv-lite==2.1.0'),
+    (dict(mmcv='2.1.0', mmdet='3.3.0', mmsegmentation='1.2.2'), None),
+    (dict(setuptools='82.0', mmengine='0.10.7'), 'setuptools>=68,<81'),
+])
+def test_versions_that_do_not_fit_get_a_command(found, command, monkeypatch,
+                                                capsys):
+    monkeypatch.setattr(check_env, 'installed', lambda names: dict(found))
+    monkeypatch.setattr(check_env.platform, 'python_version',
+                        lambda: '3.11.7')
+    commands = check_env.print_combination()
+    assert len(commands) == (command is not None)
+    assert all(command in line for line in commands)
+    out = capsys.readouterr().out
+    assert ('cannot be used with' in out) == bool(command)
+
+
+def test_tested_versions_are_those_of_the_requirements():
+    def pins(name: str) -> dict:
+        lines = (ROOT / f'requirements/{name}.txt').read_text().splitlines()
+        return dict(line.split(';')[0].split('==') for line in lines
+                    if '==' in line.split(';')[0])  # yapf: disable
+
+    oldest, newest = pins('oldest'), pins('tested')
+    for name, (first, last) in check_env.TESTED.items():
+        if name in oldest:
+            assert oldest[name].startswith(first), name
+        if name in newest:
+            assert newest[name].startswith(last), name
+
+
+@pytest.mark.parametrize(
+    'probe',
+    ['xtcocotools_fits', 'runner_checkpoint_loads', 'mmcv_ops_import'])
 def test_this_environment_has_no_fault_that_is_not_mended(probe):
     finding = find(next(f for f in FAULTS if f.probe == probe))
     assert finding.state in (OK, MENDED, ABSENT), finding.remark
