@@ -80,6 +80,7 @@ TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'ScaleAligned': 'datasets.seg_transforms',
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {
+    'EqualBuffersHook': 'hooks.buffers',
     'ExactResumeHook': 'hooks.resuming',
     'LabelRangeHook': 'hooks.labels',
     'SafeCheckpointHook': 'hooks.saving',

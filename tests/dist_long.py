@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from toy import toy_config
@@ -46,6 +47,19 @@ def checkpointing(folder: Path):
         run(folder / f'with_cp_{level}', sync_bn='torch', **{
             'model.type': 'TinyHRFormer', 'model.with_cp': level,
             'train_cfg.max_epochs': 1})  # yapf: disable
+
+
+def norms_of_their_own(folder: Path):
+    """Norms that are not synchronised, with averaged weights or without."""
+    for by_epoch in (True, False):
+        for average in (False, True):
+            runner = run(
+                folder / f'own_{by_epoch}_{average}', sync_bn=None,
+                by_epoch=by_epoch,
+                custom_hooks=[dict(type='EMAHook')] * average)
+            if get_rank() == 0:
+                value = runner.message_hub.get_scalar('val/value').current()
+                torch.save(value, folder / f'own_{by_epoch}_{average}/value')
 
 
 if __name__ == '__main__':

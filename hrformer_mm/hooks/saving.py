@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..checkpoints.files import replacing
 from ..registry import HOOKS
 from .accumulation import window_is_open
+from .buffers import synchronise_buffers
 from .locking import lock_for_all, remove_leftovers, unlock_folder
 from .signals import EXIT_CODE, StopRequest, shield_workers
 from .starting import candidates
@@ -188,6 +189,7 @@ class SafeCheckpointHook(CheckpointHook):
                 f'weights are not finite after iteration {runner.iter}, so '
                 f'they are not saved; {advice(runner)}')
         gather_optimizer(runner)
+        synchronise_buffers(runner)
         backend = self.file_backend
         self.file_backend = waiting = RemovalsLast(backend)
         try:

@@ -8,8 +8,6 @@ dataset_type = 'CocoDataset'
 default_hooks = dict(
     checkpoint=dict(interval=1, save_best='coco/AP', rule='greater'),
     visualization=dict(type='PoseVisualizationHook', enable=False))
-# Processes leave an epoch with the same batch-norm statistics.
-custom_hooks = [dict(type='SyncBuffersHook')]
 log_processor = dict(
     type='LogProcessor', window_size=50, by_epoch=True, num_digits=6)
 visualizer = dict(
