@@ -115,3 +115,21 @@ def test_flip_test_of_mirrored_maps_changes_nothing(head, monkeypatch):
         torch.as_tensor(found.keypoints[0]), expected.to(torch.float64))
     torch.testing.assert_close(torch.as_tensor(found.keypoint_scores),
                                scores)
+
+
+def test_the_class_of_none_takes_no_part_in_tests(head, monkeypatch):
+    """Queries are assigned and scored by a softmax over keypoints alone."""
+    logits = torch.full((2, 1, Q, K + 1), -9.)
+    logits[-1, 0, :, K] = 0.
+    logits[-1, 0, 0] = torch.tensor([2., 0., 0., 8.])  # surely none of them
+    logits[-1, 0, 1] = torch.tensor([1., 1., 1., -9.])
+    logits[-1, 0, 2] = torch.tensor([0., 3., 0., 9.])
+    logits[-1, 0, 3] = torch.tensor([0., 0., 4., 9.])
+    points = torch.rand(2, 1, Q, 2)
+    monkeypatch.setattr(head, 'forward', lambda feats: (logits, points))
+    places, scores = head.find(None)
+    torch.testing.assert_close(places[0], points[-1, 0, [0, 2, 3]])
+    wanted = torch.stack([
+        logits[-1, 0, q, :K].softmax(-1)[k]
+        for k, q in enumerate((0, 2, 3))])  # yapf: disable
+    torch.testing.assert_close(scores[0], wanted)

@@ -1,8 +1,9 @@
 _base_ = [
     '../_base_/pose/tokenpose_l-d24.py',
-    '../_base_/pose/coco_256x192.py',
+    '../_base_/pose/coco_256x192_udp-dark.py',
     '../_base_/pose/schedule_300e.py',
 ]
 
-model = dict(head=dict(decoder=_base_.codec))
+model = dict(
+    head=dict(decoder=_base_.codec), test_cfg=dict(shift_heatmap=False))
 train_dataloader = dict(batch_size=8)

@@ -129,6 +129,13 @@ class BlurredKeypoints(Keypoints):
         return torch.where(inside[..., None], step, 0.)
 
 
+class UnbiasedUDPKeypoints(BlurredKeypoints):
+    """DARK on UDP's continuous image, as in TransPose and TokenPose."""
+
+    def steps(self) -> Tensor:
+        return torch.tensor([self.width - 1, self.height - 1])
+
+
 class UDPKeypoints(BlurredKeypoints):
     """As DARK, on a continuous image (UDP, CVPR 2020)."""
 
@@ -199,6 +206,8 @@ def keypoints_of(codec) -> Keypoints:
     if kind == 'MSRAHeatmap':
         return (BlurredKeypoints if codec.unbiased else QuarterKeypoints)(
             codec)
+    if kind == 'UnbiasedUDPHeatmap':
+        return UnbiasedUDPKeypoints(codec)
     if kind == 'UDPHeatmap' and codec.heatmap_type == 'gaussian':
         return UDPKeypoints(codec)
     raise ValueError(

@@ -103,7 +103,8 @@ class PRTRHead(prtr.PRTR, BaseHead):
     def find(self, feats: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
         """Places [B, K, 2] and scores [B, K] of the last layer."""
         logits, points = (x[-1].float() for x in self.forward(feats))
-        likely = logits.softmax(-1)[..., :-1]
+        # Without the class of none: so the authors assign and score.
+        likely = logits[..., :-1].softmax(-1)
         index = assign(-likely.transpose(1, 2))
         scores = pick(likely, index).diagonal(dim1=1, dim2=2)
         return pick(points, index), scores
