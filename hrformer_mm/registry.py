@@ -72,6 +72,9 @@ MODELS = LazyRegistry(
         'TransPoseNeck': 'models.token_necks',
         'TokenPoseNeck': 'models.token_necks',
         'PRTRHead': 'models.prtr',
+        'HybridViT': 'models.dpt',
+        'HybridDPTHead': 'models.dpt',
+        'DPTHybrid': 'models.dpt',
     })
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'RandomScaleRotation': 'datasets.pose_transforms',

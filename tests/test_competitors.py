@@ -28,10 +28,13 @@ PARAMETERS = {
 }
 POSE = [name for name in PARAMETERS if '_coco_' in name] + [
     'transpose_h-a6_coco_256x192', 'tokenpose_l-d24_coco_256x192',
-    'prtr_w32_coco_384x288'
+    'tokenpose_l-d24_coco_384x288', 'prtr_w32_coco_384x288'
 ]
-TESTDEV = ('hrnet_w48_coco_384x288_testdev',
-           'transpose_h-a6_coco_256x192_testdev')
+TESTDEV = ('hrnet_w32_coco_384x288_testdev',
+           'hrnet_w48_coco_384x288_testdev',
+           'transpose_h-a6_coco_256x192_testdev',
+           'tokenpose_l-d24_coco_384x288_testdev',
+           'prtr_w32_coco_384x288_testdev')
 CLS = [name for name in PARAMETERS if '_imagenet_' in name] + [
     'resnet_50_imagenet_224', 'resnet_101_imagenet_224'
 ]

@@ -204,9 +204,9 @@ def test_tool_prints_the_chain_and_the_paper(here, capsys):
     assert '1. pretraining on ImageNet' in out and 'paper, Table 3' in out
     assert 'GPU hours, an estimate from steps of 0.500 s' in out
     with pytest.raises(SystemExit) as ended:
-        tool('dpt_hybrid_pascal-context_480x480')
+        tool('hrformer_x_coco_256x192')
     assert ended.value.code == 2
-    assert 'has no config' in capsys.readouterr().err
+    assert 'hrformer_x_coco_256x192' in capsys.readouterr().err
 
 
 def test_help_teaches_by_examples(capsys):

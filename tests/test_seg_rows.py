@@ -34,7 +34,8 @@ FEW_LAYERS = {'model.backbone.num_layers': 4,
               'model.backbone.out_indices': (0, 1, 2, 3)}  # yapf: disable
 OTHERS = {
     'deeplabv3': {}, 'pspnet': {}, 'setr-pup': FEW_LAYERS,
-    'setr-mla': FEW_LAYERS, 'dpt': FEW_LAYERS
+    'setr-mla': FEW_LAYERS, 'dpt_vit-b': FEW_LAYERS,
+    'dpt_hybrid': {'model.backbone.depth': 2, 'model.backbone.hooks': (0, 1)}
 }  # yapf: disable
 PARAMETERS = {
     'hrformer_t_cityscapes_512x1024': 6_269_834,
@@ -89,7 +90,8 @@ def shrink(cfg: Config, size: int = 64):
 
 
 def row(name: str, data: dict, work_dir: Path, **options) -> Config:
-    method, _, dataset, *_ = name.split('_')
+    method, size, dataset, *_ = name.split('_')
+    options.update(OTHERS.get(f'{method}_{size}', {}))
     cfg = tiny_row(f'seg/{name}.py', work_dir, data[dataset],
                    **OTHERS.get(method, {}), **options)
     shrink(cfg)
@@ -117,7 +119,7 @@ def assert_trained(runner: Runner, *more: str):
 
 @pytest.mark.parametrize('name', slow_unless(QUICK, ROWS))
 def test_row_trains_and_evaluates(name, data, tmp_path):
-    is_other = name.split('_')[0] in OTHERS
+    is_other = name.startswith(tuple(OTHERS))
     assert_trained(
         trained(name, data, tmp_path),
         *([] if is_other else ['decode.loss_aux', 'decode.acc_aux']))

@@ -30,6 +30,7 @@ def small_tokens(**changes):
 @pytest.mark.parametrize('name, positions, printed', [
     ('transpose_h-a6_coco_256x192', 64 * 48 * 96, 17.5),
     ('tokenpose_l-d24_coco_256x192', 16 * 16 * 192, 27.5),
+    ('tokenpose_l-d24_coco_384x288', 16 * 18 * 192, 29.9),
 ])
 def test_row_has_the_published_parameters(name, positions, printed):
     pytest.importorskip('mmpose')

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -23,6 +24,8 @@ from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
 from .files import PathLike, find_file, read_checkpoint
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
+# Tasks of the frameworks by their default scope.
+TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
            'of the backbone takes what there is')
 
@@ -149,11 +152,67 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
         else:  # the head of another task goes quietly
             report.dropped.append(key)
     report.matched = sum(k in own for k in fitting)
+    random = random_heads(model, fitting)
+    report.missing += random
     replace(state_dict, prefix, fitting)
+    guard_heads(model, random)
     if report.source != 'ours' or report.interpolated:
         print_log(str(report), 'current')
     if report.source != 'ours':  # ours are checked by the backbone's hook
         warn_of_contradictions(report.truths, model.backbone)
+
+
+def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
+    """Names of parameters outside the backbone that tensors do not fill."""
+    return [
+        k for k, p in model.named_parameters()
+        if not k.startswith(BACKBONE) and (
+            k not in tensors or tensors[k].shape != p.shape)
+    ]
+
+
+def guard_heads(model: nn.Module, names: List[str]):
+    """Make a model refuse to predict while its head is random.
+
+    Transfer to another head is fine, so loading succeeds, and the first
+    training step lifts the guard, as does a complete checkpoint.
+    ``allow_random_head=True`` of the backbone turns it off.
+
+    Args:
+        model: That owns the backbone.
+        names: Parameters that the loaded checkpoint did not fill.
+    """
+    if getattr(model.backbone, 'allow_random_head', False):
+        names = []
+    guards = [hook for hook in model._forward_pre_hooks.values()
+              if isinstance(hook, HeadGuard)]
+    for guard in guards:
+        guard.names = names
+    if names and not guards:
+        model.register_forward_pre_hook(HeadGuard(names), with_kwargs=True)
+
+
+class HeadGuard:
+    """Forward pre-hook that raises an error instead of predicting.
+
+    Args:
+        names: Parameters with initial values.
+    """
+
+    def __init__(self, names: List[str]):
+        self.names = names
+
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict):
+        mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
+        if mode == 'predict' and self.names:
+            raise RuntimeError(
+                f'the checkpoint has no fitting tensors for {len(self.names)} '
+                f'parameters of the head{first_few(self.names)}: predictions '
+                'would be random; train the model first or load a checkpoint '
+                'with this head (model.backbone.allow_random_head=True '
+                'permits it)')
+        if mode == 'loss':
+            self.names = []  # it is being trained
 
 
 def inside(state_dict: Mapping, prefix: str) -> Mapping:
@@ -197,6 +256,8 @@ def warn_of_contradictions(truths: Mapping[str, Any],
     They load all the same, for only the arithmetic differs, and give other
     outputs.
     """
+    if backbone.block == 'conv':
+        names = [k for k in names if k == 'upsample']  # it has no attention
     wrong = {
         k: truths[k]
         for k in names if k in truths and truths[k] != getattr(backbone, k)
@@ -208,6 +269,30 @@ def warn_of_contradictions(truths: Mapping[str, Any],
             f'the weights were trained with {args}, which the backbone is '
             f'not: outputs will differ; --cfg-options {sets} makes it so',
             'current', logging.WARNING)
+
+
+def current_task() -> Optional[str]:
+    """Return the task of the framework whose scope is the default now."""
+    scope = DefaultScope.get_current_instance()
+    return TASKS.get(scope.scope_name) if scope else None
+
+
+def comparable(source: Optional[str],
+               target: Optional[str]) -> Sequence[str]:
+    """Semantics that ``init_cfg`` must share with the weights of a task.
+
+    Fusion is the business of each task, and other tasks' weights are meant to
+    be trained on. The bias is learnt in classification, from which training
+    starts; pose and segmentation use it or not, as their own recipes say.
+
+    Args:
+        source: Task of the weights, or ``None`` for a backbone alone.
+        target: Task of the model, or ``None`` if that is unknown.
+    """
+    if source == 'cls':
+        return ('rel_pos_bias', )
+    is_transfer = None not in (source, target) and source != target
+    return () if is_transfer else TRUTHS
 
 
 def write_truths(backbone: HRFormer, state_dict: StateDict, prefix: str,
@@ -240,8 +325,8 @@ def load_pretrained(backbone: HRFormer,
     path = find_file(checkpoint)
     tensors, report = convert(
         read_checkpoint(path, map_location), prefix=prefix or '')
-    # Weights for classification are meant to be trained on for other tasks.
-    names = ('rel_pos_bias', ) if task_of(tensors) == 'cls' else TRUTHS
+    target = getattr(backbone, 'task', None) or current_task()
+    names = comparable(task_of(tensors), target)
     fitting = fit(backbone_of(tensors), backbone, report, strict)
     report.dropped += heads_of(tensors)
     own = backbone.state_dict()

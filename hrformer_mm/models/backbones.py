@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints import load_pretrained, match_state_dict, write_truths
+from ..checkpoints.loading import current_task
 from ..core import hrformer
 from ..core.arch import Arch
 from ..registry import MODELS
@@ -106,6 +107,8 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         frozen_stages: Stages from the stem (0) up to this one are not
             trained and keep their batch-norm statistics; -1 trains all.
         norm_eval: Keep the statistics of all batch norms while training.
+        allow_random_head: Predict although the loaded checkpoint has no
+            tensors for the head of the model, which is an error otherwise.
         init_cfg: As in mmengine. ``dict(type='Pretrained', checkpoint=...)``
             takes any HRFormer checkpoint that
             :mod:`hrformer_mm.checkpoints` knows and fails if it does not
@@ -125,6 +128,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
                  arch: Union[str, Arch, Mapping] = 'base',
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
+                 allow_random_head: bool = False,
                  init_cfg: Union[None, dict, List[dict]] = None,
                  extra: Optional[Mapping] = None,
                  norm_cfg: Optional[Mapping] = None,
@@ -143,6 +147,8 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         super().__init__(arch, **kwargs)
         self.init_cfg = deepcopy(init_cfg)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.allow_random_head = allow_random_head
+        self.task = current_task()
         if norm_cfg is not None and norm_cfg['type'] == 'SyncBN':
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
         self._register_load_state_dict_pre_hook(

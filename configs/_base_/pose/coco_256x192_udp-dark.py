@@ -1,5 +1,5 @@
-# Data of TransPose and TokenPose: UDP's crops, heatmaps with their true centre,
-# DARK's decoding, and their ranges of sizes and rotations.
+# Data of TransPose and TokenPose: UDP's crops, heatmaps with their true
+# centre, DARK's decoding, and their ranges of sizes and rotations.
 _base_ = './coco_256x192.py'
 
 codec = dict(

@@ -1,0 +1,12 @@
+# Whether Table 4 has this row is unknown.
+_base_ = [
+    '../_base_/pose/hrnet_w32.py',
+    '../_base_/pose/coco_384x288_testdev.py',
+    '../_base_/pose/schedule_210e_adam.py',
+]
+
+model = dict(head=dict(decoder=_base_.codec))
+train_dataloader = dict(batch_size=64)
+auto_scale_lr = dict(base_batch_size=512)
+test_evaluator = dict(
+    outfile_prefix='work_dirs/hrnet_w32_coco_384x288_testdev/test-dev2017')

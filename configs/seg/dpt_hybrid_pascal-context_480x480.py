@@ -1,0 +1,11 @@
+# DPT-Hybrid on PASCAL-Context (Table 5), with MMSegmentation's recipe of DPT
+# for ADE20K; its authors have released none.
+_base_ = [
+    '../_base_/seg/dpt_hybrid.py',
+    '../_base_/seg/pascal-context_480x480.py',
+    '../_base_/seg/schedule_80k.py',
+]
+
+model = dict(data_preprocessor=dict(size=_base_.crop_size))
+optim_wrapper = dict(optimizer=dict(lr=6e-5))
+auto_scale_lr = dict(base_batch_size=16)  # 8 GPUs, 2 on each
