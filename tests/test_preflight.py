@@ -2,6 +2,7 @@
 """A dry run tells all that would end a training, and what it will need."""
 import io
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -324,6 +325,8 @@ def test_steps_are_measured_with_few_samples_and_with_many(data, tmp_path):
         assert 0 < measured.states < measured.peak == measured.memory(2)
         assert measured.memory(8) == pytest.approx(rehearsal.weigh(8), rel=.03)
         assert rehearsal.time(5) > 0
+        # SIGTERM ends a dry run at once.
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 # The launcher

@@ -12,6 +12,7 @@ from toy import CallAt, QuietRunner, toy_config
 
 from hrformer_mm.hooks import accumulation, saving, signals
 
+slow = pytest.mark.slow
 EMA = dict(type='EMAHook', momentum=.3)
 WINDOW = 'optim_wrapper.accumulative_counts'
 
@@ -89,8 +90,10 @@ RARELY = {'default_hooks.checkpoint.interval': 2}
 
 
 @pytest.mark.parametrize('at, kwargs', [
-    (6, {}), (6, dict(update_buffers=True)), (6, dict(begin_iter=9)),
-    (18, {})], ids=['averages', 'buffers', 'begins later', 'last'])
+    (6, {}), (6, dict(update_buffers=True)),
+    pytest.param(6, dict(begin_iter=9), marks=slow),
+    pytest.param(18, {}, marks=slow)],
+    ids=['averages', 'buffers', 'begins later', 'last'])
 def test_sigterm_in_an_evaluation_saves_the_weights_of_training(
         at, kwargs, tmp_path):
     hooks = [dict(EMA, **kwargs)]
@@ -101,7 +104,8 @@ def test_sigterm_in_an_evaluation_saves_the_weights_of_training(
         assert (tmp_path / 'cut/interrupted.pth').is_file()
 
 
-@pytest.mark.parametrize('batch', [8, pytest.param(1, marks=pytest.mark.slow)])
+@slow
+@pytest.mark.parametrize('batch', [1, 8])
 def test_an_evaluation_of_averages_and_weights_may_be_stopped(batch,
                                                               tmp_path):
     """MMPretrain's hook evaluates the one and then the other."""
@@ -185,12 +189,9 @@ def test_a_later_signal_ends_the_process(monkeypatch):
 # Gradient accumulation. An epoch has 6 batches: windows of 4 leave 2.
 
 
-slow = pytest.mark.slow
-
-
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('at', [
-    4, 7, *(pytest.param(at, marks=slow) for at in (3, 5, 6, 8))])
+    7, *(pytest.param(at, marks=slow) for at in (3, 4, 5, 6, 8))])
 def test_sigterm_stops_at_the_end_of_a_window(by_epoch, at, tmp_path):
     saved = assert_stop_changes_nothing(
         tmp_path, call('sigterm', at), [EMA], by_epoch=by_epoch, **{WINDOW: 4})
@@ -257,7 +258,7 @@ def rates(folder, batch, window, names, by_epoch=True, iters=18):
 
 
 @pytest.mark.parametrize('names', [
-    ('iterations', 'epochs'), ('converted', ),
+    ('iterations', 'epochs'), pytest.param(('converted', ), marks=slow),
     pytest.param(('ours', ), marks=slow), ('poly', )], ids=lambda n: n[0])
 @pytest.mark.parametrize('window', [pytest.param(2, marks=slow), 4])
 def test_schedules_count_updates_as_with_larger_batches(names, window,

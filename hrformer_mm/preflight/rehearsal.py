@@ -110,9 +110,11 @@ def shortened(cfg: Config, work_dir: str) -> Config:
         if cfg.train_cfg.get(length):
             cfg.train_cfg[length] = max(cfg.train_cfg[length], STEPS)
     cfg.train_cfg.val_begin = NEVER
-    if (cfg.get('default_hooks') or {}).get('checkpoint'):
-        cfg.default_hooks.checkpoint.update(
-            interval=-1, save_last=False, save_best=None)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint:
+        checkpoint.update(interval=-1, save_last=False, save_best=None)
+        if str(checkpoint.type).endswith('SafeCheckpointHook'):
+            checkpoint.stop_on_sigterm = False  # there is nothing to save
     return cfg
 
 
