@@ -67,28 +67,31 @@ def move(model: nn.Module):
                 module._buffers[name] = fake(buffer)
 
 
-def cls_samples(cfg: Config, shape: List[int]) -> List[Any]:
+def cls_samples(cfg: Config, shape: List[int],
+                device: torch.device) -> List[Any]:
     """Soft labels, as mixup and CutMix give them."""
     from mmpretrain.structures import DataSample
     classes = cfg.model.head.num_classes
     return [
-        DataSample().set_gt_score(torch.rand(classes, device=GPU))
+        DataSample().set_gt_score(torch.rand(classes, device=device))
         for _ in range(BATCH)
     ]
 
 
-def seg_samples(cfg: Config, shape: List[int]) -> List[Any]:
+def seg_samples(cfg: Config, shape: List[int],
+                device: torch.device) -> List[Any]:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
     meta = dict(img_shape=tuple(shape), ori_shape=tuple(shape))
-    label = torch.zeros(1, *shape, dtype=torch.int64, device=GPU)
+    label = torch.zeros(1, *shape, dtype=torch.int64, device=device)
     return [
         SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta)
         for _ in range(BATCH)
     ]
 
 
-def pose_samples(cfg: Config, shape: List[int]) -> List[Any]:
+def pose_samples(cfg: Config, shape: List[int],
+                 device: torch.device) -> List[Any]:
     from mmengine.structures import InstanceData, PixelData
     from mmpose.structures import PoseDataSample
     count, codec = cfg.model.head.out_channels, cfg.codec
@@ -96,11 +99,11 @@ def pose_samples(cfg: Config, shape: List[int]) -> List[Any]:
     for _ in range(BATCH):
         sample = PoseDataSample(metainfo=dict(img_shape=tuple(shape)))
         sample.gt_instance_labels = InstanceData(
-            keypoint_weights=torch.ones(1, count, device=GPU),
-            keypoint_labels=torch.ones(1, count, 2, device=GPU))
+            keypoint_weights=torch.ones(1, count, device=device),
+            keypoint_labels=torch.ones(1, count, 2, device=device))
         if 'heatmap_size' in codec:
             width, height = codec.heatmap_size
-            maps = torch.zeros(count, height, width, device=GPU)
+            maps = torch.zeros(count, height, width, device=device)
             sample.gt_fields = PixelData(heatmaps=maps)
         samples.append(sample)
     return samples
@@ -131,7 +134,7 @@ def run(cfg: Config, loss: bool = True) -> List[str]:
     with DefaultScope.overwrite_default_scope(scope), FakeTensorMode():
         move(model)
         image = torch.zeros(BATCH, 3, *shape, device=GPU)
-        samples = SAMPLES[scope](cfg, shape)
+        samples = SAMPLES[scope](cfg, shape, GPU)
         with CPUTensors() as watch:
             if loss:
                 model.train()(image, samples, mode='loss')

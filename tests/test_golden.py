@@ -6,7 +6,7 @@ resuming and predicting do it, and computed with the fast paths of CPUs and as
 GPUs compute it. Tolerances are those of
 ``tests/data/golden/README.md``, where they are derived.
 """
-from typing import Dict
+from typing import Dict, Tuple
 
 import pytest
 import torch
@@ -74,11 +74,14 @@ def outputs_of(model: nn.Module, task: str,
     return dict(found, logits=logits, aux=aux, enlarged=enlarged)
 
 
-def gradients_of(model: nn.Module, golden: Golden, dtype: torch.dtype):
+def gradients_of(model: nn.Module,
+                 golden: Golden,
+                 dtype: torch.dtype,
+                 device: str = 'cpu') -> Tuple[Tensor, Dict[str, Tensor]]:
     """Gradients for the input, and for parameters by their official names."""
     task = golden.meta['task']
     model.to(dtype)
-    image = golden.input().to(dtype).requires_grad_()
+    image = golden.input().to(device, dtype).requires_grad_()
     golden.scalar(outputs_of(model, task, image)).backward()
     grads = {k: p.grad for k, p in model.named_parameters()}
     # Renames and splits them as it does weights.

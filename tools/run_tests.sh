@@ -4,6 +4,7 @@
 #   bash tools/run_tests.sh                     # what takes less than a minute
 #   bash tools/run_tests.sh --slow              # all
 #   bash tools/run_tests.sh -m slow             # only what takes longer
+#   bash tools/run_tests.sh -m gpu              # only what needs a GPU
 #   bash tools/run_tests.sh tests/test_zoo.py -k row   # arguments of pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
