@@ -7,7 +7,6 @@ nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 import locale
 import pkgutil
 import sys
-from collections import OrderedDict
 from contextlib import redirect_stderr, suppress
 from functools import wraps
 from importlib.abc import MetaPathFinder
@@ -15,10 +14,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from io import StringIO
 from logging import FileHandler
+from multiprocessing import current_process
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple
 from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
@@ -130,67 +129,23 @@ def restore_find_loader() -> bool:
     return True
 
 
-def buffer_method(owner: type, name: str):
-    """What ``getattr`` is for in pickled logs, and nothing more of it.
-
-    A ``HistoryBuffer`` is written with its methods ``min``, ``max``, ...
-
-    Raises:
-        UnpicklingError: For anything else.
-    """
-    from mmengine.logging.history_buffer import HistoryBuffer
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise UnpicklingError(f'refused getattr of {owner!r}, {name!r}')
-    return getattr(owner, name)
-
-
-def harmless_types() -> List[Union[type, Tuple[Callable, str]]]:
-    """What a checkpoint of mmengine's Runner holds besides tensors.
-
-    The logged scalars: a buffer of two numpy arrays each with its methods,
-    and how numpy rebuilds an array or a scalar.
-    """
-    import numpy as np
-    from mmengine.logging.history_buffer import HistoryBuffer
-    core = getattr(np, '_core', None) or np.core
-    kinds = [np.dtype(t) for t in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
-    return [
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct,
-        core.multiarray.scalar, (buffer_method, 'builtins.getattr'),
-        *{type(kind)
-          for kind in kinds}
-    ]
-
-
-def allow_runner_checkpoints() -> bool:
+def allow_harmless_types() -> bool:
     """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
 
     torch >= 2.6 refuses what mmengine <= 0.10.7 writes (mmengine#1655), so
-    resuming, load_from and testing fail. The types are added to torch's
-    allow-list; anything else is still refused.
+    resuming, load_from and testing fail. The types of
+    :mod:`hrformer_mm.harmless` are added to torch's allow-list; anything else
+    is still refused. Older versions do not read one type as another, and
+    mmengine does not ask them to refuse anything.
     """
     import torch
     from torch.torch_version import TorchVersion
     if find_spec('mmengine') is None or TorchVersion(
             torch.__version__) < '2.6':
         return False
-    torch.serialization.add_safe_globals([*harmless_types()])
-    return True
-
-
-def allow_official_checkpoints() -> bool:
-    """Let the official classification checkpoints be read.
-
-    They hold their yacs config, which torch >= 2.6 refuses. It is read as the
-    plain mapping it is; yacs itself is not touched. Older versions cannot read
-    one type as another.
-    """
-    import torch
-    from torch.torch_version import TorchVersion
-    if TorchVersion(torch.__version__) < '2.6':
-        return False
-    torch.serialization.add_safe_globals([(OrderedDict,
-                                           'yacs.config.CfgNode')])
+    from .harmless import harmless_globals
+    torch.serialization.add_safe_globals(
+        [(kind, name) for name, kind in harmless_globals().items()])
     return True
 
 
@@ -200,13 +155,48 @@ def register_config_package() -> bool:
     mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410), and
     looks for an editable install (PEP 660) in site-packages, where it is not.
     The name of a file of the package, in place of the distribution's, makes
-    it ask Python where the package is.
+    it ask Python where the package is. It also takes the package for the
+    scope of all that is inherited, which our configs write out instead:
+    their other names are those of their framework.
     """
     if find_spec('mmengine') is None:
         return False
-    from mmengine.config import utils
+    from mmengine.config import Config, utils
     utils.MODULE2PACKAGE.setdefault('hrformer_mm', __name__)
+    find = Config._get_cfg_path
+    if getattr(find, '__module__', '') != __name__:
+        Config._get_cfg_path = staticmethod(without_our_scope(find))
     return True
+
+
+def without_our_scope(find: Callable) -> Callable:
+    """Wrap mmengine's function that finds the file and scope of a base."""
+
+    def find_base(base: str, filename: str) -> Tuple[str, Optional[str]]:
+        path, scope = find(base, filename)
+        return path, None if scope == 'hrformer_mm' else scope
+
+    return find_base
+
+
+def prepare_processes() -> bool:
+    """Let spawned processes import this package before a framework.
+
+    A process that is spawned or forked by a server begins empty and imports
+    what its arguments need: workers of a data loader the framework of the
+    dataset, which cannot be imported without the stand-ins from here. Python
+    (3.10 to 3.14) hands the dict changed here to each new process ahead of
+    the arguments, and reading the class below imports this module.
+    """
+    config = getattr(current_process(), '_config', None)
+    if not isinstance(config, dict):
+        return False
+    config['hrformer_mm'] = ImportFirst
+    return True
+
+
+class ImportFirst:
+    """Read by a new process only for the sake of the module it is in."""
 
 
 class AfterImport:
@@ -366,9 +356,9 @@ def install():
         provide_mmcv_ext()
         serve_xtcocotools()
         restore_find_loader()
-        allow_runner_checkpoints()
-        allow_official_checkpoints()
+        allow_harmless_types()
         register_config_package()
         read_text_in_utf8()
         log_in_utf8()
         draw_keypoints()
+        prepare_processes()

@@ -28,6 +28,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from . import distributed
+from .checkpoints.schemes import protected_loading
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
 from .datasets.class_folders import refuse_other_folders
@@ -390,7 +391,8 @@ def train(cfg: Config):
     refuse_other_folders(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_full_disks(cfg.work_dir), one_error_for_dead_workers():
+    with one_error_for_full_disks(cfg.work_dir), \
+            one_error_for_dead_workers(), protected_loading():
         runner.train()
 
 
@@ -415,7 +417,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_dead_workers():
+    with one_error_for_dead_workers(), protected_loading():
         metrics = runner.test()
     if out and is_main_process():
         dump(metrics, out, file_format='json')

@@ -18,6 +18,7 @@ from torch import nn
 from hrformer_mm.checkpoints import (find_file, load_pretrained,
                                      read_checkpoint, write_checkpoint)
 from hrformer_mm.checkpoints.files import sha256
+from hrformer_mm.checkpoints.schemes import protected_loading
 from hrformer_mm.models.backbones import HRFormer
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
@@ -131,12 +132,25 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, form):
         assert 'mkdir' in one_line(error) and 'refused' in one_line(error)
 
 
-def test_code_does_not_run_through_load_from_either(tmp_path):
+def test_code_does_not_run_through_load_from_of_our_tools_either(tmp_path):
     path, trap = tmp_path / 'x.pth', tmp_path / 'trap'
     torch.save(dict(state_dict={}, meta=Evil(trap)), path)
     with pytest.raises(ValueError, match='could run code'):
-        load_checkpoint(nn.Linear(1, 1), str(path))
+        with protected_loading():
+            load_checkpoint(nn.Linear(1, 1), str(path))
     assert not trap.exists()
+
+
+def test_any_model_finds_weights_by_their_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS, str(tmp_path))
+    model = nn.Linear(2, 2)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
+    for name in ('hrformer_mm://x.pth', f'hrformer_mm://{tmp_path}/x.pth'):
+        other = nn.Linear(2, 2)
+        load_checkpoint(other, name)
+        assert torch.equal(other.weight, model.weight)
+    with pytest.raises(FileNotFoundError, match='weights y.pth'):
+        load_checkpoint(model, 'hrformer_mm://y.pth')
 
 
 def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(

@@ -1,7 +1,7 @@
 # What every task shares; each task's runtime fragment inherits this.
-# The second one finds pretrained weights of any backbone by their name.
+# The second import finds weights of any backbone by hrformer_mm://NAME.
 custom_imports = dict(
-    imports=['hrformer_mm', 'hrformer_mm.checkpoints'],
+    imports=['hrformer_mm', 'hrformer_mm.checkpoints.schemes'],
     allow_failed_imports=False)
 
 default_hooks = dict(

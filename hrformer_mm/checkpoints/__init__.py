@@ -2,15 +2,17 @@
 """Every HRFormer checkpoint there is, read as ours and written as theirs.
 
 ``keymap`` has the names, ``convert`` moves tensors between them, ``files``
-reads and writes, ``loading`` fills models.
+reads and writes, ``loading`` fills models, ``schemes`` extends mmengine's
+loader. Importing the package changes nothing outside of it.
 """
 from .convert import Report, convert, interpolate_table
 from .describe import describe
 from .files import find_file, read_checkpoint, write_checkpoint
-from .loading import load_pretrained, match_state_dict, write_truths
+from .loading import (await_owner, load_pretrained, match_state_dict,
+                      write_truths)
 
 __all__ = [
-    'Report', 'convert', 'describe', 'find_file', 'interpolate_table',
-    'load_pretrained', 'match_state_dict', 'read_checkpoint',
-    'write_checkpoint', 'write_truths'
+    'Report', 'await_owner', 'convert', 'describe', 'find_file',
+    'interpolate_table', 'load_pretrained', 'match_state_dict',
+    'read_checkpoint', 'write_checkpoint', 'write_truths'
 ]

@@ -18,7 +18,9 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
+from ..harmless import RestrictedPickle
 from .catalogue import page_of
 from .convert import MARK
 
@@ -181,8 +183,8 @@ def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
         return torch.load(
             path,
             map_location=map_location,
-            weights_only=True,
-            mmap=mmap and is_zip)  # older files cannot be mapped
+            mmap=mmap and is_zip,  # older files cannot be mapped
+            **protection())
     except Exception as error:  # a damaged pickle can raise anything
         if isinstance(error, MemoryError):
             raise
@@ -193,6 +195,16 @@ def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
                 'and plain values, and reading that could run code') from None
         raise ValueError(f'{path} is cut off or is not a checkpoint '
                          f'({type(error).__name__})') from None
+
+
+def protection() -> Dict[str, Any]:
+    """Arguments of ``torch.load`` that let it read harmless types only.
+
+    torch < 2.6 has no list to which the types could be added.
+    """
+    if TorchVersion(torch.__version__) >= '2.6':
+        return dict(weights_only=True)
+    return dict(weights_only=False, pickle_module=RestrictedPickle)
 
 
 def check_zip(path: Path):

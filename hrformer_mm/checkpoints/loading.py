@@ -3,18 +3,18 @@
 
 A backbone reads any layout through :func:`match_state_dict`. The model that
 owns it reads whole checkpoints of any layout through :func:`match_model`,
-which :func:`watch_owner` gives to each that takes in one of our backbones as
+which :func:`await_owner` gives to the model that takes in the backbone as
 ``backbone``, so that ``load_from``, ``--resume`` and the inferencers do. All
 is checked before the first tensor is copied.
 """
 import logging
+import weakref
 from collections import OrderedDict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
@@ -338,34 +338,27 @@ def load_pretrained(backbone: HRFormer,
     return report
 
 
-def watch_owner(owner: nn.Module, name: str, child: Optional[nn.Module]):
-    """Let a model that takes in one of our backbones read any layout.
+def await_owner(backbone: HRFormer):
+    """Let the model that takes in a backbone read checkpoints of any layout.
 
     The heads of a foreign checkpoint are visible to the whole model only, and
-    its class is the framework's. This is called for every submodule that any
-    module takes in, and acts on ours.
+    its class is the framework's. So from the construction of a backbone until
+    some module takes it in, this watches which one does; nothing stays behind
+    but a hook of that model, if it calls the backbone ``backbone``.
     """
-    if name != 'backbone' or not isinstance(child, HRFormer):
-        return
-    hooks = owner._load_state_dict_pre_hooks.values()
-    if all(getattr(h, 'hook', h) is not match_model for h in hooks):
-        owner._register_load_state_dict_pre_hook(match_model, with_module=True)
+    awaited = weakref.ref(backbone)
 
+    def adopt(owner: nn.Module, name: str, child: Optional[nn.Module]):
+        if child is None or child is not awaited():
+            return
+        handle.remove()
+        abandoned.detach()
+        hooks = owner._load_state_dict_pre_hooks.values()
+        is_hooked = any(getattr(h, 'hook', h) is match_model for h in hooks)
+        if name == 'backbone' and not is_hooked:
+            owner._register_load_state_dict_pre_hook(
+                match_model, with_module=True)
 
-register_module_module_registration_hook(watch_owner)
-
-
-@CheckpointLoader.register_scheme(r'.*\.safetensors$')
-def load_from_safetensors(filename: str, map_location: Any) -> Mapping:
-    """mmengine's loader for files it knows nothing of."""
-    return read_checkpoint(filename, map_location)
-
-
-@CheckpointLoader.register_scheme(r'(?![\w+.-]+://).*\.pth(\.tar)?$')
-def load_from_weights(filename: str, map_location: Any) -> Mapping:
-    """mmengine's loader for all files but URLs, of any model.
-
-    They are looked for where :func:`~hrformer_mm.checkpoints.find_file` looks,
-    and damaged ones are told in one line.
-    """
-    return read_checkpoint(find_file(filename), map_location)
+    handle = register_module_module_registration_hook(adopt)
+    abandoned = weakref.finalize(backbone, handle.remove)
+    abandoned.atexit = False

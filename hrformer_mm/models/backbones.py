@@ -8,7 +8,9 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints import load_pretrained, match_state_dict, write_truths
+from ..checkpoints import schemes  # noqa: F401  registers *.safetensors
+from ..checkpoints import (await_owner, load_pretrained, match_state_dict,
+                           write_truths)
 from ..checkpoints.loading import current_task
 from ..core import hrformer
 from ..core.arch import Arch
@@ -156,6 +158,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         self._register_state_dict_hook(write_truths)
         for module in self.frozen_modules():
             module.requires_grad_(False)
+        await_owner(self)
 
     def frozen_modules(self) -> List[nn.Module]:
         return [

@@ -21,6 +21,7 @@ from torch import nn
 
 from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
+from ..checkpoints.schemes import protected_loading
 from ..checks import data_paths, wrong_types
 from ..core.hrformer import HRFormer
 from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
@@ -286,7 +287,8 @@ def check_weights(flight: Flight) -> Iterator[Finding]:
         return
     files = list(find_weights(flight))
     for path, load in files:
-        result, error = attempt(path, load)
+        with protected_loading():
+            result, error = attempt(path, load)
         if error:
             yield Finding('weights', FAIL, error)
             continue

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from ..checkpoints.schemes import protected_loading
 from ..curves import Run, collect, draw_curves
 from ..textio import read_json
 from ..training import (fit_machine, merge_options, one_error_for_dead_workers,
@@ -276,7 +277,7 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Progress(history, metric, label, stream))
-    with one_error_for_dead_workers():
+    with one_error_for_dead_workers(), protected_loading():
         runner.train()
     for record in reversed(read_history(history)):
         if metric in record and record['iter'] == runner.max_iters:

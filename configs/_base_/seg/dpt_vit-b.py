@@ -11,7 +11,8 @@ model = dict(
         out_indices=(2, 5, 8, 11),
         output_cls_token=True,
         init_cfg=dict(
-            type='Pretrained', checkpoint='vit-b16_p16_224-80ecf9dd.pth')),
+            type='Pretrained',
+            checkpoint='hrformer_mm://vit-b16_p16_224-80ecf9dd.pth')),
     decode_head=dict(
         _delete_=True,
         type='DPTHead',

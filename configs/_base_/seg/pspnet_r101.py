@@ -17,7 +17,8 @@ model = dict(
         norm_cfg=dict(type='BN'),
         contract_dilation=True,
         init_cfg=dict(
-            type='Pretrained', checkpoint='resnet101_v1c-e67eebb6.pth')),
+            type='Pretrained',
+            checkpoint='hrformer_mm://resnet101_v1c-e67eebb6.pth')),
     decode_head=dict(
         type='PSPHead',
         in_channels=2048,

@@ -18,7 +18,8 @@ model = dict(
         num_heads=16,
         out_indices=(9, 14, 19, 23),
         norm_cfg=dict(type='LN', eps=1e-6),
-        init_cfg=dict(type='Pretrained', checkpoint='vit_large_p16.pth')),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='hrformer_mm://vit_large_p16.pth')),
     decode_head=dict(
         _delete_=True,
         type='SETRUPHead',

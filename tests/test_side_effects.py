@@ -1,0 +1,135 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What we are imported into stays as it was."""
+import gc
+import os
+import subprocess
+import sys
+from copy import deepcopy
+
+import foreign
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from hrformer_mm.checkpoints import schemes
+from hrformer_mm.models.backbones import HRFormer
+
+HOOKS = [name for name in dir(torch_module)
+         if name.startswith('_global') and name.endswith('hooks')]
+
+
+def registered():
+    """Hooks that act on every module of the process, by kind."""
+    return {name: list(getattr(torch_module, name)) for name in HOOKS}
+
+
+def test_importing_the_checkpoints_changes_nothing_else():
+    """In a new process, before and after."""
+    code = f'''
+import torch, mmengine.runner
+import hrformer_mm  # compat lists what this one changes
+from torch.nn.modules import module
+from mmengine.fileio import backends
+from mmengine.runner import checkpoint
+def state():
+    return ({{n: list(getattr(module, n)) for n in {HOOKS}}},
+            list(checkpoint.CheckpointLoader._schemes.items()),
+            dict(vars(checkpoint)), dict(vars(torch.serialization)),
+            sorted(backends.registry_utils.backends),
+            nn_methods())
+def nn_methods():
+    return dict(vars(torch.nn.Module))
+torch.load.__name__
+before = state()
+import hrformer_mm.checkpoints
+assert state() == before
+print('same')
+'''
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code],
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                          capture_output=True, text=True)  # yapf: disable
+    assert done.stdout.strip() == 'same', done.stderr
+
+
+def other_model():
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    return model
+
+
+@pytest.mark.parametrize('is_zip', [True, False])
+@pytest.mark.parametrize('suffix', ['.pth', '.pth.tar', '.pt'])
+def test_checkpoints_of_other_models_load_as_without_us(suffix, is_zip,
+                                                        tmp_path):
+    """By mmengine's own loader, whatever was imported and built of ours."""
+    HRFormer(foreign.TINY)
+    path = str(tmp_path / f'other{suffix}')
+    model = other_model()
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(a=1)), path,
+               _use_new_zipfile_serialization=is_zip)
+    loader = CheckpointLoader._get_checkpoint_loader(path)
+    assert loader.__module__ == 'mmengine.runner.checkpoint'
+    assert loader.__name__ == 'load_from_local'
+    other = other_model()
+    other.backbone[0].weight.data.zero_()
+    loaded = load_checkpoint(other, path)
+    assert loaded['meta'] == dict(a=1)
+    assert torch.equal(other.backbone[0].weight, model.backbone[0].weight)
+    with pytest.raises(FileNotFoundError, match='can not be found'):
+        load_checkpoint(other, 'hrt_small.pth')  # not looked for elsewhere
+
+
+def test_files_are_read_our_way_within_our_commands_only(tmp_path):
+    path, before = str(tmp_path / 'x.pth'), dict(CheckpointLoader._schemes)
+    find = CheckpointLoader._get_checkpoint_loader
+    with pytest.raises(KeyError), schemes.protected_loading():
+        assert find(path) is schemes.load_from_weights
+        assert find('https://a.b/x.pth').__name__ == 'load_from_http'
+        raise KeyError
+    assert find(path).__name__ == 'load_from_local'
+    assert CheckpointLoader._schemes == before
+
+
+class Owner(nn.Module):
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def test_no_hook_watches_all_modules_once_a_backbone_has_its_model():
+    before = registered()
+    owner = Owner(backbone=HRFormer(foreign.TINY), head=nn.Linear(2, 2))
+    assert registered() == before
+    assert len(owner._load_state_dict_pre_hooks) == 1
+    assert not owner.head._load_state_dict_pre_hooks
+    other = Owner(encoder=HRFormer(foreign.TINY))
+    assert registered() == before
+    assert not other._load_state_dict_pre_hooks
+    nested = nn.Sequential(HRFormer(foreign.TINY))
+    assert registered() == before and len(nested) == 1
+
+
+def test_no_hook_outlives_a_backbone_that_is_used_alone():
+    before = registered()
+    backbone = HRFormer(foreign.TINY)
+    backbone.load_state_dict(backbone.state_dict())
+    del backbone
+    gc.collect()
+    assert registered() == before
+
+
+def test_a_second_backbone_of_a_model_is_watched_too():
+    owner = Owner(backbone=nn.Linear(1, 1))
+    assert not owner._load_state_dict_pre_hooks
+    owner.backbone = HRFormer(foreign.TINY)
+    assert len(owner._load_state_dict_pre_hooks) == 1
+    assert len(deepcopy(owner)._load_state_dict_pre_hooks) == 1
+    owner.backbone = HRFormer(foreign.TINY)
+    assert len(owner._load_state_dict_pre_hooks) == 1
