@@ -9,7 +9,8 @@ from copy import deepcopy
 import foreign
 import pytest
 import torch
-from helpers import ROOT
+from helpers import CONFIGS, ROOT
+from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
@@ -133,3 +134,27 @@ def test_a_second_backbone_of_a_model_is_watched_too():
     assert len(deepcopy(owner)._load_state_dict_pre_hooks) == 1
     owner.backbone = HRFormer(foreign.TINY)
     assert len(owner._load_state_dict_pre_hooks) == 1
+
+
+def pretrained(value):
+    """Type and checkpoint of each module that starts from a file."""
+    if isinstance(value, dict):
+        init = value.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            yield value.get('type'), init['checkpoint']
+        value = list(value.values())
+    for inner in value if isinstance(value, (list, tuple)) else ():
+        yield from pretrained(inner)
+
+
+def test_configs_find_weights_of_other_packages_by_their_names():
+    """Two of our classes do it themselves; mmengine needs the prefix."""
+    paths = {(p.parent.name, *p.stem.split('_')[:2]): p
+             for p in CONFIGS.glob('[!_]*/*.py')
+             if not p.stem.startswith(('hrformer', 'hrnet', 'custom'))}
+    found = {pair for path in paths.values()
+             for pair in pretrained(Config.fromfile(path).model)}
+    others = [name for kind, name in found if kind not in (
+        'hrformer_mm.HRFormer', 'hrformer_mm.SwinTransformer')]
+    assert len(others) >= 5
+    assert [n for n in others if not n.startswith(schemes.PREFIX)] == []

@@ -5,6 +5,6 @@ model = dict(
     backbone=dict(
         type='mmpretrain.DistilledVisionTransformer', arch='deit-base',
         init_cfg=dict(
-            checkpoint='deit-base-distilled_3rdparty_ft-16xb32_in1k-384px_'
-            '20211216-e48d6000.pth')),
+            checkpoint='hrformer_mm://deit-base-distilled_3rdparty_ft-'
+            '16xb32_in1k-384px_20211216-e48d6000.pth')),
     head=dict(in_channels=768))

@@ -8,6 +8,7 @@ model = dict(
         window_size=12, pad_small_map=True, drop_path_rate=0.3,
         init_cfg=dict(
             type='Pretrained', prefix='backbone.',
-            checkpoint='swin_base_patch4_window12_384_22kto1k-d59b0d1d.pth')),
+            checkpoint='hrformer_mm://'
+            'swin_base_patch4_window12_384_22kto1k-d59b0d1d.pth')),
     head=dict(in_channels=1024, deconv_out_channels=(256, 256, 256),
               deconv_kernel_sizes=(4, 4, 4)))

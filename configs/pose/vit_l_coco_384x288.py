@@ -8,7 +8,7 @@ model = dict(
         img_size=(384, 288), out_type='featmap', drop_path_rate=0.3,
         init_cfg=dict(
             type='Pretrained', prefix='backbone.',
-            checkpoint='vit-large-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384_'
-            '20210928-b20ba619.pth')),
+            checkpoint='hrformer_mm://vit-large-p16_in21k-pre-3rdparty_ft-'
+            '64xb64_in1k-384_20210928-b20ba619.pth')),
     head=dict(in_channels=1024, deconv_out_channels=(256, 256),
               deconv_kernel_sizes=(4, 4)))

@@ -11,7 +11,8 @@ model = dict(
         _delete_=True,
         type='hrformer_mm.HybridViT',
         init_cfg=dict(
-            type='Pretrained', checkpoint='vit_base_r50_s16_384.safetensors')),
+            type='Pretrained',
+            checkpoint='hrformer_mm://vit_base_r50_s16_384.safetensors')),
     decode_head=dict(
         _delete_=True,
         type='hrformer_mm.HybridDPTHead',
