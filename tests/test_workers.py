@@ -112,7 +112,7 @@ def test_workers_read_data_without_an_import_of_us_in_the_script(
     'seg/hrformer_s_pascal-context_520x520.py',
     'cls/hrformer_t_imagenet_224.py', 'cls/hrformer_t_digits_64.py'])
 def test_pipelines_can_be_sent_to_workers(path):
-    """All steps of all loaders, to and fro, with their attributes."""
+    """All steps of all loaders, there and back, with their attributes."""
     cfg = Config.fromfile(CONFIGS / path)
     pytest.importorskip(cfg.default_scope)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
