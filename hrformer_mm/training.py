@@ -31,6 +31,7 @@ from . import distributed
 from .checkpoints.schemes import protected_loading
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
+from .datasets.check import name_loading_faults
 from .datasets.class_folders import refuse_other_folders
 from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
@@ -392,7 +393,8 @@ def train(cfg: Config):
     fit_machine(cfg)
     runner = build_runner(cfg)
     with one_error_for_full_disks(cfg.work_dir), \
-            one_error_for_dead_workers(), protected_loading():
+            one_error_for_dead_workers(), protected_loading(), \
+            name_loading_faults(cfg, 'train_dataloader', 'val_dataloader'):
         runner.train()
 
 
@@ -417,7 +419,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_dead_workers(), protected_loading():
+    with one_error_for_dead_workers(), protected_loading(), \
+            name_loading_faults(cfg, 'test_dataloader'):
         metrics = runner.test()
     if out and is_main_process():
         dump(metrics, out, file_format='json')

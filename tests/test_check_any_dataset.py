@@ -188,10 +188,10 @@ def test_a_check_that_fails_is_a_skip(data, monkeypatch):
 
 @pytest.mark.parametrize('key', ['area', 'iscrowd', 'num_keypoints'])
 @pytest.mark.parametrize('metric, asked', [
-    (dict(type='CocoMetric'), ('area', 'iscrowd')),
-    (dict(type='CocoMetric', use_area=False), ('iscrowd', )),
+    (dict(type='CocoMetric'), ('area', )),
+    (dict(type='CocoMetric', use_area=False), ()),
     (dict(type='CocoMetric', iou_type='keypoints_crowd'),
-     ('area', 'iscrowd', 'num_keypoints')),
+     ('area', 'num_keypoints')),
     (dict(type='PCKAccuracy'), ()), ([dict(type='EPE'), dict(type='AUC')], ())
 ])
 def test_keys_are_missed_only_if_the_metric_asks(metric, asked, key, tmp_path):

@@ -9,7 +9,8 @@ import torch
 from helpers import run_row, tiny_row
 from mmengine.config import Config
 from mmengine.structures import PixelData
-from test_custom_pose import annotations, config, save, write_animals
+from test_custom_pose import (TEMPLATE, TINY, annotations, config, save,
+                              write_animals)
 from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
 
 from hrformer_mm import preflight, training
@@ -110,6 +111,19 @@ def test_categories_are_missed_where_evaluation_asks(categories, tmp_path):
     assert line.startswith(f'{root}/annotations/val.json has no categories')
     assert 'categories' not in str(found['train_dataloader'].problems) or (
         categories is None)  # which the loading stops at
+
+
+@pytest.mark.parametrize('name', ['null keypoints', 'no width', 'short box',
+                                  'text id of an image'])
+def test_training_names_the_entry_that_cannot_be_loaded(name, tmp_path):
+    root = write_animals(tmp_path / 'cats', images=2)
+    content = annotations(root)
+    ODD[name][0](content['annotations'][1], content['images'][1])
+    save(root, 'train', content)
+    cfg = tiny_row(TEMPLATE, tmp_path / 'run', root, **TINY)
+    with pytest.raises(ValueError, match=(
+            "train.json, (annotation|image) ('b'|2) ")):
+        training.train(cfg)
 
 
 # Segmentation

@@ -5,7 +5,10 @@ The module of each task has ``check_leaves(cfg, leaves, limit, workers)``,
 which returns a :class:`Summary` for each of the datasets. Datasets inside
 wrappers are checked one by one. What cannot be looked into is skipped.
 """
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -204,6 +207,34 @@ def check_paths(paths: Sequence[str], workers: int, summary: Summary,
     summary.sizes += [size for size, _ in found if size]
     summary.problems += [problem for _, problem in found if problem]
     return [size for size, _ in found]
+
+
+# Functions of the frameworks that read annotations.
+LOADING = ('full_init', 'load_data_list', '_load_annotations')
+
+
+@contextmanager
+def name_loading_faults(cfg: Config, *loaders: str) -> Iterator[None]:
+    """Name file and entry, where a dataset only says that it cannot load.
+
+    Raises:
+        ValueError: If annotations cannot be loaded, and the checks know why.
+    """
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not any(frame.name in LOADING for frame in frames):
+            raise
+        alone = deepcopy(cfg)
+        for other in {*LOADERS} - {*loaders}:
+            alone[other] = None
+        with suppress(Exception):  # the first error is the one to raise
+            found = [p for summary in check(alone, limit=1).values()
+                     for p in summary.problems if p.fatal]
+            if found:
+                error = ValueError(str(found[0]))
+        raise error
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:

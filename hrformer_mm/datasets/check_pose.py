@@ -77,7 +77,7 @@ def asked_of(cfg: Config, loader: str) -> Asked:
         sigmas = sigmas or not metric.get('gt_converter')
         if issubclass(kind, PoseTrack18Metric):
             continue
-        keys |= {'iscrowd', 'category_id'}
+        keys.add('category_id')
         keys |= {'area'} if metric.get('use_area', True) else set()
         if metric.get('iou_type') == 'keypoints_crowd':
             keys.add('num_keypoints')
@@ -260,16 +260,19 @@ class CocoCheck:
         self.check_categories()
         images = self.found.images
         chosen = [images[i] for i in spread(len(images), limit)]
-        for image in chosen:
+        # If it cannot be loaded, the reason may be anywhere.
+        entries = images if self.dataset is None else chosen
+        for image in entries:
             self.summary.problems += check_image(
                 image, self.source, self.dataset is None)
-        self.check_annotations(chosen)
+        self.check_annotations(entries)
         if self.leaf.cfg.get('bbox_file'):
             self.summary.problems += check_detections(
                 Path(self.leaf.cfg['bbox_file']),
                 {hashable_id(image) for image in self.found.images},
                 {hashable_id(image) for image in chosen})
         self.check_images(chosen, workers)
+        self.summary.counts['images'] = len(chosen)
         return self.summary
 
 
