@@ -64,8 +64,7 @@ def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
     from .check_metainfo import read_metainfo
     style, dataset = style_of(read_metainfo(leaf)[0]), leaf.build()
     of_image: Dict[str, List[Mapping]] = {}
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
+    for info in dataset.data_list:
         if 'keypoints' in info and isinstance(info.get('img_path'), str):
             of_image.setdefault(info['img_path'], []).append(info)
     paths = list(of_image)
