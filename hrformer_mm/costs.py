@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from .config_types import bare_name
+
 GIB = 2**30
 # Tensors of a parameter's size that optimisers keep beside it.
 MOMENTS = dict(SGD=1, Adam=2, AdamW=2)
@@ -31,8 +33,9 @@ def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
     Averages of an EMA hook are stored beside the weights.
     """
     weights = nbytes([*model.parameters(), *model.buffers()])
-    hooks = [hook.get('type', '') for hook in cfg.get('custom_hooks') or ()]
-    kind = cfg.optim_wrapper.get('optimizer', {}).get('type')
+    hooks = [bare_name(hook.get('type', ''))
+             for hook in cfg.get('custom_hooks') or ()]
+    kind = bare_name(cfg.optim_wrapper.get('optimizer', {}).get('type', ''))
     saved = cfg.get('default_hooks', {}).get('checkpoint') or {}
     moments = MOMENTS.get(kind, 2) if saved.get('save_optimizer', True) else 0
     return (weights * (2 if 'EMAHook' in hooks else 1) +

@@ -12,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional
 from mmengine.config import Config
 
 from .checks import check_inputs
+from .config_types import bare_name
 from .quickstart.common import HISTORY, LOG, aside, fit_and_evaluate
 from .quickstart.progress import read_history
 from .textio import write_json
@@ -27,7 +28,7 @@ METRICS = dict(
 
 def is_random(transform: Mapping[str, Any]) -> bool:
     """Whether a transform augments, by its name."""
-    name = transform['type'].rpartition('.')[2]
+    name = bare_name(transform['type'])
     return 'Random' in name or name == 'PhotoMetricDistortion'
 
 

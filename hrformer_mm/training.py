@@ -23,7 +23,6 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from mmengine.logging import MMLogger, print_log
-from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -31,6 +30,7 @@ from . import distributed
 from .checkpoints.schemes import protected_loading
 from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
                      check_parts, check_types)
+from .config_types import bare_name, name_types
 from .datasets.check import name_loading_faults
 from .datasets.class_folders import refuse_other_folders
 from .hooks.starting import START, check_resume_path, newest_checkpoint
@@ -75,7 +75,7 @@ def read_config(path: str) -> Config:
             'configs'
         raise FileNotFoundError(f'no config at {path}; near are: {near}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = name_types(Config.fromfile(path))
     except Exception as error:  # configs are programs, which raise anything
         raise ValueError(f'{path} cannot be read as a config: '
                          f'{type(error).__name__}: {error}') from error
@@ -177,15 +177,14 @@ def has_hook(cfg: Config, name: str) -> bool:
     """Whether a config has a hook of this class."""
     hooks = [*(cfg.get('default_hooks') or {}).values(),
              *(cfg.get('custom_hooks') or ())]
-    kinds = [hook.get('type', '') for hook in hooks if hook]
-    return any(getattr(kind, '__name__', str(kind)).rpartition('.')[2] == name
-               for kind in kinds)
+    return any(bare_name(hook.get('type', '')) == name
+               for hook in hooks if hook)
 
 
 def use_amp(cfg: Config):
     """Train in mixed precision with a loss scale that adapts."""
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if not is_amp(kind) and kind not in ('OptimWrapper', OptimWrapper):
+    if not is_amp(kind) and bare_name(kind) != 'OptimWrapper':
         raise ValueError(f'--amp needs an optim_wrapper of type OptimWrapper '
                          f'or AmpOptimWrapper, got {kind}')
     cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
@@ -200,7 +199,8 @@ def use_tensorboard(cfg: Config):
     if find_spec('tensorboard') is None:
         raise ImportError('--tensorboard needs: pip install tensorboard')
     backends = list(cfg.visualizer.get('vis_backends') or ())
-    if not any(b['type'] == 'TensorboardVisBackend' for b in backends):
+    if not any(
+            bare_name(b['type']) == 'TensorboardVisBackend' for b in backends):
         backends.append(dict(type='TensorboardVisBackend'))
     cfg.visualizer.vis_backends = backends
 

@@ -19,6 +19,7 @@ from ..checkpoints.convert import first_few, unwrap
 from ..checkpoints.files import read_checkpoint
 from ..checks import check_checkpoint
 from ..cli import one_line
+from ..config_types import bare_name
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
 from .images import Results, to_frame, to_list
@@ -131,7 +132,8 @@ class Predictor:
         self.device = choose_device(device)
         self.batch_size = batch_size or self.default_batch
         load, *steps = cfg.test_dataloader.dataset.pipeline
-        steps = [step for step in steps if step['type'] != 'LoadAnnotations']
+        steps = [step for step in steps if not bare_name(
+            step['type']).startswith(('LoadAnnotation', 'LoadBiomedicalAnn'))]
         # Models of several frameworks may live in one process.
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             model = MODELS.build(cfg.model)

@@ -19,6 +19,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
 from rich.text import Text
 
 from ..cli import one_line
+from ..config_types import name_types
 from ..training import read_config
 from .inputs import Frame, Source, find_sources, length_of, read_frames
 from .outputs import Outputs, Window, Write, ending_of
@@ -43,6 +44,13 @@ def predictor_of(cfg: Config) -> Type[Predictor]:
     return getattr(import_module(f'.{module}', __package__), name)
 
 
+def config_of(config: Union[str, PathLike, Config]) -> Config:
+    """Return a config, or read it, with its types as names."""
+    if isinstance(config, Config):
+        return name_types(config)
+    return read_config(fspath(config))
+
+
 def load_predictor(config: Union[str, PathLike, Config],
                    weights: Union[str, PathLike],
                    **options: Any) -> Predictor:
@@ -55,8 +63,7 @@ def load_predictor(config: Union[str, PathLike, Config],
             ``box_threshold``, ``box_categories`` and
             ``keypoint_threshold``.
     """
-    cfg = config if isinstance(config, Config) else read_config(
-        fspath(config))
+    cfg = config_of(config)
     return predictor_of(cfg)(cfg, weights, **options)
 
 
@@ -277,8 +284,7 @@ def predict(config: Union[str, PathLike, Config],
         FileExistsError: If a file would be written over.
         ValueError: For what does not fit together.
     """
-    cfg = config if isinstance(config, Config) else read_config(
-        fspath(config))
+    cfg = config_of(config)
     task, console = predictor_of(cfg), Console(stderr=True)
     outputs = Outputs(Path(out_dir), force)
     outcome = Outcome(outputs.folder)

@@ -165,7 +165,9 @@ def publish(source: PathLike,
     }
     if config is not None:
         from mmengine.config import Config
-        meta['cfg'] = Config.fromfile(config).pretty_text
+
+        from ..config_types import name_types
+        meta['cfg'] = name_types(Config.fromfile(config)).pretty_text
     if metrics is None and path.name.startswith('best_'):
         metrics = last_metrics(checkpoint)
     meta[MARK] = dict(

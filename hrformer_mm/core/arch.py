@@ -138,14 +138,22 @@ def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
     return sizes
 
 
-def check_out_indices(out_indices: Sequence[int],
+def check_out_indices(out_indices: Union[int, Sequence[int]],
                       branches: int = 4) -> Tuple[int, ...]:
-    """Branches to give: distinct, in order, out of those that there are."""
-    outs = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if not outs or any(not isinstance(i, Integral) or i not in range(branches)
-                       for i in outs) or \
+    """Return the branches to output: distinct, in order, counted from 0.
+
+    One number stands for one branch; negative ones count from the end.
+    """
+    given: Tuple[Any, ...] = (
+        (out_indices, ) if isinstance(out_indices, Integral) else
+        tuple(out_indices) if isinstance(out_indices, Sequence) else ())
+    outs: Tuple[Any, ...] = tuple(
+        i + branches if isinstance(i, Integral) and i < 0 else i
+        for i in given)
+    if not outs or any(not isinstance(i, Integral) or isinstance(i, bool)
+                       or i not in range(branches) for i in outs) or \
             list(outs) != sorted(set(outs)):
         raise ValueError('out_indices must be distinct branches out of '
                          f'{tuple(range(branches))} in order, '
                          f'got {out_indices!r}')
-    return outs
+    return tuple(map(int, outs))

@@ -24,6 +24,7 @@ from .. import zoo
 from ..apis.predictor import data_of, load_weights
 from ..apis.seg import make_palette
 from ..checkpoints.files import replacing
+from ..config_types import bare_name, name_types
 from ..core.versions import can_export
 from ..registry import install_line
 from .graph import simplify
@@ -99,7 +100,7 @@ def input_shape(cfg: Config, model: nn.Module) -> Tuple[int, int]:
 def find_step(cfg: Config, name: str) -> dict:
     """The step of the test pipeline with that name, or nothing."""
     steps = cfg.test_dataloader.dataset.pipeline
-    return next((s for s in steps if s['type'].endswith(name)), {})
+    return next((s for s in steps if bare_name(s['type']) == name), {})
 
 
 def describe(cfg: Config, model: nn.Module, meta: dict,
@@ -357,6 +358,7 @@ def export(cfg: Config,
         ValueError: If the file disagrees with PyTorch, which is then not
             written, or the model cannot be exported so.
     """
+    cfg = name_types(cfg)
     file, task = Path(out), task_of(cfg)
     check_before(file, format, force)
     model, meta = load(cfg, weights)

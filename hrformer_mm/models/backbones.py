@@ -1,9 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer as a registered OpenMMLab backbone."""
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, List, Mapping, Optional, Tuple, Union, cast
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,91 +13,13 @@ from ..checkpoints import (await_owner, load_pretrained, match_state_dict,
 from ..checkpoints.loading import current_task
 from ..core import hrformer
 from ..core.arch import Arch
+from ..core.blocks import Residual
 from ..registry import MODELS
+from .extra import (apply_norm_cfg, apply_transformer_norm_cfg, check_conv_cfg,
+                    is_extra, translate_extra, translate_pretrained)
 
 STAGES = (('conv1', 'bn1', 'conv2', 'bn2'), ('layer1', 'transition1'),
           ('stage2', 'transition2'), ('stage3', 'transition3'), ('stage4', ))
-
-
-# Our word, the names that MMPose's and the official configs use for it in a
-# stage, and what holds where none is there.
-EXTRA_WORDS = dict(
-    channels=(('num_channels', ), None),
-    heads=(('num_heads', ), None),
-    blocks=(('num_blocks', ), None),
-    windows=(('window_sizes', 'num_window_sizes'), 7),
-    mlp_ratios=(('mlp_ratios', 'num_mlp_ratios'), 4))
-
-
-def branches(stages: Sequence[Mapping], names: Sequence[str],
-             default: Optional[int]) -> Tuple[int, ...]:
-    """A word of ``extra`` for the four branches, alike in all stages.
-
-    Raises:
-        ValueError: If it is missing or a stage disagrees with the last.
-    """
-    values: List[Tuple[int, ...]] = []
-    for n, stage in enumerate(stages, start=2):
-        found = [stage[name] for name in names if name in stage]
-        if found:
-            values.append(tuple(found[0]))
-        elif default is None:
-            raise ValueError(f'extra.stage{n} must have {names[0]}')
-        else:
-            values.append((default, ) * n)
-    for n, value in enumerate(values, start=2):
-        if value != values[-1][:n]:
-            raise ValueError(
-                f'{names[0]} of a branch must be the same in all stages, got '
-                f'{value} in stage{n} and {values[-1]} in stage4')
-    return values[-1]
-
-
-def same(values: Sequence, what: str):
-    """The one value of a per-branch list; HRFormer has no other."""
-    if len(set(values)) != 1:
-        raise ValueError(f'{what} must be equal in all branches, got '
-                         f'{list(values)}')
-    return values[0]
-
-
-def translate_extra(extra: Mapping[str, Any]) -> Dict[str, Any]:
-    """Arguments of our HRFormer that mean the same as MMPose's ``extra``.
-
-    Args:
-        extra: As in the configs of MMPose 1.x; it is not changed.
-
-    Raises:
-        ValueError: If a stage is missing or asks for what HRFormer has not.
-    """
-    missing = [s for s in ('stage2', 'stage3', 'stage4') if s not in extra]
-    if missing:
-        raise ValueError(f'extra must describe stage2, stage3 and stage4; '
-                         f'missing {missing}')
-    stages = [extra[s] for s in ('stage2', 'stage3', 'stage4')]
-    last = stages[-1]
-    words = {
-        key: branches(stages, names, default)
-        for key, (names, default) in EXTRA_WORDS.items()
-    }
-    arch = dict(
-        channels=words['channels'],
-        heads=words['heads'],
-        modules=tuple(s['num_modules'] for s in stages),
-        blocks=same(words['blocks'], 'num_blocks'),
-        mlp_ratio=int(same(words['mlp_ratios'], 'mlp_ratios')))
-    args = dict(
-        arch=arch,
-        out_indices=(0, 1, 2, 3) if last.get('multiscale_output') else (0, ),
-        window_size=words['windows'],
-        drop_path_rate=extra.get('drop_path_rate', 0.),
-        rel_pos_bias=extra.get('with_rpe', True),
-        mask_padding=extra.get('with_pad_mask', False),
-        upsample=extra.get('upsample', dict(mode='bilinear'))['mode'])
-    print_log(
-        f'HRFormer: extra was read as {args}; these are the arguments to '
-        'write in new configs', 'current')
-    return args
 
 
 @MODELS.register_module()
@@ -106,6 +27,8 @@ class HRFormer(hrformer.HRFormer, BaseModule):
     """:class:`hrformer_mm.core.HRFormer` with OpenMMLab's words.
 
     Args:
+        arch: As in :class:`hrformer_mm.core.HRFormer`, or MMPose's ``extra``.
+        in_channels: Number of channels of the image.
         frozen_stages: Stages from the stem (0) up to this one are not
             trained and keep their batch-norm statistics; -1 trains all.
         norm_eval: Keep the statistics of all batch norms while training.
@@ -117,9 +40,14 @@ class HRFormer(hrformer.HRFormer, BaseModule):
             cover the backbone.
         extra: The nested dict of MMPose's configs, instead of the arguments
             above it.
-        norm_cfg: Only with ``extra``; of type BN or SyncBN.
-        transformer_norm_cfg: Only with ``extra``, and without effect: norms of
-            blocks are layer norms.
+        norm_cfg: Only with ``extra``; of type BN or SyncBN, with ``eps``,
+            ``momentum`` and ``requires_grad``.
+        transformer_norm_cfg: Only with ``extra``; of type LN, with ``eps``
+            and ``requires_grad``.
+        conv_cfg: None or plain convolutions, as MMPose's default.
+        zero_init_residual: Start the residual blocks of convolutions as
+            identities.
+        pretrained: Checkpoint, as MMSegmentation hands it to its backbones.
         **kwargs: See :class:`hrformer_mm.core.HRFormer`.
 
     Raises:
@@ -128,6 +56,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
 
     def __init__(self,
                  arch: Union[str, Arch, Mapping] = 'base',
+                 in_channels: int = 3,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  allow_random_head: bool = False,
@@ -135,7 +64,13 @@ class HRFormer(hrformer.HRFormer, BaseModule):
                  extra: Optional[Mapping] = None,
                  norm_cfg: Optional[Mapping] = None,
                  transformer_norm_cfg: Optional[Mapping] = None,
+                 conv_cfg: Optional[Mapping] = None,
+                 zero_init_residual: bool = False,
+                 pretrained: Optional[str] = None,
                  **kwargs):
+        check_conv_cfg(conv_cfg)
+        if extra is None and is_extra(arch):
+            extra = cast(Mapping, arch)
         if extra is not None:
             kwargs = {**translate_extra(extra), **kwargs}
             arch = kwargs.pop('arch')
@@ -146,19 +81,53 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         if frozen_stages not in range(-1, 5):
             raise ValueError(f'frozen_stages must be -1 (none), 0 (the stem) '
                              f'or a stage up to 4, got {frozen_stages!r}')
-        super().__init__(arch, **kwargs)
-        self.init_cfg = deepcopy(init_cfg)
+        super().__init__(arch, in_channels, **kwargs)
+        self.init_cfg = deepcopy(translate_pretrained(pretrained, init_cfg))
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.allow_random_head = allow_random_head
         self.task = current_task()
-        if norm_cfg is not None and norm_cfg['type'] == 'SyncBN':
-            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+        self.zero_init_residual = zero_init_residual
+        apply_norm_cfg(self, norm_cfg or {})
+        apply_transformer_norm_cfg(self, transformer_norm_cfg or {})
         self._register_load_state_dict_pre_hook(
             match_state_dict, with_module=True)
         self._register_state_dict_hook(write_truths)
         for module in self.frozen_modules():
             module.requires_grad_(False)
         await_owner(self)
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Return the depth of a parameter, for layer-wise learning rates.
+
+        The stem has depth 0, the first stage 1, and each block of a branch
+        one more; fusion and transitions have that of the blocks before them.
+
+        Args:
+            param_name: Name of the parameter.
+            prefix: What the names of the backbone begin with; others are the
+                last layer.
+
+        Returns:
+            The depth, and the number of layers.
+        """
+        modules, blocks = self.arch.modules, self.arch.blocks
+        last = 2 + sum(modules) * blocks
+        if not param_name.startswith(prefix):
+            return last, last + 1
+        stage, *rest = param_name[len(prefix):].split('.')
+        number = int(stage[-1]) if stage[-1].isdigit() else 0
+        if stage.startswith('layer') or stage == 'transition1':
+            return 1, last + 1
+        if stage.startswith('transition'):  # after the stage of its number
+            return 1 + sum(modules[:number - 1]) * blocks, last + 1
+        if not stage.startswith('stage'):
+            return 0, last + 1
+        before = sum(modules[:number - 2]) + int(rest[0])
+        is_block = rest[1] == 'branches'
+        block = int(rest[3]) + 1 if is_block else blocks
+        return 1 + before * blocks + block, last + 1
 
     def frozen_modules(self) -> List[nn.Module]:
         return [
@@ -179,8 +148,13 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         if isinstance(cfg, dict) and cfg['type'] == 'Pretrained':
             load_pretrained(self, **{k: v
                                      for k, v in cfg.items() if k != 'type'})
-        else:
-            super().init_weights()
+            return
+        super().init_weights()
+        if self.zero_init_residual:
+            for block in self.modules():
+                if isinstance(block, Residual):
+                    last: Any = getattr(block, 'bn3', None) or block.bn2
+                    nn.init.zeros_(last.weight)
 
     def train(self, mode: bool = True) -> 'HRFormer':
         super().train(mode)

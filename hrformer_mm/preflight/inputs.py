@@ -23,6 +23,7 @@ from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
 from ..checkpoints.schemes import protected_loading
 from ..checks import data_paths, wrong_types
+from ..config_types import bare_name
 from ..core.hrformer import HRFormer
 from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
 from ..distributed import apply_parallel
@@ -262,7 +263,7 @@ def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
     assert flight.model is not None
     for module in flight.model.modules():
         for init in parts(getattr(module, 'init_cfg', None)):
-            if init.get('type') != 'Pretrained':
+            if bare_name(init.get('type', '')) != 'Pretrained':
                 continue
             arguments = {k: v for k, v in init.items() if k != 'type'}
             load = partial(load_loosely, module, PretrainedInit(**arguments))

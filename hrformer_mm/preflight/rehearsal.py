@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..config_types import bare_name
 from ..costs import PeakMemory, nbytes, optimizer_bytes
 
 SAMPLES = 2  # in a step; one alone fails in some batch norms
@@ -83,7 +84,7 @@ def without_pretrained(cfg: Any):
         if isinstance(child, (dict, list)):
             without_pretrained(child)
     if isinstance(cfg, dict) and isinstance(cfg.get('init_cfg'), dict):
-        if cfg['init_cfg'].get('type') == 'Pretrained':
+        if bare_name(cfg['init_cfg'].get('type', '')) == 'Pretrained':
             cfg['init_cfg'] = None
 
 

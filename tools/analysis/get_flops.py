@@ -7,10 +7,9 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import Config
-
 from hrformer_mm import cli, flops, tables, zoo
 from hrformer_mm.textio import write_json
+from hrformer_mm.training import read_config
 
 EXAMPLES = """examples:
   python tools/analysis/get_flops.py hrformer_s_coco_256x192
@@ -37,7 +36,7 @@ def parse_args(argv=None) -> Namespace:
 def main(argv=None):
     args = parse_args(argv)
     cfg = (
-        Config.fromfile(args.config)
+        read_config(args.config)
         if Path(args.config).is_file() else zoo.get_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})
     shape = tuple(args.shape or zoo.input_size(args.config))

@@ -1,0 +1,116 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Names for the classes of pure-Python (lazy) configs.
+
+A config of mmengine may write ``type=LoadImage``, the class itself, instead
+of its registered name, and is saved with the full path of the class, as
+``mmpose.datasets.transforms.LoadImage``. :func:`name_types` writes all forms
+as the registered name with its scope, ``mmpose.LoadImage``, which is what our
+tools, and those of the frameworks, compare with.
+"""
+import inspect
+from functools import lru_cache
+from typing import Any, Iterator, Optional
+
+from mmengine import registry as mmengine
+from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
+from mmengine.registry import Registry
+from mmengine.utils import get_object_from_string
+
+LAZY = (LazyAttr, LazyObject)
+SCOPES = ('mmpose', 'mmseg', 'mmpretrain')
+
+
+def bare_name(kind: Any) -> str:
+    """Return the name of a type without its scope, also that of a class."""
+    if not isinstance(kind, str):
+        kind = getattr(kind, '__name__', None) or str(kind)
+    return kind.rpartition('.')[2]
+
+
+def registries() -> Iterator[Registry]:
+    """Yield mmengine's registries and all below them."""
+    waiting = [r for r in vars(mmengine).values() if isinstance(r, Registry)]
+    while waiting:
+        registry = waiting.pop()
+        yield registry
+        waiting += registry.children.values()
+
+
+@lru_cache(maxsize=None)
+def registered_name(kind: Any) -> Optional[str]:
+    """Return the name of a class or function with its scope.
+
+    Those of mmengine have none, as configs write them. It is None if no
+    registry has it.
+    """
+    for registry in registries():
+        for name, entry in registry.module_dict.items():
+            if entry is kind:
+                return name if registry.scope == 'mmengine' else \
+                    f'{registry.scope}.{name}'
+    return None
+
+
+def name_type(kind: Any) -> Any:
+    """Return the registered name of a type in any form, else the type.
+
+    Args:
+        kind: A name, the path of a class, a class, or what mmengine makes of
+            an imported one.
+    """
+    found: Any = kind
+    if isinstance(kind, LAZY):
+        found = kind.build()
+    elif isinstance(kind, str) and kind.count('.') > 1:
+        try:
+            found = get_object_from_string(kind)
+        except (ImportError, AttributeError, ValueError):
+            return kind
+    is_code = inspect.isclass(found) or inspect.isroutine(found)
+    return is_code and registered_name(found) or kind
+
+
+def named(value: Any) -> Any:
+    """Return a nested value of a config with its types named."""
+    if isinstance(value, dict):
+        return {k: name_type(v) if k == 'type' else named(v)
+                for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(named, value))
+    return value
+
+
+def needs_names(value: Any) -> bool:
+    """Return whether a type in a nested value is not a registered name."""
+    if isinstance(value, dict):
+        kind = value.get('type')
+        if kind is not None and (not isinstance(kind, str)
+                                 or kind.count('.') > 1):
+            return True
+        return any(map(needs_names, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(needs_names, value))
+
+
+def name_types(cfg: Config) -> Config:
+    """Return a config whose types are registered names.
+
+    One that has no others is returned itself. A missing ``default_scope`` is
+    that of the model.
+
+    Args:
+        cfg: As read from a file, or made in Python.
+    """
+    content = cfg._to_lazy_dict()
+    if needs_names(content):
+        content = named(content)
+        new = Config(content, filename=cfg.filename)
+        object.__setattr__(new, '_format_python_code',
+                           cfg._format_python_code)
+        object.__setattr__(new, '_env_variables', cfg.env_variables)
+        cfg = new
+    if not cfg.get('default_scope') and isinstance(cfg.get('model'), dict):
+        scope = str(cfg.model.get('type', '')).partition('.')[0]
+        if scope in SCOPES:
+            cfg.default_scope = scope
+    return cfg

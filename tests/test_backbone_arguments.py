@@ -1,0 +1,327 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The backbone takes and refuses the arguments of the frameworks' users."""
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import without_pretrained
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hrformer_mm.benchmark.subjects import mmpose_extra
+from hrformer_mm.models.backbones import HRFormer
+
+SMALL = dict(channels=(8, 16, 32, 64), heads=(1, 2, 2, 4), modules=(1, 2, 1))
+
+
+def extra_of(**stage2):
+    extra = mmpose_extra('tiny')
+    for n in (2, 3, 4):
+        extra[f'stage{n}'].update(num_modules=1, num_blocks=(1, ) * n)
+    extra['stage2'].update(stage2)
+    return extra
+
+
+# MMPose's test of its backbone, with another import
+
+
+def test_the_cases_of_mmposes_own_test():
+    extra = extra_of()
+    extra.update(drop_path_rate=.2,
+                 upsample=dict(mode='bilinear', align_corners=False))
+    for n in (2, 3, 4):
+        extra[f'stage{n}'].pop('multiscale_output', None)
+    extra['stage2']['num_branches'] = 3
+    with pytest.raises(ValueError):
+        HRFormer(extra=extra)
+    extra['stage2']['num_branches'] = 2
+    model = HRFormer(extra=extra)
+    model.init_weights()
+    model.train()
+    image = torch.randn(1, 3, 64, 64)
+    found = model(image)
+    assert len(found) == 1 and found[0].shape == (1, 18, 16, 16)
+    extra['stage4']['multiscale_output'] = True
+    model = HRFormer(extra=extra, norm_cfg=dict(type='BN'), norm_eval=True,
+                     transformer_norm_cfg=dict(type='LN', eps=1e-6))
+    model.init_weights()
+    model.train()
+    assert not any(m.training for m in model.modules()
+                   if isinstance(m, _BatchNorm))
+    assert [x.shape[1:] for x in model(image)] == [
+        (18, 16, 16), (36, 8, 8), (72, 4, 4), (144, 2, 2)]
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(num_branches=3), 'stage2.num_branches must be 2'),
+    (dict(num_branches=1), 'stage2.num_branches must be 2'),
+    (dict(num_blocks=(2, )), 'stage2.num_blocks must have 2'),
+    (dict(num_blocks=(2, 2, 2)), 'stage2.num_blocks must have 2'),
+    (dict(num_blocks=2), 'stage2.num_blocks must have 2'),
+    (dict(num_channels=(18, 36, 72)), 'stage2.num_channels must have 2'),
+    (dict(num_heads=(1, )), 'stage2.num_heads must have 2'),
+    (dict(window_sizes=(7, 7, 7)), 'stage2.window_sizes must have 2'),
+    (dict(mlp_ratios=(4, )), 'stage2.mlp_ratios must have 2'),
+    (dict(block='BASIC'), "must be 'HRFORMERBLOCK', got 'BASIC'.*_delete_"),
+])
+def test_extra_is_as_strict_as_mmposes(change, words):
+    with pytest.raises(ValueError, match=words):
+        HRFormer(extra=extra_of(**change))
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(num_blocks=(3, )), 'stage1.num_blocks'),
+    (dict(num_channels=(32, )), 'stage1.num_channels'),
+    (dict(block='BASIC'), 'stage1.block'),
+    (dict(num_branches=2), 'stage1.num_branches'),
+])
+def test_another_first_stage_is_refused(change, words):
+    extra = extra_of()
+    extra['stage1'].update(change)
+    with pytest.raises(ValueError, match=words):
+        HRFormer(extra=extra)
+
+
+@pytest.mark.parametrize('upsample, wanted', [
+    (dict(mode='bilinear', align_corners=False), 'bilinear'),
+    (dict(mode='bilinear', align_corners=True), 'bilinear_aligned'),
+    (dict(mode='nearest', align_corners=None), 'nearest'),
+    (dict(mode='bicubic'), None), (dict(mode='nearest', align_corners=True),
+                                   None),
+])
+def test_upsampling_of_extra_is_honoured_or_refused(upsample, wanted):
+    extra = dict(extra_of(), upsample=upsample)
+    if wanted is None:
+        with pytest.raises(ValueError, match='extra.upsample'):
+            HRFormer(extra=extra)
+    else:
+        assert HRFormer(extra=extra).upsample == wanted
+
+
+@pytest.mark.parametrize('kind', ['BN', 'BN2d', 'SyncBN'])
+def test_options_of_batch_norms_are_honoured(kind):
+    model = HRFormer(extra=extra_of(), norm_cfg=dict(
+        type=kind, eps=1e-3, momentum=.03, requires_grad=False))
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    assert norms and all((m.eps, m.momentum) == (1e-3, .03) for m in norms)
+    assert not any(p.requires_grad for m in norms for p in m.parameters())
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms) == (
+        kind == 'SyncBN')
+
+
+@pytest.mark.parametrize('kwargs, words', [
+    (dict(norm_cfg=dict(type='GN', num_groups=2)), "norm_cfg.type .* 'GN'"),
+    (dict(norm_cfg=dict(type='IN')), "norm_cfg.type .* 'IN'"),
+    (dict(norm_cfg=dict(type='BN', affine=False)), 'norm_cfg.affine'),
+    (dict(norm_cfg=dict(type='BN', track_running_stats=False)),
+     'norm_cfg.track_running_stats'),
+    (dict(norm_cfg=dict(type='BN', foo=1)), "got 'foo'"),
+    (dict(transformer_norm_cfg=dict(type='BN')), 'transformer_norm_cfg'),
+    (dict(transformer_norm_cfg=dict(type='LN', bias=False)),
+     'transformer_norm_cfg'),
+    (dict(conv_cfg=dict(type='DCNv2')), 'conv_cfg must be None'),
+])
+def test_norms_and_convolutions_it_has_not_are_refused(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        HRFormer(extra=extra_of(), **kwargs)
+
+
+def test_options_of_layer_norms_are_honoured():
+    model = HRFormer(extra=extra_of(), transformer_norm_cfg=dict(
+        type='LN', eps=1e-4))
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert norms and all(m.eps == 1e-4 for m in norms)
+
+
+def test_extra_may_be_the_first_argument():
+    extra, before = extra_of(), copy.deepcopy(extra_of())
+    named = HRFormer(extra=extra, in_channels=4, conv_cfg=None)
+    placed = HRFormer(extra, 4)
+    assert extra == before
+    assert placed.conv1.in_channels == 4
+    assert {k: v.shape for k, v in placed.state_dict().items()} == {
+        k: v.shape for k, v in named.state_dict().items()}
+
+
+@pytest.mark.parametrize('block', ['transformer', 'conv'])
+def test_residual_blocks_may_start_as_identities(block):
+    model = HRFormer(SMALL, zero_init_residual=True, block=block)
+    model.init_weights()
+    assert not model.layer1[0].bn3.weight.any()
+    assert model.bn1.weight.all()
+    if block == 'conv':
+        assert not model.stage2[0].branches[0][0].bn2.weight.any()
+    plain = HRFormer(SMALL, block=block)
+    plain.init_weights()
+    assert plain.layer1[0].bn3.weight.all()
+
+
+@pytest.mark.parametrize('given, wanted', [
+    (-1, (3, )), (0, (0, )), ([-1], (3, )), ((0, -1), (0, 3)),
+    ((-2, -1), (2, 3)),
+])
+def test_branches_may_be_counted_from_the_end(given, wanted):
+    assert HRFormer(SMALL, out_indices=given).out_indices == wanted
+
+
+@pytest.mark.parametrize('given', [4, -5, (0, -4), (3, 0), True, 'a', (), 1.])
+def test_branches_that_are_not_there_are_refused(given):
+    with pytest.raises(ValueError, match='out_indices must be'):
+        HRFormer(SMALL, out_indices=given)
+
+
+# Layer-wise learning rates
+
+
+@pytest.mark.parametrize('arch', [
+    SMALL, dict(SMALL, blocks=3),
+    dict(channels=(8, 16, 32), heads=(1, 2, 2), modules=(1, 2)),
+])  # yapf: disable
+def test_depth_grows_along_the_network(arch):
+    model = HRFormer(arch, out_indices=(0, ))
+    depths = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.')
+              for name, _ in model.named_parameters()}
+    layers = {total for _, total in depths.values()}
+    last = 2 + sum(model.arch.modules) * model.arch.blocks
+    assert layers == {last + 1}
+    found = {name: depth for name, (depth, _) in depths.items()}
+    assert set(found.values()) == set(range(last))
+    assert found['conv1.weight'] == 0 and found['layer1.0.conv1.weight'] == 1
+    first = [n for n in found if n.startswith('stage2.0.branches.1.0.')]
+    assert {found[n] for n in first} == {2}
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (
+        last, last + 1)
+    ends = [found[n] for n in found if n.startswith('transition3')]
+    before = [found[n] for n in found if n.startswith('stage3')]
+    assert not ends or set(ends) == {max(before)}
+
+
+def test_layer_decay_of_mmpretrain():
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(
+            type='ImageClassifier',
+            backbone=dict(type='hrformer_mm.HRFormer', arch=SMALL,
+                          out_indices=-1),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=64)))
+        wrapper = LearningRateDecayOptimWrapperConstructor(
+            dict(optimizer=dict(type='AdamW', lr=1., weight_decay=.1),
+                 type='OptimWrapper'),
+            dict(layer_decay_rate=.5))(model)
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: g['lr'] for g in wrapper.optimizer.param_groups
+             for p in g['params']}
+    assert rates['head.fc.weight'] == 1
+    assert rates['backbone.conv1.weight'] == min(rates.values())
+    assert rates['backbone.layer1.0.conv1.weight'] == 2 * min(rates.values())
+
+
+# The backbone of other configs
+
+
+def hrnet_configs():
+    """The HRNet configs of the installed frameworks."""
+    found = []
+    for package in ('mmpose', 'mmseg', 'mmpretrain'):
+        try:
+            module = __import__(package)
+        except ImportError:
+            continue
+        root = Path(module.__file__).parent / '.mim/configs'
+        for path in sorted(root.rglob('*.py')):
+            if '_base_' in path.parts or not any(
+                    word in str(path).lower() for word in ('hrnet', 'ocrnet')):
+                continue
+            found.append(pytest.param(package, path, id=path.stem))
+    return found
+
+
+def swapped(package, path):
+    """A config with HRFormer of the same channels in place of HRNet."""
+    cfg = Config.fromfile(path)
+    if cfg.get('model', {}).get('backbone', {}).get('type') != 'HRNet':
+        return None
+    old = cfg.model.backbone
+    stages = old.get('extra')
+    if stages is None:
+        number = int(old.arch.strip('w'))
+        channels, several = [number * 2**i for i in range(4)], True
+    else:
+        channels = stages.stage4.num_channels
+        several = package != 'mmpose' or stages.stage4.get(
+            'multiscale_output', False)
+    cfg.model.backbone = dict(
+        type='hrformer_mm.HRFormer', out_indices=[0, 1, 2, 3][:4 if several
+                                                              else 1],
+        arch=dict(channels=list(channels), heads=[1, 2, 4, 8],
+                  modules=[1, 1, 1], blocks=1))
+    return cfg
+
+
+def check_swap(package, path):
+    cfg = swapped(package, path)
+    if cfg is None:
+        pytest.skip('has no HRNet backbone')
+    with DefaultScope.overwrite_default_scope(package):
+        model = MODELS.build(without_files(cfg.model))
+        assert type(model.backbone) is HRFormer
+        model.eval()
+        with torch.no_grad():
+            found = model(torch.zeros(1, 3, 96, 96), None, mode='tensor')
+    assert found is not None
+
+
+def without_files(model):
+    """The model without checkpoints that would be downloaded."""
+    model = copy.deepcopy(model)
+    without_pretrained(model)
+    return model
+
+
+HRNETS = hrnet_configs()
+FEW = [p for i, p in enumerate(HRNETS)
+       if p.values[0] != 'mmpose' and i % 8 == 0 or i % 40 == 0]
+
+
+@pytest.mark.parametrize('package, path', FEW)
+def test_the_swap_in_some_configs(package, path):
+    check_swap(package, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package, path', HRNETS)
+def test_the_swap_in_all_configs(package, path):
+    check_swap(package, path)
+
+
+@pytest.mark.parametrize('name', ['open-mmlab://msra/hrnetv2_w18',
+                                  'torchvision://resnet50'])
+def test_weights_of_the_backbone_that_was_replaced_are_ignored(name):
+    from hrformer_mm.models import extra
+    lines = []
+    real, extra.print_log = extra.print_log, lambda text, *_: lines.append(
+        text)
+    try:
+        model = HRFormer(SMALL, pretrained=name)
+    finally:
+        extra.print_log = real
+    assert model.init_cfg is None and 'is ignored' in lines[0]
+
+
+def test_pretrained_is_the_checkpoint(tmp_path):
+    path = str(tmp_path / 'a.pth')
+    model = HRFormer(SMALL)
+    torch.save(dict(state_dict=model.state_dict()), path)
+    again = HRFormer(SMALL, pretrained=path)
+    again.init_weights()
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name])
+    assert HRFormer(SMALL, pretrained=None).init_cfg is None
+    with pytest.raises(ValueError, match='at the same time'):
+        HRFormer(SMALL, pretrained=path, init_cfg=dict(type='Pretrained',
+                                                       checkpoint=path))
