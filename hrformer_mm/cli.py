@@ -12,9 +12,11 @@ from typing import Any, Callable, Optional, Sequence
 from mmengine.config import DictAction
 
 from .near import near_names
+from .tracebacks import log_of
 
 EPILOG = """A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1
-or --traceback shows where it was raised."""
+or --traceback shows where it was raised. Errors of a run that has started also
+have their traceback in its log file."""
 PACKAGE = str(Path(__file__).resolve().parent)
 # Files and functions of mmengine that build what a config describes.
 BUILDERS = {('build_functions.py', 'build_from_cfg'),
@@ -87,8 +89,9 @@ def one_line_errors(main: Callable) -> Callable:
         except Exception as error:
             if full or not is_mistake(error):
                 raise
-            hint = '' if raised_here(error) else (
-                ' (HRFORMER_MM_TRACEBACK=1 shows where)')
+            log = log_of(error)
+            hint = f' (traceback in {log})' if log else '' if raised_here(
+                error) else ' (HRFORMER_MM_TRACEBACK=1 shows where)'
             print(f'error: {one_line(error)}{hint}', file=sys.stderr)
         raise SystemExit(2)
 

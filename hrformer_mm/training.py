@@ -36,6 +36,7 @@ from .datasets.class_folders import refuse_other_folders
 from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
 from .registry import EXTRAS, install_line
+from .tracebacks import logged_traceback
 from .zoo import root
 
 # Top-level keys that are read from the config but are no Runner arguments.
@@ -392,7 +393,7 @@ def train(cfg: Config):
     refuse_other_folders(cfg, 'train_dataloader', 'val_dataloader')
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_full_disks(cfg.work_dir), \
+    with logged_traceback(runner), one_error_for_full_disks(cfg.work_dir), \
             one_error_for_dead_workers(), protected_loading(), \
             name_loading_faults(cfg, 'train_dataloader', 'val_dataloader'):
         runner.train()
@@ -419,8 +420,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)
-    with one_error_for_dead_workers(), protected_loading(), \
-            name_loading_faults(cfg, 'test_dataloader'):
+    with logged_traceback(runner), one_error_for_dead_workers(), \
+            protected_loading(), name_loading_faults(cfg, 'test_dataloader'):
         metrics = runner.test()
     if out and is_main_process():
         dump(metrics, out, file_format='json')

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from ..checkpoints.schemes import protected_loading
 from ..curves import Run, collect, draw_curves
 from ..textio import read_json
+from ..tracebacks import logged_traceback
 from ..training import (fit_machine, merge_options, one_error_for_dead_workers,
                         read_config, set_data_root)
 from ..zoo import root
@@ -277,7 +278,8 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Progress(history, metric, label, stream))
-    with one_error_for_dead_workers(), protected_loading():
+    with logged_traceback(runner), one_error_for_dead_workers(), \
+            protected_loading():
         runner.train()
     for record in reversed(read_history(history)):
         if metric in record and record['iter'] == runner.max_iters:
