@@ -15,6 +15,7 @@ from hrformer_mm.core import attention, cpu
 from hrformer_mm.core.attention import (Attention, WindowAttention,
                                         join_windows, relative_position_index,
                                         split_windows)
+from hrformer_mm.core.versions import torch_is_at_least
 
 # No, one-sided and two-sided padding of windows of 3 and 4.
 SIZES = [(6, 9), (5, 9), (6, 7), (5, 7), (3, 3), (2, 8)]
@@ -223,7 +224,11 @@ def test_attention_by_rows_equals_attention_by_windows(size, hw, bias):
 
 @pytest.mark.parametrize('size', [3, 4])
 def test_attention_in_half_precision_adds_in_float32(size):
-    """To the rounding of its bfloat16 inputs and outputs, 2**-8 each."""
+    """To the rounding of its bfloat16 inputs and outputs, 2**-8 each.
+
+    Products of torch 2.1 round their partial sums, too.
+    """
+    limit = 2**-6 if torch_is_at_least('2.6') else 2**-5
     torch.manual_seed(0)
     layer = WindowAttention(6, 2, size).eval()
     nn.init.normal_(layer.attn.qkv.weight, std=3)
@@ -232,7 +237,7 @@ def test_attention_in_half_precision_adds_in_float32(size):
     x = torch.randn(2, 8, 8, 6).bfloat16()
     with torch.no_grad():
         error = half(x).float() - layer(x.float())
-        assert error.norm() < 2**-6 * layer(x.float()).norm()
+        assert error.norm() < limit * layer(x.float()).norm()
 
 
 def test_attention_by_rows_is_not_differentiated_twice_in_silence():

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import conv_flop_count
 
 from .checkpointing import BatchNorm
 from .versions import (is_autocast_enabled_on_cpu, is_compiling,
-                       register_flop_formula)
+                       register_flop_formula, torch_is_at_least)
 
 Maps = TypeVar('Maps', Tensor, Tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
@@ -178,6 +178,10 @@ class RowAttention(torch.autograd.Function):
         return d_qkv, d_bias, None, None, None
 
 
+# torch 2.1 has no fused kernel with a bias, and adds scores in half precision.
+FUSED_ADDS_IN_FLOAT32 = torch_is_at_least('2.6')
+
+
 def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
                 token: Tensor, heads: int) -> Tensor:
     """:class:`RowAttention`; torch's fused kernel where scores are many.
@@ -189,7 +193,8 @@ def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
         bias: [1, h, t, t].
     """
     n, t = pixel.shape
-    if torch.is_grad_enabled() or t * heads <= qkv.shape[1]:
+    exact = qkv.dtype in EXACT or FUSED_ADDS_IN_FLOAT32
+    if torch.is_grad_enabled() or not exact or t * heads <= qkv.shape[1]:
         bias = None if bias is None else bias.transpose(0, 1)
         return RowAttention.apply(qkv, bias, pixel, token, heads)[0]
     qkv = take(qkv, pixel, 3 * heads).view(3, heads, n, t, -1)
