@@ -24,6 +24,8 @@ def distinct_models():
     """One config for each model that the configs describe."""
     found = {}
     for path in sorted(CONFIGS.glob('[!_]*/*.py')):
+        if path.stem.startswith('custom_'):  # templates without a size
+            continue
         name = str(path.relative_to(CONFIGS))
         cfg = Config.fromfile(path)
         key = str((cfg.model, cfg.get('codec')))
