@@ -48,10 +48,32 @@ def draw_text(image: ndarray, text: str, center: Tuple[int, int],
     return Rectangle(x, y - height, x + width, y)
 
 
-def draw_skeleton(image: ndarray, points: ndarray, seen: ndarray,
+def point_radii(points: ndarray, seen: ndarray, largest: float) -> ndarray:
+    """Return radii that let dense keypoints, as of a face, stay apart.
+
+    Args:
+        points: [K, 2] in pixels.
+        seen: [K] of bool: which points are drawn.
+        largest: Radius of a point that is far from others.
+
+    Returns:
+        [K], at most 2/7 of the distance to the nearest point, so that a gap
+        stays between two of them, and at least half a pixel.
+    """
+    radii = np.full(len(points), largest, float)
+    where = np.flatnonzero(seen)
+    if len(where) < 2:
+        return radii
+    apart = np.linalg.norm(points[where, None] - points[None, where], axis=2)
+    nearest = np.sort(apart, axis=1)[:, 1]
+    radii[where] = np.clip(nearest / 3.5, 0.5, largest)
+    return radii
+
+
+def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
                   links: Sequence, link_colors: Sequence,
                   point_colors: Sequence, scale: float):
-    """Draw one person's key points and what joins them.
+    """Draw the keypoints of one object and what joins them.
 
     Args:
         points: [K, 2] in pixels of the image.
@@ -59,19 +81,23 @@ def draw_skeleton(image: ndarray, points: ndarray, seen: ndarray,
         links: Pairs of points.
         link_colors: One for each link, blue, green, red.
         point_colors: One for each point.
-        scale: Size of the person; how thick lines are follows from it.
+        scale: Size of the object; how thick lines are follows from it, and
+            from the distances of the points.
     """
-    thick = max(int(round(scale / 80)), 1)
-    where = np.round(np.asarray(points, float) * 16).astype(int)
+    largest = max(int(round(scale / 80)), 1) + 1
+    points = np.asarray(points, float)
+    radii = point_radii(points, np.asarray(seen, bool), largest)
+    where = np.round(points * 16).astype(int)
     for (start, end), color in zip(links, link_colors):
         if seen[start] and seen[end]:
+            width = max(int(min(radii[start], radii[end])), 1)
             cv2.line(image, where[start].tolist(), where[end].tolist(), color,
-                     thick + 1, cv2.LINE_AA, 4)
+                     width, cv2.LINE_AA, 4)
     for point in np.flatnonzero(seen):
-        at, radius = where[point].tolist(), 16 * (thick + 1)
-        cv2.circle(image, at, radius + 16, LIGHT, -1, cv2.LINE_AA, 4)
-        color = point_colors[int(point)]
-        cv2.circle(image, at, radius, color, -1, cv2.LINE_AA, 4)
+        at, radius = where[point].tolist(), int(round(16 * radii[point]))
+        rim = min(16, radius // 3)  # a pixel, less around small points
+        cv2.circle(image, at, radius + rim, LIGHT, -1, cv2.LINE_AA, 4)
+        cv2.circle(image, at, radius, point_colors[point], -1, cv2.LINE_AA, 4)
 
 
 def draw_box(image: ndarray, box: ndarray):
