@@ -93,7 +93,7 @@ def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
             width = max(int(min(radii[start], radii[end])), 1)
             cv2.line(image, where[start].tolist(), where[end].tolist(), color,
                      width, cv2.LINE_AA, 4)
-    for point in np.flatnonzero(seen):
+    for point in np.flatnonzero(seen).tolist():
         at, radius = where[point].tolist(), int(round(16 * radii[point]))
         rim = min(16, radius // 3)  # a pixel, less around small points
         cv2.circle(image, at, radius + rim, LIGHT, -1, cv2.LINE_AA, 4)
