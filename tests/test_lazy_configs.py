@@ -171,7 +171,7 @@ def passes(name, args):
 
 
 @pytest.mark.slow
-def test_training_with_its_tools(rows, tmp_path, capsys):
+def test_training_with_its_tools(rows, form, tmp_path):
     data = write_valid_coco(tmp_path / 'coco')
     old = read_config(rows['pose'][0]).data_root
     part = ['--data-root', str(data)] if old else []
@@ -185,11 +185,14 @@ def test_training_with_its_tools(rows, tmp_path, capsys):
     passes('check_dataset', [rows['pose'][0], *part, *more])
     tool('browse_dataset')([rows['pose'][0], *part, *more, '--out-dir',
                             str(tmp_path / 'sheets'), '--number', '2'])
-    passes('train', [rows['pose'][0], *part, *work, *more, '--amp',
+    # Runners share what has the same name within a process.
+    names = [[f'experiment_name={name}', f'visualizer.name={name}']
+             for name in (f'dry_{form}', f'train_{form}', f'test_{form}')]
+    passes('train', [rows['pose'][0], *part, *work, *more, *names[0], '--amp',
                      '--dry-run'])
-    tool('train')([rows['pose'][0], *part, *work, *more])
+    tool('train')([rows['pose'][0], *part, *work, *more, *names[1]])
     last, = (tmp_path / 'work').glob('epoch_*.pth')
-    tool('test')([rows['pose'][0], str(last), *part, *work, *more,
+    tool('test')([rows['pose'][0], str(last), *part, *work, *more, *names[2],
                   '--show-dir', str(tmp_path / 'shown')])
     assert list((tmp_path / 'shown').rglob('*.*'))
 
