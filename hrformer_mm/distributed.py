@@ -201,8 +201,13 @@ class ShardedStrategy(FSDPStrategy):
 class ShardedRunner(FlexibleRunner):
     """mmengine's runner for strategies, whose hooks can choose a checkpoint.
 
-    mmengine's ``FlexibleRunner`` loads the checkpoint before the hooks run.
+    mmengine's ``FlexibleRunner`` loads the checkpoint before the hooks run,
+    and compiles the whole training step, see ``CompileHook``.
     """
+
+    def train(self) -> nn.Module:
+        self._compile = False
+        return super().train()
 
     def load_or_resume(self):
         for hook in self.hooks:

@@ -83,6 +83,7 @@ TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'ScaleAligned': 'datasets.seg_transforms',
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {
+    'CompileHook': 'hooks.compiling',
     'EqualBuffersHook': 'hooks.buffers',
     'ExactResumeHook': 'hooks.resuming',
     'LabelRangeHook': 'hooks.labels',

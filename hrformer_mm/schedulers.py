@@ -36,7 +36,15 @@ class WarmupLR(_ParamScheduler):
                               begin: int = 0,
                               by_epoch: bool = True,
                               **kwargs) -> 'WarmupLR':
-        """Make one that steps every iteration, of lengths in epochs."""
+        """Make one that steps every iteration, of lengths in epochs.
+
+        Raises:
+            ValueError: If an epoch has no iteration.
+        """
+        if epoch_length < 1:
+            raise ValueError(
+                'an epoch has no iteration: the training data are fewer than '
+                'a batch and train_dataloader.drop_last drops it')
         kwargs.update(
             warmup=warmup * epoch_length,
             begin=begin * epoch_length,

@@ -33,6 +33,7 @@ from .checks import (TESTED, TRAINED, check_checkpoint, check_inputs,
 from .config_types import bare_name, name_types
 from .datasets.check import name_loading_faults
 from .datasets.class_folders import refuse_other_folders
+from .hooks.positions import check_filled
 from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
 from .registry import EXTRAS, install_line
@@ -378,13 +379,29 @@ def one_error_for_full_disks(work_dir: str) -> Iterator[None]:
             '--resume') from error
 
 
+def build_train_data(runner: Any):
+    """Build the training data and check that they make a batch.
+
+    The Runner would build them in the same way, and then schedules whose
+    epochs have no iteration.
+    """
+    loader = runner._train_dataloader
+    if isinstance(loader, dict):
+        loader = runner.build_dataloader(
+            loader,
+            seed=runner.seed,
+            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+    check_filled(loader)
+    runner._train_dataloader = loader
+
+
 def train(cfg: Config):
     """Check, fit and train; see :mod:`.checks` and :func:`fit_machine`.
 
     Raises:
         FileNotFoundError: For data and pretrained weights.
-        ValueError: For class folders that differ, and for what the model or
-            the Runner does not take.
+        ValueError: For class folders that differ, for data that make no
+            batch, and for what the model or the Runner does not take.
         RuntimeError: If a process that loads data dies.
     """
     check_parts(cfg, *TRAINED)
@@ -396,6 +413,7 @@ def train(cfg: Config):
     with logged_traceback(runner), one_error_for_full_disks(cfg.work_dir), \
             one_error_for_dead_workers(), protected_loading(), \
             name_loading_faults(cfg, 'train_dataloader', 'val_dataloader'):
+        build_train_data(runner)
         runner.train()
 
 

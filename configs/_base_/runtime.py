@@ -11,6 +11,7 @@ default_hooks = dict(
     checkpoint=dict(type='hrformer_mm.SafeCheckpointHook', max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     exact_resume=dict(type='hrformer_mm.ExactResumeHook'),
+    compile=dict(type='hrformer_mm.CompileHook'),
     equal_buffers=dict(type='hrformer_mm.EqualBuffersHook'),
     accumulated_lr=dict(type='hrformer_mm.ScaleAccumulatedLRHook'),
     finite_loss=dict(type='hrformer_mm.StopAtNonFiniteLossHook'))

@@ -106,3 +106,22 @@ def feed_of(loader: DataLoader) -> Optional[Feed]:
     endless = hasattr(sampler, '_indices_of_rank')
     return Feed(loader.batch_sampler.batch_size, get_world_size(),
                 0 if endless else len(sampler), loader.drop_last)
+
+
+def check_filled(loader: DataLoader):
+    """Refuse training data that make no batch.
+
+    Raises:
+        ValueError: If there are no samples, or fewer than one batch and
+            ``drop_last`` drops it.
+    """
+    samples = len(loader.dataset) if hasattr(loader.dataset, '__len__') else 1
+    if not samples:
+        raise ValueError('train_dataloader: the dataset has no samples')
+    feed = feed_of(loader)
+    if feed is not None and feed.length and not feed.steps(feed.length):
+        raise ValueError(
+            f'train_dataloader: {samples} samples on {feed.world} process(es) '
+            f'do not fill one batch of {feed.batch} each, and drop_last=True '
+            'drops it, so there is nothing to train on; set a smaller '
+            'train_dataloader.batch_size or train_dataloader.drop_last=False')

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..registry import HOOKS
 from .accumulation import is_iteration_based, window_length
-from .positions import Draw, Feed, NumberedSampler, Position, feed_of
+from .positions import (Draw, Feed, NumberedSampler, Position, check_filled,
+                        feed_of)
 from .schedules import follow_config
 from .starting import START, STATE, check_resumable, newest_checkpoint
 
@@ -113,6 +114,8 @@ class ExactResumeHook(Hook):
         self.origin: Tuple[int, int, Position] = (-1, 0, (0, 0))
 
     def before_run(self, runner):
+        if runner.train_loop is not None:
+            check_filled(runner.train_dataloader)
         self.before_loading(runner)
 
     def before_loading(self, runner):

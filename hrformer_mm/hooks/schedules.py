@@ -13,8 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import _ParamScheduler
 
 from ..registry import HOOKS
-from .accumulation import (UpdateSchedulerHook, is_iteration_based, updates_at,
-                           updates_per_epoch, window_length)
+from .accumulation import (UpdateSchedulerHook, count_updates,
+                           is_iteration_based, updates_at, updates_per_epoch,
+                           window_length)
 
 # State of a scheduler that changes with each step, and what only prints.
 RUNNING = {'last_step', '_global_step', '_last_value', 'verbose'}
@@ -228,22 +229,33 @@ class ScaleAccumulatedLRHook(Hook):
 
     def before_loading(self, runner):
         """Scale once, after schedulers are built and before anything loads."""
-        wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
-        enabled = (runner.cfg.get('auto_scale_lr') or {}).get('enable')
-        counts = window_length(wrapper)
-        if self.is_done or not enabled or counts == 1:
+        counts = window_length(runner.optim_wrapper)
+        if self.is_done or counts == 1:
             return
         self.is_done = True
-        for group in wrapper.optimizer.param_groups:
-            for key in ('lr', 'initial_lr'):
-                if key in group:
-                    group[key] *= counts
-        for scheduler in schedulers or ():
-            if scheduler.param_name == 'lr':
-                scheduler.base_values = [
-                    group['initial_lr'] for group in wrapper.param_groups]
-                scheduler._last_value = [
-                    group['lr'] for group in wrapper.param_groups]
-        runner.logger.info(
-            f'accumulative_counts={counts}: an update sees {counts} batches, '
-            f'so the learning rate is scaled by another {counts}')
+        loop = runner.train_loop
+        if is_iteration_based(loop):
+            runner.logger.warning(
+                f'max_iters={loop.max_iters} iterations make '
+                f'{count_updates(loop, counts)} updates, as '
+                f'accumulative_counts={counts}')
+        if (runner.cfg.get('auto_scale_lr') or {}).get('enable'):
+            scale_rates(runner.optim_wrapper, runner.param_schedulers, counts)
+            runner.logger.info(
+                f'accumulative_counts={counts}: an update sees {counts} '
+                'batches, so the learning rate is scaled by another '
+                f'{counts}')
+
+
+def scale_rates(wrapper: Any, schedulers: Any, factor: int):
+    """Multiply learning rates of an optimizer and schedulers at step 0."""
+    for group in wrapper.optimizer.param_groups:
+        for key in ('lr', 'initial_lr'):
+            if key in group:
+                group[key] *= factor
+    for scheduler in schedulers or ():
+        if scheduler.param_name == 'lr':
+            scheduler.base_values = [
+                group['initial_lr'] for group in wrapper.param_groups]
+            scheduler._last_value = [
+                group['lr'] for group in wrapper.param_groups]

@@ -33,7 +33,7 @@ def check_batch(flight: Flight) -> Iterator[Finding]:
     found = f'{processes} x {flight.batch}' + (
         f' x {repeats} steps' if repeats > 1 else '') + f' = {total}'
     if base and scale.get('enable'):
-        factor = processes * flight.batch / base
+        factor = total / base
         yield Finding('batch', OK, f'{found}, learning rate {lr} x '
                       f'{factor:.3g}')
     elif base and total != base:
@@ -44,13 +44,35 @@ def check_batch(flight: Flight) -> Iterator[Finding]:
             'optim_wrapper.accumulative_counts')
     else:
         yield Finding('batch', OK, f'{found}, learning rate {lr}')
+    yield from check_lengths(flight, total, repeats)
+
+
+def check_lengths(flight: Flight, total: int,
+                  repeats: int) -> Iterator[Finding]:
+    """Look for trainings without a step, or with fewer than it seems.
+
+    Args:
+        flight: The run.
+        total: Samples of an update.
+        repeats: Iterations of an update.
+    """
+    cfg = flight.cfg
     samples = flight.sizes.get('train_dataloader')
-    if samples and cfg.train_cfg.get('max_epochs') and not (
-            costs.count_iterations(cfg, samples, processes)[1]):
+    sampler = cfg.train_dataloader.get('sampler') or {}
+    endless = 'InfiniteSampler' in str(sampler.get('type'))
+    if samples and not endless and not costs.count_iterations(
+            cfg, samples, flight.processes)[1]:
         yield Finding(
             'batch', FAIL, f'{samples} samples do not fill one batch of all '
             'processes and drop_last is on, so an epoch has no step',
             'a smaller train_dataloader.batch_size')
+    iterations = cfg.train_cfg.get('max_iters')
+    if iterations and repeats > 1:
+        yield Finding(
+            'batch', WARN, f'max_iters={iterations} iterations make '
+            f'{-(-iterations // repeats)} updates of {total} samples',
+            f'{repeats} times as much train_cfg.max_iters and val_interval '
+            f'makes {iterations} updates')
 
 
 def check_step(flight: Flight) -> Iterator[Finding]:
