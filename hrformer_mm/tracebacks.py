@@ -34,6 +34,11 @@ def logged_traceback(runner: 'Runner') -> Iterator[None]:
         raise
 
 
+def iterations_of(runner: 'Runner') -> int:
+    """Return the iterations that were done; ``runner.iter`` builds a loop."""
+    return getattr(runner._train_loop, 'iter', 0)  # a config has none
+
+
 def write_traceback(runner: 'Runner', error: Exception) -> Path:
     """Append a traceback to the log file of a run and return its path."""
     text = ''.join(
@@ -49,8 +54,8 @@ def write_traceback(runner: 'Runner', error: Exception) -> Path:
         path = Path(runner.log_dir) / f'error_rank{get_rank()}.log'
         path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'a', encoding='utf-8') as file:
-        file.write(f'The run ended by an error after iteration {runner.iter}:'
-                   f'\n{text}')
+        file.write('The run ended by an error after iteration '
+                   f'{iterations_of(runner)}:\n{text}')
         file.flush()
         os.fsync(file.fileno())  # the machine may be taken away next
     return path

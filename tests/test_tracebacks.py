@@ -59,7 +59,10 @@ def test_errors_of_every_kind_are_in_the_log(error, tmp_path):
     """Those that keep their traceback on the terminal as well."""
     logger = logging.Logger('x')
     logger.addHandler(logging.FileHandler(tmp_path / 'x.log'))
-    runner = SimpleNamespace(logger=logger, iter=90, log_dir=str(tmp_path))
+    runner = SimpleNamespace(
+        logger=logger,
+        _train_loop=SimpleNamespace(iter=90),
+        log_dir=str(tmp_path))
     with pytest.raises(type(error)) as raised:
         with logged_traceback(runner):
             raise error
@@ -70,7 +73,7 @@ def test_errors_of_every_kind_are_in_the_log(error, tmp_path):
 
 def test_a_process_without_a_log_writes_its_own(tmp_path):
     """mmengine gives a file to the first process only."""
-    runner = SimpleNamespace(logger=logging.Logger('x'), iter=3,
+    runner = SimpleNamespace(logger=logging.Logger('x'), _train_loop=None,
                              log_dir=str(tmp_path / 'logs'))
     with pytest.raises(ValueError) as raised, logged_traceback(runner):
         raise ValueError('here')
@@ -80,7 +83,7 @@ def test_a_process_without_a_log_writes_its_own(tmp_path):
 
 
 def test_a_disk_that_is_full_hides_no_error(tmp_path):
-    runner = SimpleNamespace(logger=logging.Logger('x'), iter=3,
+    runner = SimpleNamespace(logger=logging.Logger('x'), _train_loop=None,
                              log_dir='/dev/null/logs')
     with pytest.raises(ValueError, match='here') as raised:
         with logged_traceback(runner):
