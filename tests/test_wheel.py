@@ -47,14 +47,16 @@ import torch
 import hrformer_mm
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+for name in dir(torch.nn.init):  # saves time; the values are not looked at
+    if name.endswith('_') and not name.startswith('_'):
+        setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
 root = Path(hrformer_mm.__file__).parent / '.mim/configs'
 for path in sorted(root.rglob('*.py')):
     if '_base_' in path.parts:
         continue
     cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        with torch.device('meta'):
-            MODELS.build(cfg.model)
+        MODELS.build(cfg.model)
     print(path.relative_to(root))
 '''
 INHERITED = {
@@ -75,7 +77,8 @@ SHORT = '''
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='{data}', indices=4))
 val_dataloader = dict(num_workers=0, persistent_workers=False,
-                      dataset=dict(data_root='{data}', indices=4))
+                      dataset=dict(data_root='{data}', indices=4,
+                                   bbox_file=None))
 test_dataloader = val_dataloader
 val_evaluator = dict(
     ann_file='{data}/annotations/person_keypoints_val2017.json')
