@@ -44,7 +44,7 @@ ONE_MMCV = (f'{PIP} uninstall -y {" ".join(MMCV)} && '
 TESTED = {
     'python': ('3.10', '3.13'),
     'torch': ('2.1', '2.14'),
-    'numpy': ('1.26', '2.4'),
+    'numpy': ('1.26', '2.5'),
     'mmengine': ('0.10.3', '0.10.7'),
     'mmcv': ('2.1.0', '2.1.0'),
     'mmcv-lite': ('2.1.0', '2.1.0'),
