@@ -2,8 +2,10 @@
 """Every command and snippet of the README runs, on tiny data."""
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from seg_data import write_tiny
 from test_cls_configs import write_images
 from test_custom_pose import write_animals
 from test_custom_seg_cls import write_labels
+from test_packaging import IGNORED
 from test_pictures import trained, write_log
 
 from hrformer_mm.checkpoints import convert
@@ -171,6 +174,61 @@ def adapt(command: str, folder: Path):
     if 'run_tests' in command:  # the suite is running already
         words = words[:2] + ['--collect-only', 'tests/test_zoo.py']
     return words
+
+
+INSTALLATIONS = fenced('sh')
+HERE = Path(sysconfig.get_path('purelib'))
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the checkout, whose ``.venv`` has not been made yet."""
+    target = tmp_path / 'checkout'
+    shutil.copytree(ROOT, target, symlinks=True, ignore=IGNORED)
+    return target
+
+
+def environment_of(folder: Path, *options: str) -> Path:
+    """A virtual environment that sees all packages of this one but ours."""
+    subprocess.run([sys.executable, '-m', 'venv', str(folder), *options],
+                   check=True)
+    site = next(folder.glob('lib/python*/site-packages'))
+    for path in site.glob('setuptools*'):  # may be newer than mmengine takes
+        shutil.rmtree(path)
+    (site / 'packages.pth').write_text(f'{HERE}\n')
+    return folder
+
+
+def test_installation_comes_first_and_has_its_four_ways():
+    assert re.findall(r'^## (.*)', README, re.MULTILINE)[0] == 'Installation'
+    assert len(INSTALLATIONS) == 4
+    assert all(len(block.splitlines()) <= 3 for block in INSTALLATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('block', INSTALLATIONS)
+def test_an_installation_of_the_readme_works(block, checkout, tmp_path):
+    """In an environment that has all packages, so nothing is downloaded."""
+    if 'setup_env' in block:  # the first line would make an empty one
+        environment_of(checkout / '.venv')
+        block = '\n'.join(block.splitlines()[1:])
+        prefix = checkout / '.venv'
+    else:
+        prefix = environment_of(tmp_path / 'env')
+    env = dict(PATH=f'{prefix}/bin:/usr/local/bin:/usr/bin:/bin',
+               HOME=str(tmp_path), PIP_NO_BUILD_ISOLATION='0',
+               PIP_DISABLE_PIP_VERSION_CHECK='1')
+    done = subprocess.run(['bash', '-euc', block], cwd=checkout, env=env,
+                          capture_output=True, text=True,
+                          timeout=600)  # yapf: disable
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    where = subprocess.run(
+        [prefix / 'bin/python', '-c',
+         'import hrformer_mm; print(hrformer_mm.__file__)'],
+        cwd=tmp_path, env=env, capture_output=True, text=True)  # yapf: disable
+    stays = '-e' in block.split() or 'setup_env' in block
+    expected = checkout if stays else prefix
+    assert Path(where.stdout.strip()).is_relative_to(expected), where.stderr
 
 
 def test_the_readme_has_its_commands():
