@@ -169,7 +169,9 @@ def test_weights_of_mmpretrain_are_found_by_name(name, tmp_path, monkeypatch):
     for p in trained.parameters():
         torch.nn.init.normal_(p)
     (tmp_path / 'weights').mkdir()
-    file = tmp_path / 'weights' / cfg.model.backbone.init_cfg.checkpoint
+    scheme, _, name = cfg.model.backbone.init_cfg.checkpoint.partition('://')
+    assert scheme == 'hrformer_mm'
+    file = tmp_path / 'weights' / name
     torch.save(dict(state_dict=trained.state_dict()), file)
     ours = zoo.build_model(cfg, 'cpu').backbone
     ours.init_weights()

@@ -68,7 +68,7 @@ def test_the_backbone_takes_it_or_names_it(arguments, arch, hw):
     maps = model(x)
     assert [list(y.shape) for y in maps] == [
         [2, model.arch.channels[i], *(math.ceil(n / (4 * 2**i)) for n in hw)]
-        for i in arguments.get('out_indices', range(len(maps)))]
+        for i in model.out_indices]
 
 
 @thorough

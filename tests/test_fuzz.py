@@ -31,6 +31,7 @@ from hrformer_mm.apis.predictor import Predictor
 from hrformer_mm.checkpoints import (load_pretrained, read_checkpoint,
                                      write_checkpoint)
 from hrformer_mm.checkpoints.convert import convert
+from hrformer_mm.checkpoints.schemes import protected_loading
 from hrformer_mm.hooks.resuming import SeededFetch
 from hrformer_mm.models.backbones import HRFormer
 
@@ -271,7 +272,8 @@ def load_damaged(model, sound, number, folder):
             value.zero_()
     before = bits(model)
     try:
-        with reading():
+        # As our commands read; mmengine alone passes on PyTorch's errors.
+        with protected_loading(), reading():
             load(model, path)
     except (ValueError, RuntimeError) as error:
         one_line(error)

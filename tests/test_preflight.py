@@ -316,6 +316,7 @@ def test_iterations_are_those_of_the_recipes():
 
 
 def test_steps_are_measured_with_few_samples_and_with_many(data, tmp_path):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another test may have it
     cfg = row('pose', data, tmp_path,
               **{'train_dataloader.batch_size': 16})
     with DefaultScope.overwrite_default_scope('mmpose'):

@@ -37,14 +37,14 @@ def die(runner):
     raise Killed
 
 
-CallAt.functions['die'] = die
+CallAt.functions['die_quietly'] = die
 
 
 def train(folder, killed_at=-1, **options):
     """Train a toy config; return the runner with its learning rates."""
     cfg = toy_config(folder, custom_hooks=[
         dict(type='KeepRates'),
-        dict(type='CallAt', name='die', at=killed_at)], **options)
+        dict(type='CallAt', name='die_quietly', at=killed_at)], **options)
     runner = QuietRunner.from_cfg(cfg)
     runner.rates = {}
     with suppress(Killed):

@@ -56,6 +56,7 @@ def test_the_precision_of_training_is_the_one_that_is_asked_for(
     from mmengine.optim import build_optim_wrapper
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
     monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
+    monkeypatch.setattr('hrformer_mm.optim.supports_amp', lambda: True)
     init_default_scope('mmpose')
     cfg = row(**{'optim_wrapper.dtype': name})
     model = torch.nn.Linear(2, 2)

@@ -40,7 +40,7 @@ def lock_folder(folder: str) -> bool:
         return True
     if fcntl is None:
         return False
-    file = open(os.path.join(folder, NAME), 'a+')
+    file = open(os.path.join(folder, NAME), 'a+', encoding='utf-8')
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
