@@ -16,6 +16,7 @@ import io
 import pathlib
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from importlib import import_module
 from pickle import UnpicklingError
 from typing import Any, Dict, Iterable, List, Optional
 
@@ -106,12 +107,14 @@ def as_dict(factory: Any = None) -> Dict[Any, Any]:
 
 def numpy_globals() -> Dict[str, Any]:
     """Types of arrays and scalars of plain values, and what makes them."""
-    core = getattr(np, '_core', None) or np.core
+    # numpy 1.26 has a numpy._core, but only stubs of its modules.
+    core = 'core' if np.__version__.startswith('1.') else '_core'
+    multiarray = import_module(f'numpy.{core}.multiarray')
     found: Dict[str, Any] = {'numpy.ndarray': np.ndarray,
                              'numpy.dtype': plain_dtype}
     for module in ('numpy.core', 'numpy._core'):  # of numpy 1 and 2
         found[f'{module}.multiarray._reconstruct'] = empty_array
-        found[f'{module}.multiarray.scalar'] = core.multiarray.scalar
+        found[f'{module}.multiarray.scalar'] = multiarray.scalar
     for dtype in map(np.dtype, PLAIN):
         # torch looks for the class of a dtype that it gives a state to.
         kind = type(dtype)
