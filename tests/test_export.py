@@ -324,6 +324,9 @@ def random_weights(config: Path, path: Path) -> Path:
 @pytest.mark.parametrize('task, options', [
     ('pose', '--half'), ('seg', '--half'), ('cls', '--half'),
     ('pose', '--opset 20'), ('pose', '--format torch-export --post'),
+    ('pose', '--opset 17 --post --check'), ('seg', '--opset 17 --check'),
+    ('cls', '--opset 17 --half'), ('pose', '--opset 11 --half'),
+    ('seg', '--opset 11 --post --check'), ('cls', '--opset 11 --post'),
     ('seg', '--format torch-export --check'),
     ('cls', '--format torch-export --check'),
 ])  # yapf: disable

@@ -65,8 +65,10 @@ def parse_args(argv=None) -> Namespace:
         type=int,
         choices=export.OPSETS,
         default=export.FUSED_OPSET,
-        help='version of ONNX operators (default: %(default)s, the first '
-        'with one for attention; 20 for older runtimes)')
+        metavar='N',
+        help='version of the ONNX operators, 11 to 23 (default: %(default)s, '
+        'the first with an operator for attention; 17 or lower for TensorRT '
+        '8, RKNN and other older runtimes)')
     parser.add_argument(
         '--force', action='store_true', help='replace a file that is there')
     cli.add_cfg_options(parser)

@@ -28,6 +28,7 @@ from ..config_types import bare_name, name_types
 from ..core.versions import can_export
 from ..registry import install_line
 from .graph import simplify
+from .opsets import OLDEST_OPSET, WRITTEN_OPSET, lower
 from .optimize import optimize
 from .outputs import Network, slides
 
@@ -38,7 +39,7 @@ FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 META = 'hrformer_mm'  # where a file says what it holds
 FUSED_OPSET = 23  # the first with an operator for attention
-OPSETS = range(18, FUSED_OPSET + 1)
+OPSETS = range(OLDEST_OPSET, FUSED_OPSET + 1)
 # Images that are tried where sizes are open; their maps are not whole windows.
 OPEN_SIZES = ((97, 131), (160, 224), (250, 190))
 OPEN_EXAMPLE = (490, 554)  # of which no map is as large as another or 1
@@ -234,19 +235,23 @@ def trace(network: nn.Module, shape: Tuple[int, ...],
 def write_onnx(program: ExportedProgram, path: Path,
                dimensions: Dict[int, Any], names: Sequence[str], opset: int,
                meta: dict) -> int:
-    """Write an ONNX file; returns the number of its operators."""
+    """Write an ONNX file; return the number of its operators."""
     axes = {i: dimension.__name__ for i, dimension in dimensions.items()}
     onnx: Any = torch.onnx.export(
         program, (),
         input_names=['image'],
         output_names=list(names),
         dynamic_shapes=(axes, ),  # names what is open already
-        opset_version=opset,
+        opset_version=max(opset, WRITTEN_OPSET),
         dynamo=True,
         verbose=False)
     onnx.model.metadata_props[META] = json.dumps(meta)
-    onnx.save(str(path))
-    return len(onnx.model.graph)
+    if opset >= WRITTEN_OPSET:
+        onnx.save(str(path))
+        return len(onnx.model.graph)
+    model = lower(onnx.model_proto, opset)
+    path.write_bytes(model.SerializeToString())
+    return len(model.graph.node)
 
 
 def write_program(program: ExportedProgram, path: Path, meta: dict) -> int:
@@ -349,7 +354,8 @@ def export(cfg: Config,
         half: Compute in float16; images and outputs stay float32.
         post: Decode the maps inside the graph, see :mod:`.outputs`.
         check: Compare with PyTorch at more batches and sizes than one.
-        opset: Of ONNX; below 23 attention is several operators.
+        opset: Version of ONNX's operators, 11 to 23; below 23 attention is
+            several operators.
         force: Replace a file that is there.
 
     Raises:
