@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from torch.utils.data import BatchSampler
 
 from ..registry import HOOKS, PARAM_SCHEDULERS
+from .lengths import Length, remarks
 
 
 def by_name(value: Any) -> Dict[str, Any]:
@@ -53,6 +54,14 @@ def count_updates(loop: Any, window: int) -> int:
     if is_iteration_based(loop):
         return updates_of(loop.max_iters, window)
     return loop.max_epochs * updates_per_epoch(loop, window)
+
+
+def length_of(loop: Any, window: int) -> Length:
+    return Length(
+        epochs=None if is_iteration_based(loop) else loop.max_epochs,
+        updates=count_updates(loop, window),
+        epoch_length=updates_per_epoch(loop, window),
+        window=window)
 
 
 def batches_ahead(loader: Any) -> int:
@@ -109,6 +118,8 @@ class UpdateSchedulerHook(ParamSchedulerHook):
       lengths (``end``, ``milestones``, a warm-up) count updates.
     * An epoch ends with an update, which averages the batches that are left,
       so that the checkpoint of an epoch contains all of it.
+
+    It warns of schedules whose lengths do not fit that of the training.
     """
 
     def __init__(self) -> None:
@@ -134,6 +145,13 @@ class UpdateSchedulerHook(ParamSchedulerHook):
             if config is not None:
                 schedulers[name][:] = rebuild(
                     schedulers[name], config, wrapper, runner)
+
+    def before_train(self, runner: Any) -> None:
+        schedulers = by_name(runner.param_schedulers or [])
+        for name, wrapper in wrappers_of(runner).items():
+            length = length_of(runner.train_loop, window_length(wrapper))
+            for fault, advice in remarks(schedulers.get(name, ()), length):
+                runner.logger.warning(f'param_scheduler: {fault}; {advice}')
 
     def before_train_epoch(self, runner: Any) -> None:
         if is_iteration_based(runner.train_loop):
@@ -203,19 +221,9 @@ def rebuild(schedulers: List[_ParamScheduler], configs: Any,
                 default_args=dict(
                     optimizer=wrapper,
                     epoch_length=updates_per_epoch(loop, window))))
-        warn_if_too_long(runner, config, total, window)
     for scheduler, state in zip(built, resumed):  # a FlexibleRunner's order
         scheduler.load_state_dict(state)
     if resumed:
         for group, values in zip(groups, current):
             group.update(values)
     return built
-
-
-def warn_if_too_long(runner: Any, config: Dict[str, Any], total: int,
-                     window: int) -> None:
-    if not config.get('by_epoch', True) and total < config['end'] < 10**9:
-        runner.logger.warning(
-            f"param_scheduler: {config['type']} ends after {config['end']} "
-            f'updates, but training makes {total} (accumulative_counts='
-            f'{window}); make training longer or end={total}')

@@ -16,6 +16,7 @@ from ..registry import HOOKS
 from .accumulation import (UpdateSchedulerHook, count_updates,
                            is_iteration_based, updates_at, updates_per_epoch,
                            window_length)
+from .lengths import follows_metrics
 
 # State of a scheduler that changes with each step, and what only prints.
 RUNNING = {'last_step', '_global_step', '_last_value', 'verbose'}
@@ -101,10 +102,6 @@ def short(value: Any) -> str:
         return f'{value[0]:.6g} (first of {len(value)})'
     value = value[0] if isinstance(value, list) and value else value
     return f'{value:.6g}' if isinstance(value, float) else f'{value}'
-
-
-def follows_metrics(scheduler: _ParamScheduler) -> bool:
-    return getattr(scheduler, 'need_val_args', False)
 
 
 def differences(schedulers: Schedulers, saved: List[Mapping]) -> List[str]:

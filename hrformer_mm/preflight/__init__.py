@@ -25,9 +25,9 @@ from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 __all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'Rehearsal', 'SKIP', 'WARN',
            'look', 'preflight']
 CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
-          inputs.check_weights, steps.check_batch, steps.check_step,
-          steps.check_evaluation, steps.check_memory, steps.check_time,
-          steps.check_disk)
+          inputs.check_weights, steps.check_batch,
+          steps.check_schedule, steps.check_step, steps.check_evaluation,
+          steps.check_memory, steps.check_time, steps.check_disk)
 
 
 def place(launcher: str) -> Tuple[int, int]:

@@ -12,6 +12,7 @@ import torch
 
 from .. import costs
 from ..checkpoints.convert import first_few
+from ..hooks.lengths import Length, build, remarks
 from .inputs import parts
 from .rehearsal import STEPS, Rehearsal
 from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,
@@ -73,6 +74,33 @@ def check_lengths(flight: Flight, total: int,
             f'{-(-iterations // repeats)} updates of {total} samples',
             f'{repeats} times as much train_cfg.max_iters and val_interval '
             f'makes {iterations} updates')
+
+
+def check_schedule(flight: Flight) -> Iterator[Finding]:
+    """Compare the lengths of schedules with that of the training."""
+    cfg, samples = flight.cfg, flight.sizes.get('train_dataloader')
+    configs = cfg.get('param_scheduler')
+    is_plain = isinstance(configs, list) or 'type' in (configs or {})
+    if not configs or not is_plain:  # or schedules of several optimizers
+        return
+    if not samples:
+        yield Finding('schedule', SKIP, 'needs a sound config and data')
+        return
+    window = cfg.optim_wrapper.get('accumulative_counts', 1)
+    steps, epoch = costs.count_iterations(cfg, samples, flight.processes)
+    epochs, epoch = cfg.train_cfg.get('max_epochs'), -(-epoch // window)
+    length = Length(epochs, epochs * epoch if epochs else -(-steps // window),
+                    epoch, window)
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr') or 0.
+    schedulers, error = attempt('param_scheduler', build, configs, lr, length)
+    if error:
+        yield Finding('schedule', FAIL, error, TRACE)
+        return
+    found = list(remarks(schedulers, length))
+    for fault, advice in found:
+        yield Finding('schedule', WARN, fault, advice)
+    if not found:
+        yield Finding('schedule', OK, f'fits {length.text}')
 
 
 def check_step(flight: Flight) -> Iterator[Finding]:

@@ -11,5 +11,4 @@ param_scheduler = dict(
     type='PolyLR',
     eta_min=1e-4,
     power=0.9,
-    end=80000,
     by_epoch=False)
