@@ -5,7 +5,7 @@ import sys
 import warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from hrformer_mm import cli
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   hrformer-mm predict CONFIG WEIGHTS photo.jpg
@@ -94,7 +94,7 @@ def main(argv=None) -> int:
     args = make_parser().parse_args(argv)
     quieten()
     from hrformer_mm.apis import predict
-    from hrformer_mm.training import merge_options, read_config
+    from hrformer_mm.engine.train import merge_options, read_config
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     options = dict(boxes=args.boxes, box_threshold=args.box_thr,

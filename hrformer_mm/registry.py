@@ -62,52 +62,52 @@ class LazyRegistry(mmengine.Registry):
 MODELS = LazyRegistry(
     mmengine.MODELS, {
         'HRFormer': 'models.backbones',
-        'SwinTransformer': 'models.ablations',
+        'SwinTransformer': 'baselines.swin_wrapper',
         'OCRHead': 'models.heads',
         'OHEMCrossEntropyLoss': 'models.losses',
         'PixelCrossEntropyLoss': 'models.losses',
         'RandomPadPreProcessor': 'models.segmentation',
         'LogitsTTAModel': 'models.segmentation',
         'HRFormerClsNeck': 'models.necks',
-        'TransPoseNeck': 'models.token_necks',
-        'TokenPoseNeck': 'models.token_necks',
-        'PRTRHead': 'models.prtr',
-        'HybridViT': 'models.dpt',
-        'HybridDPTHead': 'models.dpt',
-        'DPTHybrid': 'models.dpt',
+        'TransPoseNeck': 'baselines.token_necks',
+        'TokenPoseNeck': 'baselines.token_necks',
+        'PRTRHead': 'baselines.prtr_wrapper',
+        'HybridViT': 'baselines.dpt',
+        'HybridDPTHead': 'baselines.dpt',
+        'DPTHybrid': 'baselines.dpt',
     })
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
-    'RandomScaleRotation': 'datasets.pose_transforms',
-    'RandomScaleAspect': 'datasets.seg_transforms',
-    'RandomBrightness': 'datasets.seg_transforms',
-    'ScaleAligned': 'datasets.seg_transforms',
+    'RandomScaleRotation': 'datasets.transforms.pose',
+    'RandomScaleAspect': 'datasets.transforms.seg',
+    'RandomBrightness': 'datasets.transforms.seg',
+    'ScaleAligned': 'datasets.transforms.seg',
 })
 HOOKS = LazyRegistry(mmengine.HOOKS, {
-    'CompileHook': 'hooks.compiling',
-    'EqualBuffersHook': 'hooks.buffers',
-    'ExactResumeHook': 'hooks.resuming',
-    'LabelRangeHook': 'hooks.labels',
-    'SafeCheckpointHook': 'hooks.saving',
-    'ScaleAccumulatedLRHook': 'hooks.schedules',
-    'StopAtNonFiniteLossHook': 'hooks.stopping',
-    'UpdateSchedulerHook': 'hooks.accumulation',
+    'CompileHook': 'engine.hooks.compiling',
+    'EqualBuffersHook': 'engine.hooks.buffers',
+    'ExactResumeHook': 'engine.hooks.resuming',
+    'LabelRangeHook': 'engine.hooks.labels',
+    'SafeCheckpointHook': 'engine.hooks.saving',
+    'ScaleAccumulatedLRHook': 'engine.hooks.schedules',
+    'StopAtNonFiniteLossHook': 'engine.hooks.stopping',
+    'UpdateSchedulerHook': 'engine.hooks.accumulation',
 })
 MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
-    'GlooDataParallel': 'distributed',
-    'ShardedDataParallel': 'distributed',
+    'GlooDataParallel': 'engine.distributed',
+    'ShardedDataParallel': 'engine.distributed',
 })
 OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
-    'ShardedOptimizer': 'distributed',
+    'ShardedOptimizer': 'engine.distributed',
 })
 STRATEGIES = LazyRegistry(mmengine.STRATEGIES, {
-    'ShardedStrategy': 'distributed',
+    'ShardedStrategy': 'engine.distributed',
 })
 RUNNERS = LazyRegistry(mmengine.RUNNERS, {
-    'ShardedRunner': 'distributed',
+    'ShardedRunner': 'engine.distributed',
 })
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
-    'WarmupCosineLR': 'schedulers',
-    'WarmupPolyLR': 'schedulers',
+    'WarmupCosineLR': 'engine.schedulers',
+    'WarmupPolyLR': 'engine.schedulers',
 })
 METRICS = LazyRegistry(mmengine.METRICS, {
     'TorsoPCK': 'datasets.metrics',
@@ -116,10 +116,10 @@ VISUALIZERS = LazyRegistry(mmengine.VISUALIZERS, {
     'PoseVisualizer': 'models.visualizers',
 })
 OPTIM_WRAPPERS = LazyRegistry(mmengine.OPTIM_WRAPPERS, {
-    'AmpOptimWrapper': 'optim',
+    'AmpOptimWrapper': 'engine.optim',
 })
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
     mmengine.OPTIM_WRAPPER_CONSTRUCTORS, {
-        'FewGroupsConstructor': 'optim',
-        'QuietConstructor': 'optim',
+        'FewGroupsConstructor': 'engine.optim',
+        'QuietConstructor': 'engine.optim',
     })

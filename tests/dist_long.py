@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from toy import toy_config
 
-from hrformer_mm import training
 from hrformer_mm.core.hrformer import HRFormer
+from hrformer_mm.engine import train as training
 
 ARCH = dict(channels=(4, 8, 8, 8), heads=(1, 1, 1, 1), modules=(1, 1, 1),
             blocks=1)  # yapf: disable

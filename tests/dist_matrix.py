@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The processes of test_resume_matrix.py, started by hrformer_mm.launch.
+"""The processes that test_resume_matrix.py starts.
 
     dist_matrix.py FOLDER CASE stop       # train until a signal comes
     dist_matrix.py FOLDER CASE compare    # resume it, and train another whole
@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tiny_tasks import task_row
 
-from hrformer_mm import training
+from hrformer_mm.engine import train as training
 
 SAMPLES, EPOCHS, ITERATIONS = 20, 2, 10  # two processes with batches of 2
 

@@ -10,7 +10,7 @@ import toy  # noqa: F401, which registers the hook that records
 from mmengine.config import Config
 from tiny_tasks import ROWS, task_row
 
-from hrformer_mm import training
+from hrformer_mm.engine import train as training
 
 
 def row_of_steps(task: str, folder: Path, processes: int,

@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import barrier, get_rank
 from toy import CallAt, toy_config
 
-from hrformer_mm import training
+from hrformer_mm.engine import train as training
 
 SAME = {'model.drop': 0., 'model.double': True, 'sync_bn': 'torch'}
 

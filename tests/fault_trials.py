@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from tiny_tasks import ROWS, task_row
 
-from hrformer_mm import training
+from hrformer_mm.engine import train as training
 
 MOMENTS = ('any', 'writing', 'evaluation')
 LONGEST = 300  # seconds; longer is a hang

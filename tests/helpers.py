@@ -50,7 +50,7 @@ def tiny_row(config: Union[str, Path],
     """
     cfg = Config.fromfile(CONFIGS / config)
     if data_root is not None:
-        from hrformer_mm.training import set_data_root
+        from hrformer_mm.engine.train import set_data_root
         set_data_root(cfg, str(data_root))
     without_pretrained(cfg.model)
     shorten(cfg)

@@ -13,8 +13,9 @@ from mmengine.config import Config
 from test_cls_configs import SMALL_IMAGES, write_images
 from test_pose_configs import SMALL
 
-from hrformer_mm import flops, zoo
+from hrformer_mm import zoo
 from hrformer_mm.core.blocks import Block
+from hrformer_mm.zoo import flops
 
 TABLES = {f'Table {i}' for i in range(7, 12)}
 # Tables 7 and 11 as computed with the official code; Table 8 as published.

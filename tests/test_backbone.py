@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from hrformer_mm.benchmark.subjects import mmpose_extra
+from benchmarks.backbone.subjects import mmpose_extra
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.registry import MODELS, LazyRegistry
 

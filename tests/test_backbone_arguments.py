@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hrformer_mm.benchmark.subjects import mmpose_extra
+from benchmarks.backbone.subjects import mmpose_extra
 from hrformer_mm.models.backbones import HRFormer
 
 SMALL = dict(channels=(8, 16, 32, 64), heads=(1, 2, 2, 4), modules=(1, 2, 1))

@@ -10,12 +10,12 @@ from helpers import ROOT
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from hrformer_mm.baselines.prtr import PRTR
+from hrformer_mm.baselines.token_heads import TokenPose, TransPose
 from hrformer_mm.checkpoints import convert, read_checkpoint
 from hrformer_mm.checkpoints.baselines import factors
-from hrformer_mm.checkpoints.release import convert_file
+from hrformer_mm.checkpoints.publish import convert_file
 from hrformer_mm.core.ocr import OCR
-from hrformer_mm.core.prtr import PRTR
-from hrformer_mm.core.token_heads import TokenPose, TransPose
 from hrformer_mm.models.backbones import HRFormer
 
 CHANNELS = (4, 8, 8, 8)

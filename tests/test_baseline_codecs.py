@@ -10,7 +10,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 pytest.importorskip('mmpose', reason='codecs are of MMPose')
 from mmpose.registry import KEYPOINT_CODECS  # noqa: E402
 
-from hrformer_mm.deploy.outputs import keypoints_of  # noqa: E402
+from hrformer_mm.deploy.postprocess import keypoints_of  # noqa: E402
 from hrformer_mm.models.codecs import UnbiasedUDPHeatmap  # noqa: E402
 from hrformer_mm.models.codecs import UncroppedRegressionLabel  # noqa: E402
 

@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The benchmark: what it refuses, what it writes, what its figures mean."""
-import importlib.util
 import json
 
 import pytest
@@ -8,8 +7,9 @@ import torch
 from helpers import ROOT
 from torch import nn
 
-from hrformer_mm.benchmark import measure, report, subjects
-from hrformer_mm.benchmark.subjects import Case
+from benchmarks.backbone import measure, report, subjects
+from benchmarks.backbone.subjects import Case
+from hrformer_mm.zoo import tables
 
 CPU = torch.device('cpu')
 CASE = Case('tiny', (64, 64), 1, 'forward')
@@ -17,10 +17,7 @@ CASE = Case('tiny', (64, 64), 1, 'forward')
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        'benchmark_tool', ROOT / 'tools/analysis/benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from benchmarks.backbone import __main__ as module
     return module
 
 
@@ -149,8 +146,9 @@ def test_every_preset_is_of_known_subjects_that_can_do_it(tool):
 
 def test_the_readme_shows_every_file_of_results():
     readme = (ROOT / 'README.md').read_text()
-    files = list((ROOT / 'tools/analysis/results').glob('*.json'))
+    files = list((ROOT / 'benchmarks/backbone/results').glob('*.json'))
     assert files
     for path in files:
         name = path.relative_to(ROOT)
-        assert f'<!-- table: {name} -->\n\n{report.summary(path)}' in readme
+        table = tables.benchmark_table(path)
+        assert f'<!-- table: {name} -->\n\n{table}' in readme

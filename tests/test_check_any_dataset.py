@@ -10,9 +10,9 @@ from mmengine.config import Config
 from seg_data import write_tiny
 from test_custom_pose import NAMES, write_animals
 
-from hrformer_mm.datasets import key_points
-from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.datasets.leaves import unwrap
+from hrformer_mm.datasets import keypoint_metainfo as key_points
+from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.utils.dataset_leaves import unwrap
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
@@ -177,7 +177,8 @@ def test_a_check_that_fails_is_a_skip(data, monkeypatch):
     def fail(*args):
         raise AttributeError('something new')
 
-    monkeypatch.setattr('hrformer_mm.datasets.check_pose.check_file', fail)
+    monkeypatch.setattr('hrformer_mm.datasets.validation.pose.check_file',
+                        fail)
     summary = check(config('mmpose', LEAVES['mmpose'](data)))[
         'train_dataloader']
     assert describe(summary) == ['not checked: AttributeError: something new']

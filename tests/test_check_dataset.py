@@ -10,8 +10,8 @@ from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 from seg_data import LAYOUTS, SIZE, pair, write_tiny
 
-from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.training import set_data_root
+from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.engine.train import set_data_root
 
 ROWS = {
     'cityscapes': 'hrformer_s_cityscapes_512x1024',

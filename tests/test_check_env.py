@@ -9,9 +9,9 @@ from inspect import isfunction
 import pytest
 from helpers import ROOT
 
-from hrformer_mm import check_env
-from hrformer_mm.check_env import (ABSENT, BROKEN, FAULTS, INSTALL, MENDED, OK,
-                                   Fault, find, run_probe)
+from hrformer_mm.check_env import __main__ as check_env
+from hrformer_mm.check_env.__main__ import (ABSENT, BROKEN, FAULTS, INSTALL,
+                                            MENDED, OK, Fault, find, run_probe)
 
 PROBES = """
 import os, sys, time

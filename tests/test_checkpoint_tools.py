@@ -15,10 +15,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from hrformer_mm.checkpoints import convert, read_checkpoint
-from hrformer_mm.checkpoints.catalogue import list_weights
 from hrformer_mm.checkpoints.files import sha256
 from hrformer_mm.checkpoints.keymap import LAYOUTS, TARGETS
-from hrformer_mm.checkpoints.release import convert_file, publish
+from hrformer_mm.checkpoints.publish import convert_file, publish
+from hrformer_mm.checkpoints.weights_index import list_weights
 from hrformer_mm.core.arch import ARCHS
 
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -226,7 +226,7 @@ def test_commands_explain_themselves(tool, capsys):
 
 PEAK = """
 import resource, sys, time
-from hrformer_mm.checkpoints.release import convert_file
+from hrformer_mm.checkpoints.publish import convert_file
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, start = peak(), time.perf_counter()

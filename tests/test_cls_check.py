@@ -8,8 +8,8 @@ import pytest
 from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 
-from hrformer_mm.datasets.check import check
-from hrformer_mm.datasets.check_cls import read_listing
+from hrformer_mm.datasets.validation.cls import read_listing
+from hrformer_mm.datasets.validation.common import check
 
 
 def write(path, broken=False):

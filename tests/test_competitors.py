@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from test_cls_configs import SMALL_IMAGES, write_images
 
-from hrformer_mm import flops, zoo
+from hrformer_mm import zoo
+from hrformer_mm.zoo import flops
 
 # As printed in the paper or by the methods' authors, in millions; where
 # neither is public, as the framework's own metafile says.

@@ -9,7 +9,7 @@ from helpers import ROOT
 from tiny_tasks import ROWS, task_row
 from toy import ENV
 
-from hrformer_mm import training
+from hrformer_mm.engine import train as training
 
 pytestmark = pytest.mark.slow  # tracing takes minutes on a busy machine
 for package in ('mmpose', 'mmseg', 'mmpretrain'):

@@ -10,9 +10,9 @@ from helpers import (CONFIGS, ROOT, SHARED, last_scalars, run_row, tiny_row,
                      write_tiny_coco)
 from mmengine.config import Config
 
-from hrformer_mm.datasets import key_points
-from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.training import set_data_root, use_tensorboard
+from hrformer_mm.datasets import keypoint_metainfo as key_points
+from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.engine.train import set_data_root, use_tensorboard
 
 pytest.importorskip('mmpose', reason='the template is of MMPose')
 TEMPLATE = CONFIGS / 'pose/custom_keypoints.py'
@@ -110,7 +110,7 @@ def check_events(work_dir):
 def test_tensorboard_is_asked_for_by_a_flag(root, monkeypatch):
     main = runpy.run_path(str(ROOT / 'tools/train.py'))['main']
     asked = []
-    monkeypatch.setattr('hrformer_mm.training.train', asked.append)
+    monkeypatch.setattr('hrformer_mm.engine.train.train', asked.append)
     for flags in ([], ['--tensorboard']):
         main([str(TEMPLATE), '--data-root', str(root), *flags])
     kinds = [[b['type'] for b in cfg.visualizer.vis_backends] for cfg in asked]
@@ -119,7 +119,8 @@ def test_tensorboard_is_asked_for_by_a_flag(root, monkeypatch):
 
 
 def test_tensorboard_that_is_not_installed_is_one_line(root, monkeypatch):
-    monkeypatch.setattr('hrformer_mm.training.find_spec', lambda name: None)
+    monkeypatch.setattr('hrformer_mm.engine.train.find_spec',
+                        lambda name: None)
     with pytest.raises(ImportError, match='pip install tensorboard'):
         use_tensorboard(config(root))
 

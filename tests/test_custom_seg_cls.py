@@ -6,9 +6,9 @@ import pytest
 from helpers import CONFIGS, last_scalars, run_row, tiny_row
 from mmengine.config import Config
 
-from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.datasets.contact_sheet import contact_sheet
-from hrformer_mm.training import set_data_root
+from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.contact_sheet import contact_sheet
+from hrformer_mm.engine.train import set_data_root
 
 TEMPLATE = CONFIGS / 'seg/custom_labels.py'
 ARCH = dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),

@@ -13,9 +13,10 @@ from test_custom_pose import (TEMPLATE, TINY, annotations, config, save,
                               write_animals)
 from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
 
-from hrformer_mm import preflight, training
-from hrformer_mm.datasets.check import check, describe
-from hrformer_mm.hooks.labels import LabelRangeHook
+from hrformer_mm import preflight
+from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.engine import train as training
+from hrformer_mm.engine.hooks.labels import LabelRangeHook
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
@@ -465,13 +466,13 @@ def test_a_check_that_fails_does_not_refuse_the_run(root, tmp_path,
         dict(type='MNIST', data_root='nowhere')]), False)])
 def test_data_that_a_dataset_downloads_is_not_missed(task_name, dataset,
                                                      missing):
-    from hrformer_mm.checks import data_paths
+    from hrformer_mm.utils.config_checks import data_paths
     found = [path for _, path in data_paths(dataset, task_name) if path]
     assert bool(found) == missing
 
 
 def test_the_home_directory_is_known_where_mmpretrain_knows_it(monkeypatch):
-    from hrformer_mm.checks import data_paths
+    from hrformer_mm.utils.config_checks import data_paths
     monkeypatch.setenv('HOME', '/somewhere')
     for scope, path in (('mmpretrain', '/somewhere/x'), ('mmpose', '~/x')):
         dataset = dict(type='CustomDataset', data_root='~/x')

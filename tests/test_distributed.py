@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import nn
 from toy import ENV, QuietRunner, toy_config
 
-from hrformer_mm import distributed
+from hrformer_mm.engine import distributed
 
 
 @pytest.fixture(scope='module')

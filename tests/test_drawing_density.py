@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrformer_mm.apis.drawing import draw_skeleton, point_radii
+from hrformer_mm.visualization.drawing import draw_skeleton, point_radii
 
 COLOR = (0, 0, 255)
 

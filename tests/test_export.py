@@ -20,8 +20,8 @@ from hrformer_mm.core import HRFormer
 from hrformer_mm.core.blocks import Block
 from hrformer_mm.core.versions import can_export
 from hrformer_mm.deploy import optimize
-from hrformer_mm.deploy.graph import WindowAttention, simplify
-from hrformer_mm.deploy.outputs import QuarterKeypoints, keypoints_of
+from hrformer_mm.deploy.onnx_modules import WindowAttention, simplify
+from hrformer_mm.deploy.postprocess import QuarterKeypoints, keypoints_of
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')

@@ -8,7 +8,7 @@ from predicting import write_row
 from test_tools import error_of, tool
 
 from hrformer_mm.deploy import export
-from hrformer_mm.deploy.outputs import Network, window_starts
+from hrformer_mm.deploy.postprocess import Network, window_starts
 
 ort = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')

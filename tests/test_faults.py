@@ -12,9 +12,9 @@ import torch
 from helpers import ROOT
 from toy import QuietRunner, toy_config, toy_run
 
-from hrformer_mm import training
-from hrformer_mm.cli import one_line
-from hrformer_mm.hooks import saving, signals
+from hrformer_mm.engine import train as training
+from hrformer_mm.engine.hooks import saving, signals
+from hrformer_mm.utils.cli import one_line
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrformer_mm import flops, zoo
+from hrformer_mm import zoo
 from hrformer_mm.core import HRFormer
+from hrformer_mm.zoo import flops
 
 
 def count_config(name, shape=None, **options):

@@ -11,9 +11,9 @@ from helpers import ROOT, runs, tiny_row
 from tiny_tasks import ARCH, OPTIONS, ROWS
 
 from hrformer_mm.__main__ import main as command
-from hrformer_mm.datasets.check import check
-from hrformer_mm.datasets.check_metainfo import names_of, read_metainfo
-from hrformer_mm.datasets.leaves import unwrap
+from hrformer_mm.datasets.validation.common import check
+from hrformer_mm.datasets.validation.metainfo import names_of, read_metainfo
+from hrformer_mm.utils.dataset_leaves import unwrap
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)

@@ -32,7 +32,7 @@ from hrformer_mm.checkpoints import (load_pretrained, read_checkpoint,
                                      write_checkpoint)
 from hrformer_mm.checkpoints.convert import convert
 from hrformer_mm.checkpoints.schemes import protected_loading
-from hrformer_mm.hooks.resuming import SeededFetch
+from hrformer_mm.engine.hooks.resuming import SeededFetch
 from hrformer_mm.models.backbones import HRFormer
 
 LONGEST = 20  # seconds for one file; longer is a hang

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
 from hrformer_mm import zoo
+from hrformer_mm.baselines.hybrid_vit import HybridViT
 from hrformer_mm.checkpoints import convert
-from hrformer_mm.core.hybrid_vit import HybridViT
 from hrformer_mm.core.ocr import OCR
 
 DPT = 'dpt_hybrid'
@@ -99,7 +99,7 @@ def assert_gradients_equal(name, golden, model):
     assert distance(sample(x.grad), golden.arrays['input_grad_f64']) <= 2e-6
     grads = {n: p.grad for n, p in model.named_parameters()}
     if name == DPT:
-        from hrformer_mm.models.dpt import theirs_to_ours
+        from hrformer_mm.baselines.dpt import theirs_to_ours
         theirs = {old + n[len(new):]: grad for n, grad in grads.items()
                   for old, new in theirs_to_ours().items()
                   if n.startswith(new)}  # yapf: disable
@@ -133,7 +133,7 @@ def test_gradients_of_dpt_are_official_ones_in_float64(tmp_path):
 def test_dpt_has_the_parameters_that_its_authors_count():
     """Ours and what has no effect: classifier, norm, auxiliary head, unit."""
     pytest.importorskip('mmseg')
-    from hrformer_mm.models.dpt import UNUSED
+    from hrformer_mm.baselines.dpt import UNUSED
     cfg = Config.fromfile(
         CONFIGS / 'seg/dpt_hybrid_pascal-context_480x480.py')
     ours = sum(p.numel() for p in zoo.build_model(cfg).parameters())

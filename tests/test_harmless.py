@@ -22,7 +22,7 @@ from torch.torch_version import TorchVersion
 
 import hrformer_mm
 from hrformer_mm.checkpoints import files, read_checkpoint
-from hrformer_mm.harmless import PLAIN, RestrictedPickle
+from hrformer_mm.compat.harmless import PLAIN, RestrictedPickle
 
 # Both ways of reading: by torch's own list, which torch 2.6 began, and ours.
 READERS = {'restricted': dict(weights_only=False,

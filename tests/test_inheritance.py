@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from tiny_tasks import OPTIONS, ROWS, task_row
 
 from hrformer_mm import compat, zoo
-from hrformer_mm.training import set_data_root
+from hrformer_mm.engine.train import set_data_root
 
 TASKS = dict(pose='mmpose', seg='mmseg', cls='mmpretrain')
 CONFIGS = dict(pose='pose/hrformer_t_coco_256x192.py',

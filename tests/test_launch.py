@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import (ChildFailedError,
                                                               ProcessFailure)
 from toy import ENV, toy_config
 
-from hrformer_mm import launch
+from hrformer_mm.engine import launch
 
 
 def failure(code, at):
@@ -62,8 +62,8 @@ def wait_for(*paths, seconds=120):
 def test_the_launcher_passes_on_a_signal_and_waits(tmp_path):
     """Also if the signal comes again while it waits."""
     (tmp_path / 'script.py').write_text(SCRIPT)
-    command = [sys.executable, '-m', 'hrformer_mm.launch', '--standalone',
-               '--nproc_per_node=2', tmp_path / 'script.py']
+    command = [sys.executable, '-m', 'hrformer_mm.engine.launch',
+               '--standalone', '--nproc_per_node=2', tmp_path / 'script.py']
     process = subprocess.Popen([*map(str, command), 'wait', str(tmp_path)],
                                env=ENV)
     wait_for(tmp_path / 'up_0', tmp_path / 'up_1')
@@ -82,7 +82,7 @@ def test_the_launcher_passes_on_a_signal_and_waits(tmp_path):
 def test_a_missing_machine_is_named(rank, tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, '-m', 'hrformer_mm.launch', '--nnodes', '2',
+        [sys.executable, '-m', 'hrformer_mm.engine.launch', '--nnodes', '2',
          '--node_rank', str(rank), '--nproc_per_node', '1', '--master_addr',
          '127.0.0.1', '--master_port', free_port(), tmp_path / 'script.py',
          'fail'], env=dict(ENV, NODE_TIMEOUT='6'), text=True,

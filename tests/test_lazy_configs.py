@@ -14,8 +14,8 @@ from mmengine.registry import (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS,
 from predicting import ROWS, read, run, smooth, write_row
 from test_tools import tool
 
-from hrformer_mm.config_types import bare_name, name_type, name_types
-from hrformer_mm.training import read_config, show_predictions, use_amp
+from hrformer_mm.engine.train import read_config, show_predictions, use_amp
+from hrformer_mm.utils.config import bare_name, name_type, name_types
 
 REGISTRIES = (MODELS, TRANSFORMS, DATASETS, HOOKS, METRICS, OPTIMIZERS,
               OPTIM_WRAPPERS, PARAM_SCHEDULERS, LOOPS, VISUALIZERS,

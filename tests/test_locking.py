@@ -13,17 +13,17 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from toy import ENV, QuietRunner, toy_config, toy_run
 
-from hrformer_mm import training
 from hrformer_mm.checkpoints.files import replacing
-from hrformer_mm.cli import one_line
-from hrformer_mm.hooks import locking
+from hrformer_mm.engine import train as training
+from hrformer_mm.engine.hooks import locking
+from hrformer_mm.utils.cli import one_line
 
 pytest.importorskip('fcntl')
 
 # Locks a folder, says so, and stays until its input ends.
 HOLD = '''
 import sys
-from hrformer_mm.hooks.locking import lock_folder
+from hrformer_mm.engine.hooks.locking import lock_folder
 print(lock_folder(sys.argv[1]), flush=True)
 sys.stdin.read()
 '''

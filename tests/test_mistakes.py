@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from test_tools import OWN_ROW, tool
 
-from hrformer_mm.checks import wrong_types
+from hrformer_mm.utils.config_checks import wrong_types
 
 # Looked for in vain, so that no training begins.
 ROW = CONFIGS / 'pose/hrformer_t_coco_256x192.py'

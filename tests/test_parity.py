@@ -14,7 +14,7 @@ import torch
 from helpers import SHARED
 from torch import nn
 
-from hrformer_mm.benchmark.subjects import mmpose_extra
+from benchmarks.backbone.subjects import mmpose_extra
 from hrformer_mm.checkpoints import convert
 from hrformer_mm.core import ARCHS
 from hrformer_mm.models.backbones import HRFormer

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hrformer_mm.datasets import bodies, people
+from hrformer_mm.quickstart.synthetic import bodies, people
 
 SPLITS = ('train2017', 'val2017')
 

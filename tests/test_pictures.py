@@ -11,11 +11,11 @@ from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from hrformer_mm import curves
 from hrformer_mm.core.attention import WindowAttention
-from hrformer_mm.datasets.people import make_people
-from hrformer_mm.datasets.scenes import make_scenes
-from hrformer_mm.training import set_data_root
+from hrformer_mm.engine.train import set_data_root
+from hrformer_mm.quickstart.synthetic.people import make_people
+from hrformer_mm.quickstart.synthetic.scenes import make_scenes
+from hrformer_mm.visualization import curves
 
 ARCH = {'model.backbone.arch': dict(
     _delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),
@@ -122,7 +122,7 @@ ROWS = dict(pose='pose/hrformer_t_synthetic_112x84.py',
 def fed(data):
     """Drawn samples of the training data of each task."""
     pytest.importorskip('mmpose', reason='draws the data of pose')
-    from hrformer_mm.browse import browse
+    from hrformer_mm.datasets.browse import browse
     images = {}
     for task, row in ROWS.items():
         cfg = Config.fromfile(CONFIGS / row)
@@ -147,7 +147,7 @@ def test_browsing_shows_key_points_and_heat_maps(fed):
 
 
 def test_browsing_data_of_evaluation_shows_the_crop_alone(data):
-    from hrformer_mm.browse import browse
+    from hrformer_mm.datasets.browse import browse
     cfg = Config.fromfile(CONFIGS / ROWS['pose'])
     set_data_root(cfg, str(data / 'pose'))
     image, = browse(cfg, 'val_dataloader', number=1)
@@ -187,7 +187,7 @@ def test_the_browsing_tool_repeats_itself_by_its_seed(data, tmp_path):
 @pytest.mark.parametrize('hw', [(14, 14), (9, 11)])
 @pytest.mark.parametrize('shift', [0, 3])
 def test_attention_that_is_shown_is_that_of_the_model(hw, shift):
-    from hrformer_mm.views import attention_weights, cut_windows
+    from hrformer_mm.apis.feature_maps import attention_weights, cut_windows
     torch.manual_seed(0)
     window = WindowAttention(16, 2, 7, shift=shift).eval()
     attn = window.attn
@@ -200,7 +200,7 @@ def test_attention_that_is_shown_is_that_of_the_model(hw, shift):
 
 @pytest.mark.parametrize('place', [(0, 0), (4, 8), (13, 6), (6, 13)])
 def test_a_place_attends_to_its_own_window(place):
-    from hrformer_mm.views import attention_at
+    from hrformer_mm.apis.feature_maps import attention_at
     window = WindowAttention(16, 2, 7).eval()
     shares = attention_at(window, torch.randn(1, 14, 14, 16), *place)
     inside = torch.zeros(14, 14, dtype=bool)
@@ -211,7 +211,7 @@ def test_a_place_attends_to_its_own_window(place):
 
 
 def test_attention_without_bias_and_content_is_even():
-    from hrformer_mm.views import attention_at
+    from hrformer_mm.apis.feature_maps import attention_at
     window = WindowAttention(16, 2, 7, rel_pos_bias=False).eval()
     # 9 x 9 is padded to 14 x 14: three rows and two more below them.
     shares = attention_at(window, torch.ones(1, 9, 9, 16), 0, 0)
@@ -265,6 +265,6 @@ def test_pictures_are_not_written_over(seen, capsys):
 
 
 def test_a_network_of_one_stream_is_refused():
-    from hrformer_mm.views import last_branches
+    from hrformer_mm.apis.feature_maps import last_branches
     with pytest.raises(ValueError, match='parallel streams'):
         last_branches(torch.nn.Identity())

@@ -188,7 +188,7 @@ def test_learning_rate_falls_at_epochs_170_and_200(small):
 
 def test_mixed_precision_is_on_where_there_is_a_gpu(small, monkeypatch):
     for module in ('mmengine.optim.optimizer.amp_optimizer_wrapper',
-                   'hrformer_mm.optim'):
+                   'hrformer_mm.engine.optim'):
         monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
     init_default_scope('mmpose')
     built = build_optim_wrapper(

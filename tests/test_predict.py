@@ -13,7 +13,8 @@ from predicting import (COCO, PERSON, ROWS, arguments, names, read, run,
 from test_tools import error_of
 
 from hrformer_mm.__main__ import main
-from hrformer_mm.apis import drawing, inputs, load_predictor
+from hrformer_mm.apis import inputs, load_predictor
+from hrformer_mm.visualization import drawing
 
 
 @pytest.fixture(scope='module')

@@ -273,7 +273,7 @@ def test_keypoints_of_category_two_are_evaluated(rows, tmp_path, boxes):
 
 def test_categories_come_from_the_annotations_of_the_config(rows, tmp_path):
     content, path = category_two(tmp_path, tmp_path)
-    from hrformer_mm.training import read_config
+    from hrformer_mm.engine.train import read_config
     cfg = read_config(rows['pose'][0])
     cfg.test_dataloader.dataset.update(data_root='', ann_file=path)
     predictor = load_predictor(cfg, rows['pose'][1], device='cpu',
@@ -296,7 +296,7 @@ def test_a_detector_takes_the_classes_of_the_dataset():
 
 
 def test_two_objects_of_a_dataset_without_sigmas(rows, tmp_path):
-    from hrformer_mm.training import read_config
+    from hrformer_mm.engine.train import read_config
     cfg = read_config(rows['pose'][0])
     info = dict(
         dataset_name='dots', skeleton_info={}, joint_weights=[1.] * 17,

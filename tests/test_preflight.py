@@ -16,9 +16,10 @@ from seg_data import write_tiny
 from test_cls_configs import write_images
 from torch import nn
 
-from hrformer_mm import costs, preflight
+from hrformer_mm import preflight
 from hrformer_mm.core import HRFormer
 from hrformer_mm.preflight import inputs, steps
+from hrformer_mm.utils import costs
 
 ROWS = dict(pose='pose/hrformer_t_coco_256x192.py',
             seg='seg/hrformer_s_cityscapes_512x1024.py',
@@ -356,7 +357,7 @@ def test_training_on_several_processes_begins_with_a_dry_run(tmp_path):
     tool = Path('tools/train.py')
     assert code == 0 and first.startswith('8 ')  # 2 machines of 4
     assert first.endswith(f'{tool} row.py --amp --dry-run')
-    assert 'hrformer_mm.launch' in second and '--dry-run' not in second
+    assert 'hrformer_mm.engine.launch' in second and '--dry-run' not in second
     code, calls = launch(tmp_path, 1)
     assert code == 1 and len(calls) == 1
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hrformer_mm.core.prtr import PRTR
+from hrformer_mm.baselines.prtr import PRTR
 
-prtr = pytest.importorskip('hrformer_mm.models.prtr',
+prtr = pytest.importorskip('hrformer_mm.baselines.prtr_wrapper',
                            reason='the head needs MMPose')
 CODEC = dict(type='RegressionLabel', input_size=(48, 64))
 SMALL = dict(in_channels=(4, 4, 4, 4), out_channels=3, dim=16, hidden=16,

@@ -19,9 +19,12 @@ from mmengine.config import Config
 
 pytest.importorskip('mmpose')
 
-from hrformer_mm.overfit import overfit  # noqa: E402
-from hrformer_mm.quickstart import common, pictures, pose  # noqa: E402
+from benchmarks.overfit import overfit  # noqa: E402
+from hrformer_mm.quickstart import pose  # noqa: E402
 from hrformer_mm.quickstart import progress as told  # noqa: E402
+from hrformer_mm.quickstart import runner as common  # noqa: E402
+from hrformer_mm.utils.io import read_history  # noqa: E402
+from hrformer_mm.visualization import figures as pictures  # noqa: E402
 
 TASK = pose.TASK
 SMALL = dict(
@@ -85,7 +88,7 @@ def finished(tmp_path_factory):
 
 
 def records(outcome):
-    return told.read_history(outcome.work_dir / common.HISTORY)
+    return read_history(outcome.work_dir / common.HISTORY)
 
 
 def test_a_killed_quickstart_goes_on_from_its_checkpoint(finished):
@@ -276,8 +279,8 @@ def test_a_terminal_has_one_line_and_a_file_has_few(finished):
 def test_a_torn_record_is_left_out(tmp_path):
     path = tmp_path / 'history.jsonl'
     path.write_text('{"iter": 1, "loss": 2.0}\n{"iter": 2, "lo')
-    assert told.read_history(path) == [dict(iter=1, loss=2.)]
-    assert told.read_history(path, until=0) == []
+    assert read_history(path) == [dict(iter=1, loss=2.)]
+    assert read_history(path, until=0) == []
 
 
 @pytest.mark.parametrize('seconds, text', [(7, '0:07'), (3723, '1:02:03')])
@@ -294,7 +297,7 @@ def test_rows_of_pictures_fill_the_width():
 
 def generated(folder):
     """Options that name the made people's training images."""
-    from hrformer_mm.datasets.people import make_people
+    from hrformer_mm.quickstart.synthetic.people import make_people
     make_people(folder, 4, 1, seed=5)
     return {}
 

@@ -10,8 +10,8 @@ import pytest
 from helpers import ROOT, write_tiny_coco
 
 from hrformer_mm import zoo
-from hrformer_mm.reproduce import describe, make_plan, measure_step, run
-from hrformer_mm.reproduce.report import gpu_hours
+from hrformer_mm.zoo.reproduce import describe, make_plan, measure_step, run
+from hrformer_mm.zoo.reproduce.report import gpu_hours
 
 ROW = 'hrformer_b_coco_384x288'
 TINY_ARCH = dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),

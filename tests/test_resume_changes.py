@@ -14,9 +14,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 from toy import CallAt, QuietRunner, toy_config
 
-import hrformer_mm.schedulers  # noqa: F401, which registers its classes
-from hrformer_mm.hooks.positions import Feed
-from hrformer_mm.hooks.schedules import follow_config
+import hrformer_mm.engine.schedulers  # noqa: F401, which registers its classes
+from hrformer_mm.engine.hooks.positions import Feed
+from hrformer_mm.engine.hooks.schedules import follow_config
 
 EPOCH = 6  # iterations of the unit tests
 

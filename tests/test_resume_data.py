@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import CallAt, QuietRunner, toy_config
 
-from hrformer_mm.hooks.resuming import SeededFetch
+from hrformer_mm.engine.hooks.resuming import SeededFetch
 
 
 @pytest.fixture(autouse=True)

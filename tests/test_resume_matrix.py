@@ -68,7 +68,7 @@ def test_the_page_has_the_table_of_these_cases():
 
 def start(folder: Path, number: int, mode: str, log) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, '-m', 'hrformer_mm.launch', '--standalone',
+        [sys.executable, '-m', 'hrformer_mm.engine.launch', '--standalone',
          '--nproc_per_node=2', str(ROOT / 'tests/dist_matrix.py'),
          str(folder), str(number), mode], env=ENV, stdout=log,
         stderr=subprocess.STDOUT, start_new_session=True)  # yapf: disable

@@ -7,8 +7,8 @@ import pytest
 import torch
 from toy import QuietRunner, toy_config
 
-from hrformer_mm import training
-from hrformer_mm.hooks.starting import candidates, newest_checkpoint
+from hrformer_mm.engine import train as training
+from hrformer_mm.engine.hooks.starting import candidates, newest_checkpoint
 
 
 def start(folder, resume, with_hook=True, **options):

@@ -5,7 +5,7 @@ from helpers import CONFIGS
 from mmengine.config import Config
 from toy import QuietRunner, toy_config
 
-from hrformer_mm.hooks.lengths import Length, build, remarks
+from hrformer_mm.engine.hooks.lengths import Length, build, remarks
 from hrformer_mm.preflight import Flight, steps
 
 EPOCH = 100  # updates of an epoch in these tests

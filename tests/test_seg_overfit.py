@@ -7,8 +7,8 @@ a few pixels, and the hardest pixels are mined, because of those classes.
 import pytest
 from helpers import CONFIGS, SHARED
 
-from hrformer_mm.datasets.scenes import make_scenes
-from hrformer_mm.overfit import overfit
+from benchmarks.overfit import overfit
+from hrformer_mm.quickstart.synthetic.scenes import make_scenes
 
 SMALL = {
     'model.decode_head.channels': 64,

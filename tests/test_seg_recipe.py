@@ -122,7 +122,7 @@ def test_only_weights_of_layers_decay(cfg):
 
 def test_few_groups_update_as_many_do():
     """Both constructors, three steps of AdamW: exactly equal weights."""
-    from hrformer_mm.optim import FewGroupsConstructor
+    from hrformer_mm.engine.optim import FewGroupsConstructor
     results = []
     for kind in (FewGroupsConstructor, DefaultOptimWrapperConstructor):
         torch.manual_seed(0)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from seg_data import write_tiny
 
-from hrformer_mm.training import use_tta
+from hrformer_mm.engine.train import use_tta
 from hrformer_mm.zoo import build_model, list_rows
 
 DATASETS = ('cityscapes', 'pascal-context', 'pascal-context-60', 'coco-stuff',

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from hrformer_mm.datasets import key_points
+from hrformer_mm.datasets import keypoint_metainfo as key_points
 from hrformer_mm.datasets.sides import find_pairs, find_unpaired
 
 PAIRS = [

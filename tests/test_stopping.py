@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import HOOKS
 from toy import CallAt, QuietRunner, toy_config
 
-from hrformer_mm.hooks import accumulation, saving, signals
+from hrformer_mm.engine.hooks import accumulation, saving, signals
 
 slow = pytest.mark.slow
 EMA = dict(type='EMAHook', momentum=.3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm.core import swin
+from hrformer_mm.baselines import swin
 from hrformer_mm.core.attention import WindowAttention
 from hrformer_mm.core.blocks import Block
 
@@ -21,7 +21,7 @@ SMALL = dict(dim=8, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8))
 
 
 def build(**options):
-    from hrformer_mm.models.ablations import SwinTransformer
+    from hrformer_mm.baselines.swin_wrapper import SwinTransformer
     return SwinTransformer(**{**SMALL, **options})
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from hrformer_mm.core.checkpointing import recompute
-from hrformer_mm.training import merge_options
+from hrformer_mm.engine.train import merge_options
 
 
 def row(**options) -> Config:
@@ -56,7 +56,7 @@ def test_the_precision_of_training_is_the_one_that_is_asked_for(
     from mmengine.optim import build_optim_wrapper
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
     monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
-    monkeypatch.setattr('hrformer_mm.optim.supports_amp', lambda: True)
+    monkeypatch.setattr('hrformer_mm.engine.optim.supports_amp', lambda: True)
     init_default_scope('mmpose')
     cfg = row(**{'optim_wrapper.dtype': name})
     model = torch.nn.Linear(2, 2)

@@ -13,8 +13,8 @@ from helpers import ROOT, write_tiny_coco
 from mmengine.config import Config
 from predicting import smooth, write_row
 
-from hrformer_mm import textio
 from hrformer_mm.compat import open_text
+from hrformer_mm.utils import io as textio
 
 POSIX = dict(LC_ALL='POSIX', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
 BOM = b'\xef\xbb\xbf'
@@ -65,8 +65,9 @@ def test_configs_and_what_they_inherit_may_have_a_mark(tmp_path, bom):
         bom + 'from mmengine.config import read_base\nwith read_base():\n'
         f"    from .base import *\nb = '{NAME}'\n".encode())
     for name in ('b.py', 'lazy.py'):
-        code = ('import sys, hrformer_mm\nfrom hrformer_mm.training import '
-                'read_config\ncfg = read_config(sys.argv[1])\n'
+        code = ('import sys, hrformer_mm\n'
+                'from hrformer_mm.engine.train import read_config\n'
+                'cfg = read_config(sys.argv[1])\n'
                 'print(ascii(cfg.a), ascii(cfg.b))')
         assert run_posix('-c', code, tmp_path / name).split('\n')[0] == (
             f'{ascii(NAME)} {ascii(NAME)}')

@@ -8,8 +8,9 @@ import pytest
 import torch
 from toy import toy_config
 
-from hrformer_mm import cli, training
-from hrformer_mm.tracebacks import log_of, logged_traceback
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
+from hrformer_mm.utils.tracebacks import log_of, logged_traceback
 
 
 @pytest.fixture(autouse=True)

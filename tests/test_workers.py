@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 def main():
     cfg = Config.fromfile(sys.argv[1])
     runner = Runner.from_cfg(cfg)
-    from hrformer_mm.hooks.resuming import install
+    from hrformer_mm.engine.hooks.resuming import install
     for number, loader in enumerate((cfg.train_dataloader,
                                      cfg.val_dataloader)):
         loader = runner.build_dataloader(loader, seed=0)

@@ -163,8 +163,8 @@ def summary(found: Dict[str, Any]) -> Dict[str, List[float]]:
 
 @pytest.fixture
 def ours():
-    from hrformer_mm import xtcocotools
-    from hrformer_mm.xtcocotools import coco, cocoeval
+    from hrformer_mm.compat import xtcocotools
+    from hrformer_mm.compat.xtcocotools import coco, cocoeval
     assert coco and cocoeval
     return xtcocotools
 
@@ -361,7 +361,7 @@ def test_an_xtcocotools_for_another_numpy_is_replaced(mask, no_torch,
                                                       tmp_path):
     out = run_python(SERVED, write_xtcocotools(tmp_path, mask))
     assert str(tmp_path) not in out
-    assert str(Path('hrformer_mm/xtcocotools/mask.py')) in out
+    assert str(Path('hrformer_mm/compat/xtcocotools/mask.py')) in out
 
 
 def test_mmpose_reads_and_evaluates_without_xtcocotools(tmp_path):
@@ -373,7 +373,7 @@ def test_mmpose_reads_and_evaluates_without_xtcocotools(tmp_path):
         'from mmpose.evaluation.metrics import coco_metric as module\n'
         'print(module.COCOeval.__init__.__code__.co_filename)',
         write_xtcocotools(tmp_path, "raise ImportError('broken')"))
-    assert str(Path('hrformer_mm/xtcocotools/cocoeval.py')) in out
+    assert str(Path('hrformer_mm/compat/xtcocotools/cocoeval.py')) in out
 
 
 def main():

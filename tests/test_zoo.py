@@ -10,12 +10,14 @@ import yaml
 from helpers import ROOT
 from mmengine.config import utils as config_utils
 
-from hrformer_mm import tables, zoo
+from hrformer_mm import zoo
 from hrformer_mm.core import ARCHS
+from hrformer_mm.utils import paths
+from hrformer_mm.zoo import tables
 
 ENTRIES = yaml.safe_load(
     textwrap.dedent(
-        zoo.__doc__.split('Example::')[1].split('A metric we')[0]))
+        zoo.rows.__doc__.split('Example::')[1].split('A metric we')[0]))
 MEASURED = dict(Command='bash x', Commit='1a2b3c4', Machine='8x A100')
 CONFIG = '''
 default_scope = 'mmpose'
@@ -41,7 +43,8 @@ def small_zoo(tmp_path, monkeypatch):
         '<!-- table: table-3 -->\nold\n<!-- end -->\n')
     (tmp_path / 'model-index.yml').write_text(
         'Import:\n- configs/pose/metafile.yml\n')
-    monkeypatch.setattr(zoo, 'root', lambda: tmp_path)
+    for module in (zoo, zoo.rows):
+        monkeypatch.setattr(module, 'root', lambda: tmp_path)
     return tmp_path
 
 
@@ -49,7 +52,7 @@ def parse(**changes):
     """The example's first entry with some keys changed or (None) removed."""
     entry = {**ENTRIES['Models'][0], **changes}
     entry = {k: v for k, v in entry.items() if v is not None}
-    return zoo.parse_row(entry, 'pose', 'pose/metafile.yml', 'Config')
+    return zoo.rows.parse_row(entry, 'pose', 'pose/metafile.yml', 'Config')
 
 
 def test_example_of_the_docstring_is_read(small_zoo):
@@ -112,7 +115,7 @@ def test_a_measured_result_says_how():
 @pytest.mark.parametrize('place', ['.', 'hrformer_mm/.mim'])
 def test_configs_are_found_in_a_checkout_and_in_an_install(
         place, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, '__file__', str(tmp_path / 'hrformer_mm/zoo.py'))
+    monkeypatch.setattr(paths, 'PACKAGE', tmp_path / 'hrformer_mm')
     with pytest.raises(FileNotFoundError, match='found no configs in'):
         zoo.root()
     (tmp_path / place / 'configs' / '_base_').mkdir(parents=True)

@@ -7,7 +7,9 @@ labels or classes as they are trained on.
 from argparse import Namespace
 from pathlib import Path
 
-from hrformer_mm import checks, cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
+from hrformer_mm.utils import config_checks as checks
 
 EXAMPLES = """examples:
   python tools/browse_dataset.py configs/pose/hrformer_s_coco_256x192.py
@@ -38,8 +40,8 @@ def parse_args(argv=None) -> Namespace:
 @cli.one_line_errors
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
-    from hrformer_mm.browse import browse
-    from hrformer_mm.quickstart.pictures import mosaic
+    from hrformer_mm.datasets.browse import browse
+    from hrformer_mm.visualization.figures import mosaic
     args = parse_args(argv)
     if args.number < 1:
         raise ValueError(f'--number must be at least 1, got {args.number}')

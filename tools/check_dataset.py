@@ -9,7 +9,8 @@ be checked, is none.
 from argparse import Namespace
 from pathlib import Path
 
-from hrformer_mm import cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/check_dataset.py configs/seg/hrformer_s_ade20k_520x520.py
@@ -36,7 +37,7 @@ def parse_args(argv=None) -> Namespace:
 
 
 def write_sheets(cfg, loaders, outputs):
-    from hrformer_mm.datasets.contact_sheet import contact_sheet
+    from hrformer_mm.datasets.validation.contact_sheet import contact_sheet
     for loader in loaders:
         sheet = contact_sheet(cfg, loader)
         if sheet is not None:
@@ -47,7 +48,8 @@ def write_sheets(cfg, loaders, outputs):
 @cli.one_line_errors
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
-    from hrformer_mm.datasets.check import check, describe, distinct_loaders
+    from hrformer_mm.datasets.validation.common import (check, describe,
+                                                        distinct_loaders)
     args = parse_args(argv)
     cfg = training.config_for(args)
     outputs = args.out_dir and Outputs(Path(args.out_dir), args.force)

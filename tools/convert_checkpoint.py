@@ -7,10 +7,10 @@ to give weights to others: configs of this package load every layout as it is.
 from argparse import Namespace
 from typing import Any, Mapping
 
-from hrformer_mm import cli
 from hrformer_mm.checkpoints.keymap import BASELINE_TARGETS, TARGETS
-from hrformer_mm.checkpoints.release import convert_file, other_truths
+from hrformer_mm.checkpoints.publish import convert_file, other_truths
 from hrformer_mm.core.arch import ARCHS
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/convert_checkpoint.py hrt_base.pth hrformer_b.safetensors

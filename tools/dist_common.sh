@@ -37,7 +37,7 @@ launch() {
     fi
     # exec, so that a signal to this script reaches the processes. It takes the
     # options of torchrun, and has the exit codes that are documented.
-    exec "$PYTHON" -m hrformer_mm.launch --nnodes "$NNODES" \
+    exec "$PYTHON" -m hrformer_mm.engine.launch --nnodes "$NNODES" \
         --node_rank "$NODE_RANK" --nproc_per_node "$1" \
         --master_addr "$MASTER_ADDR" --master_port "$PORT" \
         "$(dirname "$0")/$2" "${@:3}" --launcher pytorch

@@ -11,9 +11,9 @@ tools/onnx_predict.py shows how such a file is used without PyTorch.
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from hrformer_mm import cli
 from hrformer_mm.deploy import export
-from hrformer_mm.training import merge_options, read_config
+from hrformer_mm.engine.train import merge_options, read_config
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/export.py configs/pose/hrformer_s_coco_256x192.py \\

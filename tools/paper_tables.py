@@ -6,8 +6,10 @@ accuracy is marked as the paper's, the official code's or measured here.
 """
 from argparse import Namespace
 
-from hrformer_mm import cli, tables, zoo
-from hrformer_mm.textio import read_text, write_text
+from hrformer_mm import zoo
+from hrformer_mm.utils import cli
+from hrformer_mm.utils.io import read_text, write_text
+from hrformer_mm.zoo import tables
 
 EXAMPLES = """examples:
   python tools/paper_tables.py table-3 table-5

@@ -2,7 +2,8 @@
 """Print a config with all it inherits, or save it as one file."""
 from argparse import Namespace
 
-from hrformer_mm import cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/print_config.py configs/pose/hrformer_s_coco_256x192.py

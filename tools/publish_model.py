@@ -7,8 +7,8 @@ the hash joins the name.
 from argparse import Namespace
 from typing import Tuple
 
-from hrformer_mm import cli
-from hrformer_mm.checkpoints.release import publish
+from hrformer_mm.checkpoints.publish import publish
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/publish_model.py work_dirs/NAME/best_coco_AP_epoch_210.pth \\

@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from importlib import import_module
 
-from hrformer_mm import cli
+from hrformer_mm.utils import cli
 from hrformer_mm.zoo import TASKS
 
 EXAMPLES = """examples:
@@ -52,7 +52,7 @@ def parse_args(argv=None) -> Namespace:
 @cli.one_line_errors
 def main(argv=None):
     args = parse_args(argv)
-    from hrformer_mm.quickstart.common import run
+    from hrformer_mm.quickstart.runner import run
     task = import_module(f'hrformer_mm.quickstart.{args.task}').TASK
     images = None
     if (args.train_images, args.val_images) != (None, None):

@@ -7,7 +7,8 @@ so the same line goes on after an interruption.
 """
 from argparse import Namespace
 
-from hrformer_mm import cli, reproduce
+from hrformer_mm.utils import cli
+from hrformer_mm.zoo import reproduce
 
 EXAMPLES = """examples:
   python tools/reproduce.py hrformer_b_coco_384x288

@@ -2,7 +2,8 @@
 """Evaluate a checkpoint on the test data of its row."""
 from argparse import Namespace
 
-from hrformer_mm import cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/test.py CONFIG work_dirs/NAME/best_coco_AP_epoch_210.pth

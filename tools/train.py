@@ -2,7 +2,8 @@
 """Train a row of configs/pose, configs/seg or configs/cls."""
 from argparse import Namespace
 
-from hrformer_mm import cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/train.py configs/pose/hrformer_s_coco_256x192.py

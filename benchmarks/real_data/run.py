@@ -20,17 +20,20 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 import torch
 import yaml
 
-from hrformer_mm import curves, flops, zoo
-from hrformer_mm.benchmark.report import describe_machine
-from hrformer_mm.quickstart.progress import read_records
-from hrformer_mm.training import read_config
+from hrformer_mm import zoo
+from hrformer_mm.engine.train import read_config
+from hrformer_mm.utils.io import read_records
+from hrformer_mm.visualization import curves
+from hrformer_mm.zoo import flops
+
+from ..backbone.report import describe_machine
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 EXAMPLES = """examples:
-  python benchmarks/real_data/run.py lspet --data-root /data
-  python benchmarks/real_data/run.py camvid --data-root /data --only 'hrnet*'
-  python benchmarks/real_data/run.py all --data-root /data --dry-run
+  python -m benchmarks.real_data.run lspet --data-root /data
+  python -m benchmarks.real_data.run camvid --data-root /data --only 'hrnet*'
+  python -m benchmarks.real_data.run all --data-root /data --dry-run
 """
 
 
@@ -148,7 +151,7 @@ def result_of(trial: Trial, metrics: Dict[str, float], work_dir: Path,
     size = zoo.input_size(trial.config)
     counted = flops.count(zoo.build_model(cfg), size)
     command = shlex.join([
-        'python', 'benchmarks/real_data/run.py', trial.study, '--data-root',
+        'python', '-m', 'benchmarks.real_data.run', trial.study, '--data-root',
         'DATA', '--only', trial.name,
         *(['--cfg-options', *options] if options else [])
     ])

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/pose/keypoints_256x192.py',
     '../_base_/pose/schedule_210e.py',
 ]
-from hrformer_mm.datasets.key_points import describe  # noqa: E402
+from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
 
 names = ('nose', 'left_ear', 'right_ear', 'left_paw', 'right_paw', 'tail')
 links = (('nose', 'left_ear'), ('nose', 'right_ear'), ('nose', 'tail'))

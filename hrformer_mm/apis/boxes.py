@@ -11,7 +11,7 @@ import torch
 from numpy import ndarray
 
 from ..checkpoints.files import read_checkpoint, weight_folders
-from ..textio import read_json
+from ..utils.io import read_json
 from .box_files import Matcher, Row, read_entries
 from .categories import PERSON, Categories
 from .inputs import Frame, Source

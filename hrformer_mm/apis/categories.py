@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from mmengine.config import Config
 
-from ..textio import read_json
+from ..utils.io import read_json
 
 PERSON = 1  # category of people in COCO
 # Words in the keypoint names of people. Animals have paws or hooves.

@@ -6,7 +6,7 @@ import numpy as np
 from mmengine.config import Config
 from numpy import ndarray
 
-from .drawing import as_bgr8, draw_lines
+from ..visualization.drawing import as_bgr8, draw_lines
 from .inputs import Frame
 from .predictor import Predictor
 

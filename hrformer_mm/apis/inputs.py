@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from ..cli import one_line
+from ..utils.cli import one_line
 
 IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif',
           '.ppm', '.pgm', '.jp2'}  # yapf: disable

@@ -8,9 +8,9 @@ import numpy as np
 from mmengine.config import Config
 from numpy import ndarray
 
+from ..visualization.drawing import as_bgr8, draw_box, draw_skeleton
 from .boxes import Boxes, choose_boxes, make_boxes
 from .categories import Categories, from_annotations, id_key
-from .drawing import as_bgr8, draw_box, draw_skeleton
 from .inputs import Frame, Source, Tell
 from .predictor import Predictor
 

@@ -11,17 +11,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from numpy import ndarray
-from torch import nn
 
-from ..checkpoints.convert import first_few, unwrap
-from ..checkpoints.files import read_checkpoint
-from ..checks import check_checkpoint
-from ..cli import one_line
-from ..config_types import bare_name
+from ..checkpoints.loading import load_weights
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
+from ..utils.cli import one_line
+from ..utils.config import bare_name
+from ..utils.dataset_leaves import data_of
 from .images import Results, to_frame, to_list
 from .inputs import Frame, Source, Tell
 
@@ -48,50 +46,6 @@ def choose_device(name: Optional[str]) -> str:
         raise ValueError(f'there is no device {name!r} here; --device cpu '
                          'takes the processor') from None
     return name
-
-
-def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
-    """Give a model all of its weights, from a file of any layout.
-
-    Returns:
-        What the file says of the data that it was trained on.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it lacks a tensor of the model, or one has another
-            shape, as nothing sensible could be predicted.
-    """
-    path = os.fspath(path)
-    check_checkpoint(path)
-    checkpoint = read_checkpoint(path)
-    tensors = {
-        k[7:] if k.startswith('module.') else k: v
-        for k, v in unwrap(checkpoint).items()
-    }
-    own = model.state_dict()
-    misfits = [k for k, v in tensors.items() if k in own and not k.startswith(
-        'backbone.') and v.shape != own[k].shape]  # yapf: disable
-    if misfits:
-        raise ValueError(f'{path} is of another config: it has other shapes '
-                         f'than the model for{first_few(misfits)}')
-    missing = model.load_state_dict(tensors, strict=False).missing_keys
-    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
-    if missing:
-        raise ValueError(f'{path} lacks {len(missing)} of the tensors of the '
-                         f'model{first_few(missing)}; weights of a backbone '
-                         'alone are for training')
-    return checkpoint.get('meta', {}).get('dataset_meta') or {}
-
-
-def data_of(cfg: Config) -> dict:
-    """What a config says of its test data: classes, key points, colours."""
-    dataset = cfg.test_dataloader.dataset
-    while 'type' in dataset and ('dataset' in dataset
-                                 or 'datasets' in dataset):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        found = registry.get(dataset.type)
-    return found._load_metainfo(dataset.get('metainfo')) if found else {}
 
 
 class Predictor:

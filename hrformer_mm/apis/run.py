@@ -18,9 +18,9 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
                            TimeRemainingColumn)
 from rich.text import Text
 
-from ..cli import one_line
-from ..config_types import name_types
-from ..training import read_config
+from ..engine.train import read_config
+from ..utils.cli import one_line
+from ..utils.config import name_types
 from .inputs import Frame, Source, find_sources, length_of, read_frames
 from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor

@@ -1,24 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Labels of all pixels, written as PNGs."""
-from colorsys import hsv_to_rgb
 from typing import Any, Dict, List
 
 import numpy as np
 from mmengine.config import Config
 from numpy import ndarray
 
-from .drawing import as_bgr8, draw_regions
+from ..visualization.drawing import as_bgr8, draw_regions, make_palette
 from .inputs import Frame
 from .predictor import Predictor
-
-GOLDEN = 0.618034  # steps of it around a circle fall far from each other
-
-
-def make_palette(classes: int) -> List[List[int]]:
-    """Colours (red, green, blue) that are easy to tell apart."""
-    return [[
-        round(255 * c) for c in hsv_to_rgb(i * GOLDEN % 1, 0.8, 1 - i % 3 / 4)
-    ] for i in range(classes)]
 
 
 class SegPredictor(Predictor):

@@ -6,8 +6,8 @@ reads and writes, ``loading`` fills models, ``schemes`` extends mmengine's
 loader. Importing the package changes nothing outside of it.
 """
 from .convert import Report, convert, interpolate_table
-from .describe import describe
 from .files import find_file, read_checkpoint, write_checkpoint
+from .infer_arch import describe
 from .loading import (await_owner, load_pretrained, match_state_dict,
                       write_truths)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.token_heads import sine_position
+from ..core.positions import sine_position
 
 StateDict = Dict[str, Tensor]
 PATCHES, DRAW = 'neck.patches.weight', 'neck.draw.1.weight'

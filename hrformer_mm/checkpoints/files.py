@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from ..harmless import RestrictedPickle
-from .catalogue import page_of
+from ..compat.harmless import RestrictedPickle
 from .convert import MARK
+from .weights_index import page_of
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
 URL = re.compile(r'(https?|file)://')

@@ -8,9 +8,10 @@ which :func:`await_owner` gives to the model that takes in the backbone as
 is checked before the first tensor is copied.
 """
 import logging
+import os
 import weakref
 from collections import OrderedDict
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..core.hrformer import HRFormer
+from ..utils.config_checks import check_checkpoint
 from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
                       interpolate_table, unwrap, window_of)
 from .files import PathLike, find_file, read_checkpoint
@@ -362,3 +364,36 @@ def await_owner(backbone: HRFormer):
     handle = register_module_module_registration_hook(adopt)
     abandoned = weakref.finalize(backbone, handle.remove)
     abandoned.atexit = False
+
+
+def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
+    """Give a model all of its weights, from a file of any layout.
+
+    Returns:
+        What the file says of the data that it was trained on.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it lacks a tensor of the model, or one has another
+            shape, as nothing sensible could be predicted.
+    """
+    path = os.fspath(path)
+    check_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    tensors = {
+        k[7:] if k.startswith('module.') else k: v
+        for k, v in unwrap(checkpoint).items()
+    }
+    own = model.state_dict()
+    misfits = [k for k, v in tensors.items() if k in own and not k.startswith(
+        'backbone.') and v.shape != own[k].shape]  # yapf: disable
+    if misfits:
+        raise ValueError(f'{path} is of another config: it has other shapes '
+                         f'than the model for{first_few(misfits)}')
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
+    if missing:
+        raise ValueError(f'{path} lacks {len(missing)} of the tensors of the '
+                         f'model{first_few(missing)}; weights of a backbone '
+                         'alone are for training')
+    return checkpoint.get('meta', {}).get('dataset_meta') or {}

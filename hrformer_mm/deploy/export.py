@@ -21,16 +21,17 @@ from numpy import ndarray
 from torch import nn
 
 from .. import zoo
-from ..apis.predictor import data_of, load_weights
-from ..apis.seg import make_palette
 from ..checkpoints.files import replacing
-from ..config_types import bare_name, name_types
+from ..checkpoints.loading import load_weights
 from ..core.versions import can_export
 from ..registry import install_line
-from .graph import simplify
+from ..utils.config import bare_name, name_types
+from ..utils.dataset_leaves import data_of
+from ..visualization.drawing import make_palette
+from .onnx_modules import simplify
 from .opsets import OLDEST_OPSET, WRITTEN_OPSET, lower
 from .optimize import optimize
-from .outputs import Network, slides
+from .postprocess import Network, slides
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -15,9 +15,9 @@ from typing import Iterator, List, Optional, TextIO, Tuple
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..checks import TRAINED, check_parts
-from ..distributed import VARIABLES
-from ..quickstart.common import aside
+from ..engine.distributed import VARIABLES
+from ..utils.config_checks import TRAINED, check_parts
+from ..utils.redirect import redirect_output
 from . import inputs, steps
 from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
@@ -52,7 +52,7 @@ def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:
     flight.cfg.launcher = 'none'
     for check in CHECKS:
         name = check.__name__[len('check_'):]
-        with aside(Path(folder) / 'log.txt'), \
+        with redirect_output(Path(folder) / 'log.txt'), \
                 DefaultScope.overwrite_default_scope(
                     cfg.get('default_scope')):
             findings, error = attempt(name, lambda: list(check(flight)))

@@ -22,14 +22,15 @@ from torch import nn
 from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
 from ..checkpoints.schemes import protected_loading
-from ..checks import data_paths, wrong_types
-from ..config_types import bare_name
 from ..core.hrformer import HRFormer
-from ..datasets.check import CHECKERS, LOADERS, check, describe, spread
-from ..distributed import apply_parallel
-from ..hooks.starting import START, newest_checkpoint
-from ..optim import is_amp, supports_amp
-from ..training import fit_machine
+from ..datasets.validation.common import (CHECKERS, LOADERS, check, describe,
+                                          spread)
+from ..engine.distributed import apply_parallel
+from ..engine.hooks.starting import START, newest_checkpoint
+from ..engine.optim import is_amp, supports_amp
+from ..engine.train import fit_machine
+from ..utils.config import bare_name
+from ..utils.config_checks import data_paths, wrong_types
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
 FILES = 100  # of each data set to look at

@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..config_types import bare_name
-from ..costs import PeakMemory, nbytes, optimizer_bytes
+from ..utils.config import bare_name
+from ..utils.costs import PeakMemory, nbytes, optimizer_bytes
 
 SAMPLES = 2  # in a step; one alone fails in some batch norms
 STEPS = 2  # the first warms up, the second is timed

@@ -9,9 +9,9 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from mmengine.config import Config
 from torch import nn
 
-from .. import cli
-from ..costs import GIB
-from ..datasets.check import LOADERS
+from ..datasets.validation.common import LOADERS
+from ..utils import cli
+from ..utils.costs import GIB
 from .rehearsal import Rehearsal
 
 OK, WARN, FAIL, SKIP = 'ok', 'warn', 'FAIL', 'skip'

@@ -10,9 +10,9 @@ from typing import Iterator
 import psutil
 import torch
 
-from .. import costs
 from ..checkpoints.convert import first_few
-from ..hooks.lengths import Length, build, remarks
+from ..engine.hooks.lengths import Length, build, remarks
+from ..utils import costs
 from .inputs import parts
 from .rehearsal import STEPS, Rehearsal
 from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,

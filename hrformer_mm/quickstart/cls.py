@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from numpy import ndarray
 
-from ..datasets.digits import write_digits
-from ..training import set_data_root
-from .common import Outcome, Task
-from .pictures import new_figure
+from ..engine.train import set_data_root
+from ..visualization.figures import new_figure
+from .runner import Outcome, Task
+from .synthetic.digits import write_digits
 
 SHOWN = (4, 8)  # rows and columns of images
 READABLE = 30  # most classes whose numbers are written into the matrix

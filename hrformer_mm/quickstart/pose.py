@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from numpy import ndarray
 
-from ..apis.drawing import draw_skeleton
-from ..datasets.bodies import SKELETON
-from ..datasets.people import make_people
-from .common import Outcome, Task
-from .pictures import mosaic
+from ..visualization.drawing import draw_skeleton
+from ..visualization.figures import mosaic
+from .runner import Outcome, Task
+from .synthetic.bodies import SKELETON
+from .synthetic.people import make_people
 
 # Blue, green, red: a person's left, right, and what joins the two.
 COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))

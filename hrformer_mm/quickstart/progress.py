@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, TextIO
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..textio import read_text
+from ..utils.io import read_history
 
 WIDTH = 24  # of the bar
 POINTS = 200  # on the curve of the loss
@@ -23,23 +23,6 @@ def clock(seconds: float) -> str:
     if hours:
         return f'{hours}:{minutes:02d}:{seconds:02d}'
     return f'{minutes}:{seconds:02d}'
-
-
-def read_records(path: Path) -> List[Dict]:
-    """JSON records of the lines of a file, without a torn last one."""
-    records = []
-    text = read_text(path) if path.exists() else ''
-    for line in text.splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
-def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
-    """Records of training up to an iteration."""
-    return [r for r in read_records(path) if r['iter'] <= until]
 
 
 class Progress(Hook):

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from numpy import ndarray
 
-from ..apis.drawing import paint
-from ..datasets.scenes import make_scenes
-from .common import Outcome, Task
-from .pictures import GAP, mosaic
+from ..visualization.drawing import paint
+from ..visualization.figures import GAP, mosaic
+from .runner import Outcome, Task
+from .synthetic.scenes import make_scenes
 
 SHOWN = 8  # images
 HEIGHT = 224  # to draw at

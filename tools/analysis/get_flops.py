@@ -7,9 +7,11 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from hrformer_mm import cli, flops, tables, zoo
-from hrformer_mm.textio import write_json
-from hrformer_mm.training import read_config
+from hrformer_mm import zoo
+from hrformer_mm.engine.train import read_config
+from hrformer_mm.utils import cli
+from hrformer_mm.utils.io import write_json
+from hrformer_mm.zoo import flops, tables
 
 EXAMPLES = """examples:
   python tools/analysis/get_flops.py hrformer_s_coco_256x192

@@ -6,7 +6,7 @@ Reads the logs that MMEngine leaves in work dirs, also while a run goes on.
 from argparse import Namespace
 from pathlib import Path
 
-from hrformer_mm import cli
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/analysis/plot_curves.py work_dirs/quickstart_pose
@@ -42,7 +42,8 @@ def parse_args(argv=None) -> Namespace:
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
     from hrformer_mm.checkpoints.files import replacing
-    from hrformer_mm.curves import choose_keys, draw_curves, read_run
+    from hrformer_mm.visualization.curves import (choose_keys, draw_curves,
+                                                  read_run)
     args = parse_args(argv)
     names = args.names or [None] * len(args.runs)
     if len(names) != len(args.runs) or args.smooth < 1:

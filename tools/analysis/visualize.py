@@ -8,7 +8,8 @@ from which OCR gathers a vector for each class.
 from argparse import Namespace
 from pathlib import Path
 
-from hrformer_mm import cli, training
+from hrformer_mm.engine import train as training
+from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
   python tools/analysis/visualize.py CONFIG CHECKPOINT street.jpg
@@ -48,7 +49,7 @@ def parse_args(argv=None) -> Namespace:
 
 @cli.one_line_errors
 def main(argv=None):
-    from hrformer_mm import views
+    from hrformer_mm.apis import feature_maps as views
     from hrformer_mm.apis import load_predictor
     from hrformer_mm.apis.outputs import Outputs
     from hrformer_mm.checkpoints.files import replacing

@@ -1,7 +1,7 @@
 # Leeds Sports Pose Extended in COCO's format, cropped to one person an image;
 # boxes of val are labelled. At 112x112 the finest map is whole windows of 7.
 _base_ = './coco.py'
-from hrformer_mm.datasets.key_points import describe  # noqa: E402
+from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
 
 data_root = 'data/lspet/'
 names = ('right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee',

@@ -1,7 +1,7 @@
 # DeepLabCut's openfield demo in COCO's format: the whole image is the box, as
 # DeepLabCut's networks see it. The finest map is whole windows of 7.
 _base_ = './coco.py'
-from hrformer_mm.datasets.key_points import describe  # noqa: E402
+from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
 
 data_root = 'data/mouse_openfield/'
 names = ('snout', 'left_ear', 'right_ear', 'tail_base')

@@ -1,0 +1,180 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Time HRFormer beside MMPose's and other backbones, at equal outputs.
+
+Every subject is checked against the first one, then they are timed in turns.
+What is measured stays in --out/results.json, so a run that was stopped goes
+on where it was. benchmarks/backbone/README.md tells how to read the table.
+"""
+import argparse
+import itertools
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Tuple)
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from hrformer_mm.core import ARCHS
+from hrformer_mm.utils.cli import EPILOG, one_line_errors
+from hrformer_mm.zoo.tables import benchmark_table
+
+from . import measure, report
+from .subjects import DTYPES, MODES, SUBJECTS, Case
+
+SEG, POSE = (512, 1024), (256, 192)
+INFERENCE = ('mmpose', 'ours', 'optimized')
+# What the README's tables are made of: cases, and who takes part.
+PRESETS: Dict[str, Any] = {
+    'cpu': [
+        *((Case(arch, POSE, 4, 'forward'),
+           (*INFERENCE, 'optimized-bf16', 'hrnet_w32'))
+          for arch in ('base', 'small')),
+        *((Case(arch, POSE, 4, 'train'), ('mmpose', 'ours'))
+          for arch in ('base', 'small')),
+    ],
+    'memory': [(Case('base', (384, 288), 2, 'train'),
+                ('ours', 'ours-cp-ffn', 'ours-cp-full'))],
+    'sizes': [(Case('small', size, 1, 'forward'), ('ours', ))
+              for size in (POSE, (384, 288), (512, 512), SEG, (1024, 1024),
+                           (1024, 2048))],
+    'gpu': [
+        (Case('base', POSE, 64, 'train', 'bf16'),
+         ('mmpose', 'ours', 'compiled', 'hrnet_w48')),
+        (Case('base', POSE, 64, 'forward', 'bf16'),
+         (*INFERENCE, 'optimized-compiled', 'optimized-graphs')),
+        (Case('base', POSE, 1, 'forward', 'bf16'),
+         (*INFERENCE, 'optimized-graphs')),
+        (Case('base', SEG, 2, 'train', 'bf16', 15), ('mmpose', 'ours')),
+        (Case('base', SEG, 2, 'forward', 'bf16', 15),
+         (*INFERENCE, 'optimized-graphs')),
+        (Case('base', (384, 288), 32, 'train', 'bf16'),
+         ('ours', 'ours-cp-ffn', 'ours-cp-full')),
+        *((Case('base', size, 1, 'forward', 'bf16'), ('ours', ))
+          for size in (POSE, (384, 288), SEG, (1024, 1024), (1024, 2048))),
+    ],
+}
+
+
+def image_size(text: str) -> Tuple[int, int]:
+    height, _, width = text.partition('x')
+    try:
+        return int(height), int(width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not HEIGHTxWIDTH, such as 256x192')
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.backbone', description=__doc__,
+        epilog=EPILOG)
+    parser.add_argument(
+        '--preset', choices=PRESETS, nargs='+',
+        help='cases of the README instead of those of the flags below')
+    parser.add_argument(
+        '--arch', nargs='+', choices=list(ARCHS), default=['small'])
+    parser.add_argument(
+        '--size', nargs='+', type=image_size, default=[POSE],
+        metavar='HEIGHTxWIDTH')
+    parser.add_argument('--batch', nargs='+', type=int, default=[4])
+    parser.add_argument(
+        '--mode', nargs='+', choices=MODES, default=['forward'])
+    parser.add_argument(
+        '--dtype', nargs='+', choices=list(DTYPES), default=['fp32'],
+        help='half precision is autocast, as in training')
+    parser.add_argument('--window', nargs='+', type=int, default=[7])
+    parser.add_argument(
+        '--subjects', nargs='+', choices=list(SUBJECTS),
+        default=['mmpose', 'ours'],
+        help='ratios are to the first one (default: mmpose ours)')
+    parser.add_argument(
+        '--show', type=Path, metavar='RESULTS.JSON',
+        help='only print what a former run compared')
+    parser.add_argument(
+        '--profile', action='store_true',
+        help='tell in which operations the time goes instead of comparing')
+    parser.add_argument(
+        '--repeats', type=int, default=9, help='rounds (default: 9)')
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmark'),
+        help='folder for results.json and sizes.png')
+    args = parser.parse_args(argv)  # yapf: disable
+    if args.repeats < 2:
+        parser.error('--repeats must be at least 2, for a spread')
+    return args
+
+
+def cases(args: argparse.Namespace) -> Iterator[Tuple[Case, Sequence[str]]]:
+    if args.preset:
+        for name in args.preset:
+            yield from PRESETS[name]
+        return
+    grid = itertools.product(args.arch, args.size, args.batch, args.mode,
+                             args.dtype, args.window)
+    for values in grid:
+        yield Case(*values), args.subjects
+
+
+def alone(function: Callable, *args: Any) -> Any:
+    """What a function gives in a process of its own.
+
+    What other cases left to the memory allocator decides otherwise how often
+    it asks the system for pages, which takes a fifth of the time on CPUs.
+    """
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        return pool.submit(function, *args).result()
+
+
+def run(args: argparse.Namespace, device: torch.device) -> List[dict]:
+    head = dict(
+        report.describe_machine(device),
+        command=' '.join(['python', '-m', 'benchmarks.backbone',
+                          *(args.argv or sys.argv[1:])]),
+        repeats=args.repeats)
+    results = report.Results(args.out / 'results.json', head)
+    limits = {}
+    todo = list(cases(args))
+    for case, names in track(
+            todo, 'benchmark', console=Console(stderr=True)):
+        if results.done(case, names):
+            continue
+        if case.dtype not in limits:
+            limits[case.dtype] = measure.Limits.measure(
+                DTYPES[case.dtype], device)
+        results.add(
+            alone(measure.compare, case, names, device, args.repeats,
+                  limits[case.dtype]))
+    return results.entries
+
+
+@one_line_errors
+def main(argv: Optional[Sequence[str]] = None):
+    args = parse_args(argv)
+    if args.show:
+        print(benchmark_table(args.show))
+        return
+    args.argv = argv
+    device = torch.device(args.device)
+    if args.profile:
+        for case, names in cases(args):
+            found = alone(measure.operations, case, names, device)
+            print(f'{case}\n\n{report.operation_table(found)}')
+        return
+    entries = run(args, device)
+    print(report.table(entries))
+    print(report.growth(entries))
+    machine = report.describe_machine(device)
+    title = f'{machine["device"]}, torch {machine["torch"]}'
+    if report.plot(entries, args.out / 'sizes.png', title):
+        print(f'\nplot: {args.out / "sizes.png"}')
+    print(f'results: {args.out / "results.json"}')
+
+
+if __name__ == '__main__':
+    main()

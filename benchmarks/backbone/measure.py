@@ -1,0 +1,250 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Time and memory of backbones, interleaved so that all meet the same noise.
+"""
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrformer_mm.utils.costs import PeakMemory, nbytes, tensors_in
+
+from .subjects import DTYPES, SUBJECTS, Case, build
+
+PROFILED = 3  # steps
+# Largest relative difference of outputs that are called equal.
+TOLERANCES = dict(fp32=1e-4, fp16=3e-2, bf16=2e-1)
+
+
+def synchronize(device: torch.device):
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def seconds(function: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def best(function: Callable[[], Any], device: torch.device,
+         repeats: int = 8) -> float:
+    """A quick call, but not the quickest: the clock may have jumped."""
+    function()
+    return sorted(seconds(function, device) for _ in range(repeats))[1]
+
+
+@dataclass
+class Limits:
+    """What the machine does at its best.
+
+    Attributes:
+        flops: Operations a second of a large matrix product.
+        bandwidth: Bytes a second, read and written, of a large copy.
+    """
+    flops: float
+    bandwidth: float
+
+    @classmethod
+    def measure(cls, dtype: torch.dtype, device: torch.device) -> 'Limits':
+        n = 8192 if device.type == 'cuda' else 2048
+        a = torch.randn(n, n, device=device).to(dtype)
+        image = a.view(1, n, n, 1)
+        kernel = a.view(n, n, 1, 1)
+        # A convolution too, as CPUs may have a faster library for it.
+        products = (lambda: a @ a,
+                    lambda: torch.nn.functional.conv2d(image, kernel))
+        with torch.no_grad():
+            product = min(best(f, device) for f in products)
+        x = torch.empty(2**28 if device.type == 'cuda' else 2**26,
+                        dtype=torch.uint8, device=device)  # yapf: disable
+        y = torch.empty_like(x)
+        copy = best(lambda: y.copy_(x), device)
+        return cls(2 * n**3 / product, 2 * x.numel() / copy)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write, one by one.
+
+    Views cost nothing. ``total`` is what a network moves if nothing is fused
+    and no cache keeps anything.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not func.is_view:
+            self.total += nbytes(tensors_in((args, kwargs)))
+            self.total += nbytes(tensors_in(out))
+        return out
+
+
+class Step:
+    """A forward pass, or a forward and backward pass, of one network."""
+
+    def __init__(self, model: nn.Module, case: Case, x: Tensor):
+        self.model, self.case, self.x = model, case, x
+        # An optimised network has its precision in its weights.
+        weights = {p.dtype for p in model.parameters()}
+        self.amp = case.dtype != 'fp32' and weights == {torch.float32}
+
+    def autocast(self):
+        if not self.amp:
+            return nullcontext()
+        return torch.autocast(self.x.device.type, DTYPES[self.case.dtype])
+
+    def forward(self) -> List[Tensor]:
+        with torch.no_grad(), self.autocast():
+            return [y.float() for y in self.model(self.x)]
+
+    def __call__(self):
+        if self.case.mode == 'forward':
+            with torch.no_grad(), self.autocast():
+                self.model(self.x)
+            return
+        for p in self.model.parameters():
+            p.grad = None
+        with self.autocast():
+            loss = sum(y.float().square().mean() for y in self.model(self.x))
+        loss.backward()
+
+
+def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Largest relative difference of maps, norm by norm."""
+    return max(((x - y).norm() / y.norm()).item() for x, y in zip(a, b))
+
+
+def check_equal(steps: Dict[str, Step]) -> Dict[str, float]:
+    """Differences from the first subject, in eval mode.
+
+    Raises:
+        RuntimeError: If a subject that should give the same does not.
+    """
+    names = [name for name in steps if SUBJECTS[name][0]]
+    outputs, found = {}, {}
+    for name in names:
+        model = steps[name].model
+        training = model.training
+        model.eval()
+        outputs[name] = steps[name].forward()
+        model.train(training)
+    for name in names[1:]:
+        found[name] = difference(outputs[name], outputs[names[0]])
+        kind = 'bf16' if 'bf16' in name else steps[name].case.dtype
+        if not found[name] <= TOLERANCES[kind]:
+            raise RuntimeError(
+                f'{name} differs from {names[0]} by {found[name]:.2g} in '
+                f'{steps[name].case}: not timed')
+    return found
+
+
+def peak_memory(step: Step) -> Optional[int]:
+    """Bytes beside the weights at the worst moment of a step."""
+    device = step.x.device
+    if device.type == 'cuda':
+        for p in step.model.parameters():
+            p.grad = None
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if hasattr(step.model.forward, '_torchdynamo_orig_callable'):
+        return None  # compiled code hides its tensors on a CPU
+    for p in step.model.parameters():
+        p.grad = None
+    with PeakMemory() as memory:
+        step()
+    return memory.peak
+
+
+def bounds(step: Step, limits: Limits) -> Dict[str, float]:
+    """What a step asks of the machine, and the time of that at its best.
+
+    A backward pass is counted as two forward passes: torch's own count of it
+    takes depth-wise convolutions for dense ones.
+    """
+    with FlopCounterMode(display=False) as counter:
+        step.forward()
+    with Traffic() as traffic:
+        step()
+    passes = 3 if step.case.mode == 'train' else 1
+    flops = passes * counter.get_total_flops()
+    return dict(
+        flops=flops,
+        products_seconds=flops / limits.flops,
+        bytes=traffic.total,
+        traffic_seconds=traffic.total / limits.bandwidth)
+
+
+def compare(case: Case, names: Sequence[str], device: torch.device,
+            repeats: int, limits: Limits) -> Dict[str, Any]:
+    """Measure subjects in turn, round by round.
+
+    Returns:
+        The case, its bounds, and for each subject the median and the
+        quartiles of seconds, images a second, the median over rounds of the
+        ratio to the first subject, and the peak memory in bytes.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(case.batch, 3, *case.size, device=device)
+    steps = {name: Step(build(name, case, device), case, x) for name in names}
+    differences = check_equal(steps)
+    times: Dict[str, List[float]] = {name: [] for name in names}
+    for step in steps.values():
+        step()
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            times[name].append(seconds(step, device))
+    rows = {}
+    for name, step in steps.items():
+        low, median, high = statistics.quantiles(times[name], n=4)
+        rows[name] = dict(
+            seconds=median,
+            quartiles=[low, high],
+            images_per_second=case.batch / median,
+            ratio=statistics.median(
+                a / b for a, b in zip(times[names[0]], times[name])),
+            peak_bytes=peak_memory(step),
+            difference=differences.get(name))
+    plain = next((n for n in ('ours', 'mmpose') if n in steps), None)
+    found = bounds(steps[plain], limits) if plain else {}
+    return dict(case=asdict(case), bounds=found, subjects=rows)
+
+
+def operations(case: Case, names: Sequence[str],
+               device: torch.device) -> Dict[str, Dict[str, float]]:
+    """Seconds of a step in each of torch's operations, by subject."""
+    torch.manual_seed(0)
+    x = torch.randn(case.batch, 3, *case.size, device=device)
+    where = 'device' if device.type == 'cuda' else 'cpu'
+    found = {}
+    for name in names:
+        step = Step(build(name, case, device), case, x)
+        step()
+        step()
+        with profile() as profiler:
+            for _ in range(PROFILED):
+                step()
+            synchronize(device)
+        found[name] = {
+            event.key:
+            getattr(event, f'self_{where}_time_total') / 1e6 / PROFILED
+            for event in profiler.key_averages()
+        }
+    return found

@@ -1,0 +1,174 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The networks that are compared, and what is asked of them."""
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Callable, Dict, Optional, Tuple
+
+import torch
+from torch import nn
+
+from hrformer_mm.core import ARCHS
+from hrformer_mm.deploy import optimize
+from hrformer_mm.models.backbones import HRFormer
+from hrformer_mm.zoo.tables import case_name
+
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+MODES = ('forward', 'train')
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure.
+
+    Attributes:
+        arch: Size of HRFormer.
+        size: Height and width of the images.
+        batch: Images.
+        mode: ``'forward'`` is inference; ``'train'`` a forward and a backward
+            pass with all gradients, without the optimiser.
+        dtype: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` under autocast.
+        window: Of the attention.
+    """
+    arch: str
+    size: Tuple[int, int]
+    batch: int
+    mode: str
+    dtype: str = 'fp32'
+    window: int = 7
+
+    def __str__(self) -> str:
+        return case_name(vars(self))
+
+
+def mmpose_extra(arch: str,
+                 window: int = 7,
+                 rel_pos_bias: bool = True) -> dict:
+    """HRFormer as MMPose's configs describe it, with four outputs."""
+    size = ARCHS[arch]
+
+    def stage(branches: int) -> dict:
+        return dict(
+            num_modules=size.modules[branches - 2],
+            num_branches=branches,
+            block='HRFORMERBLOCK',
+            num_blocks=(size.blocks, ) * branches,
+            num_channels=size.channels[:branches],
+            num_heads=size.heads[:branches],
+            mlp_ratios=(size.mlp_ratio, ) * branches,
+            window_sizes=(window, ) * branches)
+
+    return dict(
+        drop_path_rate=0.,
+        with_rpe=rel_pos_bias,
+        stage1=dict(
+            num_modules=1,
+            num_branches=1,
+            block='BOTTLENECK',
+            num_blocks=(2, ),
+            num_channels=(64, )),
+        stage2=stage(2),
+        stage3=stage(3),
+        stage4=dict(stage(4), multiscale_output=True))
+
+
+@lru_cache(maxsize=1)
+def mmpose_hrformer(arch: str, window: int) -> nn.Module:
+    from mmpose.models.backbones import HRFormer as Peer
+    torch.manual_seed(0)
+    return Peer(mmpose_extra(arch, window), norm_cfg=dict(type='BN'))
+
+
+def ours(case: Case, **kwargs) -> nn.Module:
+    """HRFormer, with the weights of the peer where MMPose is installed."""
+    model = HRFormer(
+        case.arch, window_size=case.window, upsample='bilinear', **kwargs)
+    try:
+        peer = mmpose_hrformer(case.arch, case.window)
+    except ImportError:
+        return model
+    model.load_state_dict(peer.state_dict())
+    return model
+
+
+def dtype_of(case: Case) -> Optional[torch.dtype]:
+    return None if case.dtype == 'fp32' else DTYPES[case.dtype]
+
+
+def compiled(model: nn.Module, **options) -> nn.Module:
+    model.forward = torch.compile(model.forward, fullgraph=True, **options)
+    return model
+
+
+def hrnet(width: int) -> nn.Module:
+    """HRNet-W32 or -W48 of MMPose, with four outputs."""
+    from mmpose.models.backbones import HRNet
+
+    def stage(modules: int, branches: int, **kwargs) -> dict:
+        channels = tuple(width * 2**i for i in range(branches))
+        return dict(
+            num_modules=modules,
+            num_branches=branches,
+            block='BASIC',
+            num_blocks=(4, ) * branches,
+            num_channels=channels,
+            **kwargs)
+
+    return HRNet(
+        dict(
+            stage1=dict(
+                num_modules=1,
+                num_branches=1,
+                block='BOTTLENECK',
+                num_blocks=(4, ),
+                num_channels=(64, )),
+            stage2=stage(1, 2),
+            stage3=stage(4, 3),
+            stage4=stage(3, 4, multiscale_output=True)))
+
+
+def swin_t(case: Case) -> nn.Module:
+    from mmpretrain.models.backbones import SwinTransformer
+    return SwinTransformer(
+        'tiny', img_size=case.size, out_indices=(0, 1, 2, 3))
+
+
+# Whether a subject has the outputs of the first one, and how it is made.
+SUBJECTS: Dict[str, Tuple[bool, Callable[[Case], nn.Module]]] = {
+    'mmpose': (True, lambda c: deepcopy(mmpose_hrformer(c.arch, c.window))),
+    'ours': (True, ours),
+    'ours-cp-ffn': (True, lambda c: ours(c, with_cp='ffn')),
+    'ours-cp-full': (True, lambda c: ours(c, with_cp=True)),
+    'optimized': (True, lambda c: optimize(ours(c), dtype_of(c))),
+    'optimized-bf16': (True, lambda c: optimize(ours(c), torch.bfloat16)),
+    'compiled': (True, lambda c: compiled(ours(c))),
+    'optimized-compiled':
+    (True, lambda c: optimize(ours(c), dtype_of(c), compile=True)),
+    'optimized-graphs':
+    (True, lambda c: optimize(
+        ours(c), dtype_of(c), compile=True, mode='reduce-overhead')),
+    'mmpose-compiled':
+    (True, lambda c: compiled(deepcopy(mmpose_hrformer(c.arch, c.window)))),
+    'hrnet_w32': (False, lambda c: hrnet(32)),
+    'hrnet_w48': (False, lambda c: hrnet(48)),
+    'swin_t': (False, swin_t),
+}
+INFERENCE_ONLY = ('optimized', 'optimized-bf16', 'optimized-compiled',
+                  'optimized-graphs')
+
+
+def build(name: str, case: Case, device: torch.device) -> nn.Module:
+    """A subject, ready for a case.
+
+    Raises:
+        ValueError: For an unknown subject, or one that cannot be trained.
+    """
+    if name not in SUBJECTS:
+        raise ValueError(f'no subject {name!r}; there are '
+                         f'{", ".join(SUBJECTS)}')
+    training = case.mode == 'train'
+    if training and name in INFERENCE_ONLY:
+        raise ValueError(f'{name} cannot be trained')
+    model = SUBJECTS[name][1](case).to(device)
+    model.train(training)  # MMPose's gives back None
+    return model

@@ -1,0 +1,165 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Overfit a config on a few images of its training data.
+
+Trains from scratch, without augmentation, and evaluates on the same images. A
+model, loss, data pipeline and metric that belong together reach the target;
+where they do not, this shows it before a long training does. Exits with code 1
+if the metric stays below the target.
+"""
+import copy
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+from mmengine.config import Config
+
+from hrformer_mm.engine.train import merge_options, read_config, set_data_root
+from hrformer_mm.quickstart.runner import HISTORY, LOG, fit_and_evaluate
+from hrformer_mm.utils import cli
+from hrformer_mm.utils.config import bare_name
+from hrformer_mm.utils.config_checks import check_inputs
+from hrformer_mm.utils.io import read_history, write_json
+from hrformer_mm.utils.redirect import redirect_output
+
+EXAMPLES = """example, on four images in a COCO file of their own:
+  python benchmarks/overfit.py configs/pose/hrformer_t_coco_256x192.py \\
+      --data-root data/coco_mini --cfg-options \\
+      train_dataloader.dataset.ann_file=person_keypoints.json \\
+      train_dataloader.dataset.data_prefix.img=images/
+"""
+# Of each framework: its metric, what to call it, and when it is known by
+# heart. Segmentation and classification count in percent.
+METRICS = dict(
+    mmpose=('coco/AP', 'AP', 0.9),
+    mmseg=('mIoU', 'mIoU', 90.),
+    mmpretrain=('accuracy/top1', 'top-1', 99.))
+
+
+def is_random(transform: Mapping[str, Any]) -> bool:
+    """Whether a transform augments, by its name."""
+    name = bare_name(transform['type'])
+    return 'Random' in name or name == 'PhotoMetricDistortion'
+
+
+def use_few_images(cfg: Config):
+    """Train without augmentation, and evaluate on the same images."""
+    train, val = cfg.train_dataloader, cfg.val_dataloader
+    if cfg.default_scope == 'mmpretrain':  # its random crops also resize
+        train.dataset.pipeline = copy.deepcopy(val.dataset.pipeline)
+    train.dataset.pipeline = [
+        t for t in train.dataset.pipeline if not is_random(t)
+    ]
+    same = copy.deepcopy(train.dataset)
+    same.update(pipeline=val.dataset.pipeline, test_mode=True)
+    val.dataset = same
+    for loader in (train, val):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.pop('prefetch_factor', None)
+    train.sampler = dict(type='InfiniteSampler', shuffle=True)
+    cfg.test_dataloader = val
+
+
+def learn_by_heart(cfg: Config, iters: int, lr: float):
+    """From scratch, without anything that keeps from overfitting."""
+    cfg.model.backbone.update(init_cfg=None, drop_path_rate=0.)
+    if 'flip_test' in cfg.model.get('test_cfg', {}):
+        cfg.model.test_cfg.flip_test = False  # mirror images are not learnt
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.optimizer.update(lr=lr, weight_decay=0.)
+    warmup = max(iters // 20, 1)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warmup),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup,
+             end=iters, T_max=iters - warmup),
+    ]  # yapf: disable
+    # The statistics of batch norms need the cosine's quiet end, so a metric
+    # in the middle says little.
+    interval = max(iters // 5, 1)
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=iters, val_interval=interval)
+    cfg.log_processor = dict(cfg.get('log_processor', {}), by_epoch=False)
+    cfg.default_hooks.checkpoint = dict(
+        type='CheckpointHook', by_epoch=False, interval=iters)
+    cfg.auto_scale_lr = None
+    cfg.randomness = dict(seed=0)
+
+
+def overfit(config: str,
+            work_dir: str,
+            data_root: Optional[str] = None,
+            iters: int = 100,
+            batch_size: int = 12,
+            lr: float = 1e-3,
+            cfg_options: Optional[dict] = None) -> Dict[str, Any]:
+    """Train a row on its training images alone and evaluate on them.
+
+    Args:
+        config: Path of the row.
+        work_dir: For the log, the last weights and ``overfit.json``.
+        data_root: Instead of the row's.
+        cfg_options: Merged into the row before it is simplified, to name
+            other files than the row's own.
+
+    Returns:
+        What was trained and what came of it, as in ``overfit.json``.
+
+    Raises:
+        FileNotFoundError: For missing data.
+    """
+    cfg = read_config(config)
+    if data_root:
+        set_data_root(cfg, data_root)
+    merge_options(cfg, cfg_options)
+    use_few_images(cfg)
+    learn_by_heart(cfg, iters, lr)
+    cfg.train_dataloader.batch_size = batch_size
+    cfg.work_dir = work_dir
+    check_inputs(cfg, 'train_dataloader', 'val_dataloader')
+    metric, label, target = METRICS[cfg.default_scope]
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    stream = sys.stdout  # what is called this inside goes to the log
+    with redirect_output(Path(work_dir) / LOG):
+        metrics = fit_and_evaluate(cfg, metric, label, stream)
+    losses = [r['loss'] for r in read_history(Path(work_dir) / HISTORY)
+              if 'loss' in r]
+    report = dict(config=config, metric=metric, value=metrics[metric],
+                  target=target, loss=losses[-1], iters=iters,
+                  batch_size=batch_size, lr=lr, metrics=metrics)
+    write_json(Path(work_dir) / 'overfit.json', report, indent=2)
+    return report
+
+
+def parse_args(argv=None) -> Namespace:
+    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser.add_argument(
+        '--work-dir',
+        help='a new folder for the results (default: '
+        'work_dirs/overfit_NAME)')
+    parser.add_argument(
+        '--iters', type=int, default=100, help='default: 100')
+    parser.add_argument(
+        '--batch-size', type=int, default=12, help='default: 12')
+    parser.add_argument('--lr', type=float, default=1e-3, help='default: 1e-3')
+    parser.add_argument(
+        '--target', type=float, help='least metric for exit code 0')
+    return parser.parse_args(argv)
+
+
+@cli.one_line_errors
+def main(argv=None):
+    args = parse_args(argv)
+    work_dir = args.work_dir or f'work_dirs/overfit_{Path(args.config).stem}'
+    if Path(work_dir).exists() and any(Path(work_dir).iterdir()):
+        raise ValueError(f'{work_dir} is not empty; give a new --work-dir')
+    report = overfit(args.config, work_dir, args.data_root, args.iters,
+                     args.batch_size, args.lr, args.cfg_options)
+    target = report['target'] if args.target is None else args.target
+    print(f"{report['metric']} {report['value']:.3f} on the training images "
+          f"after {args.iters} iterations, target {target}; "
+          f"loss {report['loss']:.4g}; see {work_dir}/overfit.json")
+    raise SystemExit(report['value'] < target)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,175 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Swin Transformer, to see what HRFormer's feed-forward does for it.
+
+Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted
+Windows, ICCV 2021, https://arxiv.org/abs/2103.14030
+
+Table 8 of HRFormer's paper takes Swin-T, and Intrawin-T, which is Swin-T with
+windows that are never shifted, with and without the 3x3 depth-wise
+convolution in the feed-forward. The blocks are HRFormer's. Maps are
+[B, H, W, C] inside and [B, C, H, W] outside, as in ``hrformer``.
+"""
+from typing import Sequence, Tuple, Union
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.arch import (ATTENTION_TYPES, CHECKPOINTING, FFN_TYPES,
+                         check_choice, check_out_indices)
+from ..core.blocks import Block
+
+
+def pad_to_multiple(x: Tensor, size: int) -> Tensor:
+    """Pad [B, C, H, W] with zeros below and on the right."""
+    H, W = x.shape[2:]
+    return F.pad(x, (0, -W % size, 0, -H % size))
+
+
+def draw_linear(layer: nn.Linear):
+    """Initial values of the original code."""
+    nn.init.trunc_normal_(layer.weight, std=.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Project patches of 4x4 pixels: [B, C, H, W] to [B, H/4, W/4, dim]."""
+
+    def __init__(self, in_channels: int, dim: int):
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, dim, 4, stride=4)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.projection(pad_to_multiple(x, 4))
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """Join 2x2 neighbours: [B, H, W, dim] to [B, H/2, W/2, 2*dim].
+
+    Channels of the four lie side by side before the projection, as in
+    MMPretrain; the original code has one neighbour after the other.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x.permute(0, 3, 1, 2), 2)
+        x = F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1)  # [B, H/2, W/2, 4*dim]
+        return self.reduction(self.norm(x))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, then a merging if another stage follows.
+
+    Gives the map [B, H, W, C] of the blocks and what the next stage starts
+    from.
+    """
+
+    def __init__(self, blocks: Sequence[Block], dim: int, is_last: bool):
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = None if is_last else PatchMerging(dim)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        x = self.blocks(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+
+class SwinTransformer(nn.Module):
+    """Swin-T and what Table 8 changes of it.
+
+    Takes images [B, in_channels, H, W] of any size and gives a tuple with the
+    map of each stage in ``out_indices``, layer-normed; stage i has stride
+    4 * 2**i, sizes rounded up, and ``dim * 2**i`` channels. Maps that are not
+    whole windows are padded evenly, as HRFormer's are, where the original
+    pads at the end.
+
+    Args:
+        dim: Channels of the first stage.
+        depths: Blocks of each of the four stages.
+        heads: Attention heads of each stage.
+        in_channels: Channels of the image.
+        out_indices: Stages to give, finest first.
+        window_size: Height and width of the attention windows.
+        drop_path_rate: Stochastic depth of the deepest block; it grows
+            linearly from 0.
+        ffn: ``'mlp'`` is Swin's; ``'dwconv'`` HRFormer's; ``'nodw'`` that
+            without its depth-wise convolution.
+        attention: ``'shifted'`` is Swin's; ``'window'`` shifts no windows,
+            which makes Intrawin.
+        with_cp: ``True`` recomputes every block in the backward pass to save
+            memory, ``'ffn'`` only norms and activations inside the
+            feed-forward layers.
+
+    Raises:
+        ValueError: For a value that is none of these; it names the choices.
+
+    Example:
+        >>> import torch
+        >>> maps = SwinTransformer(ffn='dwconv')(torch.rand(1, 3, 64, 64))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 96, 16, 16), (1, 192, 8, 8), (1, 384, 4, 4), (1, 768, 2, 2)]
+    """
+
+    def __init__(self,
+                 dim: int = 96,
+                 depths: Sequence[int] = (2, 2, 6, 2),
+                 heads: Sequence[int] = (3, 6, 12, 24),
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 window_size: int = 7,
+                 drop_path_rate: float = 0.,
+                 ffn: str = 'mlp',
+                 attention: str = 'shifted',
+                 with_cp: Union[bool, str] = False):
+        super().__init__()
+        if len(depths) != 4 or len(heads) != 4:
+            raise ValueError('depths and heads must have one number for each '
+                             f'of 4 stages, got {depths!r} and {heads!r}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError('drop_path_rate must be in [0, 1), got '
+                             f'{drop_path_rate!r}')
+        self.out_indices = check_out_indices(out_indices)
+        self.ffn = check_choice('ffn', ffn, FFN_TYPES)
+        self.attention = check_choice('attention', attention, ATTENTION_TYPES)
+        self.with_cp = check_choice('with_cp', with_cp, CHECKPOINTING)
+        self.window_size = window_size
+        dims = [dim * 2**i for i in range(4)]
+        last = max(sum(depths) - 1, 1)
+        rates = iter(drop_path_rate * i / last for i in range(sum(depths)))
+        self.patch_embed = PatchEmbed(in_channels, dim)
+        self.stages = nn.ModuleList(
+            Stage([self.build_block(c, h, next(rates), i) for i in range(n)],
+                  c, c == dims[-1]) for c, h, n in zip(dims, heads, depths))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(dims[i]))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                draw_linear(module)
+
+    def build_block(self, dim: int, heads: int, rate: float, i: int) -> Block:
+        """Block ``i`` of a stage; every second one shifts its windows."""
+        is_shifted = self.attention == 'shifted' and i % 2
+        return Block(
+            dim,
+            heads,
+            drop_path=rate,
+            ffn=self.ffn,
+            with_cp=self.with_cp,
+            eps=1e-5,
+            window_size=self.window_size,
+            shift=self.window_size // 2 if is_shifted else 0)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        maps, x = [], self.patch_embed(x)
+        for i, stage in enumerate(self.stages):
+            out, x = stage(x)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(out)
+                maps.append(out.permute(0, 3, 1, 2))
+        return tuple(maps)

@@ -1,0 +1,217 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Whole files: convert one to another layout, and prepare one for others."""
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+import torch
+
+from ..core.arch import get_arch
+from ..core.hrformer import HRFormer
+from ..version import __version__
+from .baselines import FROM_OURS
+from .convert import MARK, Report, StateDict, convert, first_few, unwrap
+from .files import (PathLike, find_file, read_checkpoint, sha256,
+                    write_checkpoint)
+from .infer_arch import describe, name_of
+from .keymap import BACKBONE, LAYOUTS, TABLE
+from .loading import backbone_of, fit
+
+
+def convert_file(source: PathLike,
+                 target: PathLike,
+                 to: str = 'ours',
+                 arch: Optional[str] = None,
+                 key: Optional[str] = None,
+                 prefix: str = '',
+                 check: bool = False,
+                 force: bool = False) -> Report:
+    """Write a checkpoint as another code base names it.
+
+    Args:
+        source: Path, name or URL, see :func:`find_file`.
+        target: A ``.pth`` or ``.safetensors`` file.
+        to: Its layout.
+        arch: Size that the weights must be of; needed where neither names nor
+            shapes tell the number of heads.
+        key: Entry of the source that holds the tensors, where several do.
+        prefix: Of the names to take, where there are several models.
+        check: Read the target back and hold it against the source, see
+            :func:`check_target`.
+        force: Replace a target that is there.
+
+    Raises:
+        ValueError: If the source is none of an HRFormer, is of another size,
+            or the check fails.
+        FileNotFoundError: If it is nowhere.
+        FileExistsError: If the target is there and ``force`` is not given.
+    """
+    path = find_file(source)
+    checkpoint = read_checkpoint(path)  # a copy would lose its metadata
+    if key is not None:
+        checkpoint = {**checkpoint, 'state_dict': unwrap(checkpoint, key)}
+    ours, report = convert(checkpoint, prefix=prefix)
+    args = {**describe(ours, arch), **report.truths}
+    del ours  # joined projections are copies
+    tensors, report = convert(checkpoint, to, arch=args['arch'], prefix=prefix)
+    if arch is not None and args['arch'] != get_arch(arch):
+        raise ValueError(f'{path.name} is not of size {arch!r} but '
+                         f'{name_of(args["arch"])}')
+    meta = dict(checkpoint.get('meta') or {})
+    meta[MARK] = dict(
+        facts(args, report.truths),
+        layout=to,
+        source=dict(file=path.name, sha256=sha256(path), layout=report.source))
+    container = LAYOUTS[to].container
+    if not container and Path(target).suffix != '.safetensors':
+        write_checkpoint(tensors, target, force)  # their code reads no meta
+    else:
+        write_checkpoint({
+            container or 'state_dict': tensors,
+            'meta': meta
+        }, target, force)
+    del tensors
+    if check:
+        before, _ = convert(checkpoint, prefix=prefix)
+        if to in FROM_OURS:  # some of which round, as biases move into means
+            before, _ = convert(convert(checkpoint, to, prefix=prefix)[0])
+        check_target(target, before, args)
+    return report
+
+
+def other_truths(report: Report, to: str) -> Dict[str, Any]:
+    """What the code of a layout computes otherwise than the weights want."""
+    there = LAYOUTS[to].semantics(report.hrnet)
+    return {
+        k: there[k]
+        for k, v in report.truths.items() if k in there and there[k] != v
+    }
+
+
+def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
+    """What we note of a network in the meta of its file; plain values."""
+    return dict(
+        version=__version__,
+        arch=name_of(args['arch']),
+        window_size=list(args.get('window_size', ())),
+        out_indices=list(args['out_indices']),
+        truths=dict(truths))
+
+
+def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
+    """Hold a converted file against its source in our layout.
+
+    Converted back all tensors must be equal to the bit, and they must fill a
+    backbone. Tables without effect may have gone or come as zeros.
+
+    Raises:
+        ValueError: Names the tensors that differ.
+        RuntimeError: If the backbone is incomplete.
+    """
+    after, report = convert(read_checkpoint(target))
+    if not args.get('rel_pos_bias', True):
+        before, after = without_tables(before), without_tables(after)
+    wrong = [
+        k for k in after
+        if k not in before or not torch.equal(before[k], after[k])
+    ]
+    wrong += [k for k in before if k not in after and k.startswith(BACKBONE)]
+    if wrong:
+        raise ValueError(f'{target} differs from its source in {len(wrong)} '
+                         f'tensors{first_few(wrong)}')
+    with torch.device('meta'):
+        backbone = HRFormer(**args)
+    fit(backbone_of(after), backbone, report, strict=True)
+
+
+def without_tables(state_dict: StateDict) -> StateDict:
+    return {k: v for k, v in state_dict.items() if not k.endswith(TABLE)}
+
+
+def publish(source: PathLike,
+            target: PathLike,
+            config: Optional[PathLike] = None,
+            metrics: Optional[Mapping[str, float]] = None,
+            commit: Optional[str] = None,
+            force: bool = False) -> Path:
+    """Make a checkpoint of a training ready to be given away.
+
+    Only weights stay, with the averaged ones where there are. The meta keeps
+    the config, what evaluation and inference need, and where they come from.
+
+    Args:
+        source: A checkpoint of mmengine's Runner.
+        target: The file to write; eight digits of its hash join the name.
+        config: Instead of the config that the training stored.
+        metrics: What the weights reach. A file called ``best_*`` knows.
+        commit: Of the code that trained; by default that of the checkout.
+        force: Replace a file of this name.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If the source is none of an HRFormer or was refused.
+        FileExistsError: If the file is there and ``force`` is not given.
+    """
+    target, path = Path(target), find_file(source)
+    checkpoint = read_checkpoint(path)
+    tensors, report = convert(checkpoint)
+    meta = {
+        k: v
+        for k, v in (checkpoint.get('meta') or {}).items()
+        if k not in ('experiment_name', 'time')
+    }
+    if config is not None:
+        from mmengine.config import Config
+
+        from ..utils.config import name_types
+        meta['cfg'] = name_types(Config.fromfile(config)).pretty_text
+    if metrics is None and path.name.startswith('best_'):
+        metrics = last_metrics(checkpoint)
+    meta[MARK] = dict(
+        facts({
+            **describe(tensors),
+            **report.truths
+        }, report.truths),
+        commit=commit or current_commit() or 'unknown',
+        metrics=dict(metrics or {}))
+    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
+    try:
+        write_checkpoint(dict(meta=meta, state_dict=tensors), temporary)
+        name = f'{target.stem}-{sha256(temporary)[:8]}{target.suffix}'
+        final = target.with_name(name)
+        if final.exists() and not force:
+            raise FileExistsError(
+                f'{final} is already there; --force replaces it')
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return final
+
+
+def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
+    """Results of the last evaluation before a checkpoint was saved.
+
+    They are those of its weights if it was saved for being the best.
+    """
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    return {
+        k[len('val/'):]: float(v.current())
+        for k, v in scalars.items()
+        if k.startswith('val/') and not k.endswith('time')
+    }
+
+
+def current_commit() -> Optional[str]:
+    """Commit of the checkout this package runs from, if it is one."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(['git', 'rev-parse', '--short=12', 'HEAD'],
+                              cwd=here,
+                              capture_output=True,
+                              text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,364 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The one place that knows about broken upstream versions.
+
+Each function mends one fault, names the versions that have it, and touches
+nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
+"""
+import locale
+import pkgutil
+import sys
+from contextlib import redirect_stderr, suppress
+from functools import wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import StringIO
+from logging import FileHandler
+from multiprocessing import current_process
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Dict, Optional, Tuple
+from warnings import catch_warnings, simplefilter
+
+OPS_ERROR = (
+    'mmcv.ops.{} needs mmcv with compiled ops, but {} is installed without. '
+    'HRFormer needs none of them. To use models that do: pip uninstall '
+    'mmcv-lite && mim install "mmcv==2.1.0"')
+
+
+class MissingOps(ModuleType):
+    """Stands in for ``mmcv._ext``; its functions raise when called.
+
+    mmpose.models, mmseg.models and mmdet.models import mmcv.ops, which asks
+    for every compiled function at import time.
+    """
+
+    def __getattr__(self, name: str):
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs):
+            raise NotImplementedError(OPS_ERROR.format(name, 'mmcv-lite'))
+
+        missing.__name__ = name
+        return missing
+
+
+def provide_mmcv_ext() -> bool:
+    """Let mmcv.ops be imported where nothing was compiled.
+
+    For mmcv-lite of all versions, and mmcv built without its extension. A
+    compiled ``mmcv._ext`` is left alone.
+    """
+    name = 'mmcv._ext'
+    mmcv = find_spec('mmcv')
+    if mmcv is None or name in sys.modules or PathFinder.find_spec(
+            name, mmcv.submodule_search_locations):
+        return False
+    module = MissingOps(name)
+    # A spec of None makes pkgutil.find_loader raise, which mmengine calls.
+    module.__spec__ = ModuleSpec(name, loader=None, origin='hrformer_mm')
+    sys.modules[name] = module
+    return True
+
+
+class XtcocotoolsFinder(MetaPathFinder):
+    """Find :mod:`.xtcocotools` here in place of a missing xtcocotools.
+
+    So it does for one that was compiled for another NumPy, which raises
+    errors of several types. It looks when xtcocotools is first imported.
+    """
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name != 'xtcocotools':
+            return None
+        real = PathFinder.find_spec(name)
+        if real is not None and self.works(real):
+            return None
+        folder = Path(__file__).parent / 'xtcocotools'
+        return spec_from_file_location(
+            name,
+            folder / '__init__.py',
+            submodule_search_locations=[str(folder)])
+
+    def works(self, package: ModuleSpec) -> bool:
+        """Whether the compiled part of a package can be used.
+
+        One built for numpy 2 is imported, and fails at the first mask.
+        """
+        spec = PathFinder.find_spec('xtcocotools._mask',
+                                    package.submodule_search_locations)
+        if spec is None or spec.loader is None:
+            return False
+        try:
+            # NumPy writes a page about a module made for another version.
+            with redirect_stderr(StringIO()), catch_warnings():
+                simplefilter('ignore')
+                module = module_from_spec(spec)
+                spec.loader.exec_module(module)
+                import numpy as np
+                module.decode(
+                    module.encode(np.ones((1, 1, 1), 'u1', order='F')))
+        except Exception:
+            return False
+        # An extension must not be loaded twice.
+        sys.modules['xtcocotools._mask'] = module
+        return True
+
+
+def serve_xtcocotools() -> bool:
+    """Let MMPose be imported and evaluate without a compiled xtcocotools.
+
+    Its wheels are made for numpy 1 (xtcocoapi#45), there are none for Python
+    3.12 and newer, and it cannot be built on Python 3.13.
+    """
+    if any(isinstance(f, XtcocotoolsFinder) for f in sys.meta_path):
+        return False
+    sys.meta_path.insert(0, XtcocotoolsFinder())
+    return True
+
+
+def restore_find_loader() -> bool:
+    """Bring back ``pkgutil.find_loader``, which Python 3.14 has removed.
+
+    mmengine <= 0.10.7 and mmcv <= 2.2.0 ask it for ``mmcv._ext``.
+    """
+    if hasattr(pkgutil, 'find_loader'):
+        return False
+    setattr(pkgutil, 'find_loader', find_spec)
+    return True
+
+
+def allow_harmless_types() -> bool:
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
+
+    torch >= 2.6 refuses what mmengine <= 0.10.7 writes (mmengine#1655), so
+    resuming, load_from and testing fail. The types of
+    :mod:`.harmless` are added to torch's allow-list; anything else
+    is still refused. Older versions do not read one type as another, and
+    mmengine does not ask them to refuse anything.
+    """
+    import torch
+    from torch.torch_version import TorchVersion
+    if find_spec('mmengine') is None or TorchVersion(
+            torch.__version__) < '2.6':
+        return False
+    from .harmless import harmless_globals
+    torch.serialization.add_safe_globals(
+        [(kind, name) for name, kind in harmless_globals().items()])
+    return True
+
+
+def register_config_package() -> bool:
+    """Let configs inherit from ``hrformer_mm::pose/...``.
+
+    mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410), and
+    looks for an editable install (PEP 660) in site-packages, where it is not.
+    The name of a file of the package, in place of the distribution's, makes
+    it ask Python where the package is. It also takes the package for the
+    scope of all that is inherited, which our configs write out instead:
+    their other names are those of their framework.
+    """
+    if find_spec('mmengine') is None:
+        return False
+    from mmengine.config import Config, utils
+    utils.MODULE2PACKAGE.setdefault('hrformer_mm', 'hrformer_mm.version')
+    find = Config._get_cfg_path
+    if getattr(find, '__module__', '') != __name__:
+        Config._get_cfg_path = staticmethod(without_our_scope(find))
+    return True
+
+
+def without_our_scope(find: Callable) -> Callable:
+    """Wrap mmengine's function that finds the file and scope of a base."""
+
+    def find_base(base: str, filename: str) -> Tuple[str, Optional[str]]:
+        path, scope = find(base, filename)
+        return path, None if scope == 'hrformer_mm' else scope
+
+    return find_base
+
+
+def prepare_processes() -> bool:
+    """Let spawned processes import this package before a framework.
+
+    A process that is spawned or forked by a server begins empty and imports
+    what its arguments need: workers of a data loader the framework of the
+    dataset, which cannot be imported without the stand-ins from here. Python
+    (3.10 to 3.14) hands the dict changed here to each new process ahead of
+    the arguments, and reading the class below imports this module.
+    """
+    config = getattr(current_process(), '_config', None)
+    if not isinstance(config, dict):
+        return False
+    config['hrformer_mm'] = ImportFirst
+    return True
+
+
+class ImportFirst:
+    """Read by a new process only for the sake of the module it is in."""
+
+
+class AfterImport:
+    """A finder that runs an action once a module has been imported.
+
+    It finds nothing by itself, but asks the other finders.
+    """
+
+    def __init__(self) -> None:
+        self.actions: Dict[str, Callable[[Any], None]] = {}
+
+    def add(self, name: str, action: Callable[[Any], None]):
+        """Run an action on a module: now if it is imported, else then."""
+        if name in sys.modules:
+            action(sys.modules[name])
+        else:
+            self.actions[name] = action
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Any = None,
+                  target: Any = None) -> Optional[ModuleSpec]:
+        action = self.actions.get(name)
+        if action is None:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, 'find_spec', None)
+            spec = find(name, path, target) if find and finder is not self \
+                else None
+            if spec is not None:
+                break
+        else:
+            return None
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType):
+            execute(module)
+            action(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+after_import = AfterImport()
+
+
+def open_text(file: Any, mode: str = 'r', *args: Any, **kwargs: Any) -> Any:
+    """Open a file as the built-in ``open`` does, text in UTF-8.
+
+    A byte order mark is skipped.
+    """
+    if 'b' not in mode and len(args) < 2:
+        given = str(kwargs.get('encoding') or 'utf-8').lower()
+        if given in ('utf-8', 'utf8'):
+            is_read = not set(mode) & set('wax+')
+            kwargs['encoding'] = 'utf-8-sig' if is_read else 'utf-8'
+    return open(file, mode, *args, **kwargs)
+
+
+def use_open_text(module: Any):
+    module.open = open_text
+
+
+# Modules that open text files in the encoding of the locale, or take a byte
+# order mark for a character.
+TEXT_MODULES = (
+    'mmengine.config.config', 'mmengine.config.utils',
+    'mmengine.fileio.backends.local_backend',
+    'mmengine.hooks.checkpoint_hook', 'mmengine.hooks.logger_hook',
+    'mmengine.runner.checkpoint', 'mmengine.visualization.vis_backend',
+    'pycocotools.coco', 'xtcocotools.coco',
+    'mmpose.datasets.datasets.body.mpii_dataset',
+    'mmpose.datasets.datasets.body.mpii_trb_dataset',
+    'mmpose.datasets.datasets.hand.interhand2d_double_dataset',
+    'mmpose.datasets.datasets.hand3d.interhand_3d_dataset',
+    'mmpretrain.datasets.coco_retrieval',
+    'mmpretrain.evaluation.metrics.shape_bias_label',
+    'mmpretrain.utils.analyze')  # yapf: disable
+
+
+def read_text_in_utf8() -> bool:
+    """Let the frameworks read and write text files in UTF-8.
+
+    mmengine <= 0.10.7, mmpose <= 1.3.2, mmpretrain <= 1.2.0, pycocotools and
+    xtcocotools leave the encoding of some files to the locale, which may be
+    ASCII or GBK, and fail at a byte order mark. Each module gets its own
+    ``open``; the built-in one stays.
+    """
+    for name in TEXT_MODULES:
+        after_import.add(name, use_open_text)
+    return True
+
+
+def log_in_utf8() -> bool:
+    """Let mmengine <= 0.10.7 write its logs in UTF-8.
+
+    Its file handlers take the encoding of the locale; nothing changes where
+    that is UTF-8 already.
+    """
+    encoding = locale.getpreferredencoding(False).lower().replace('-', '')
+    if find_spec('mmengine') is None or encoding == 'utf8':
+        return False
+    from mmengine.logging.logger import MMLogger
+    if hasattr(MMLogger.__init__, '__wrapped__'):
+        return False
+    original = MMLogger.__init__
+
+    @wraps(original)
+    def initialize(self: Any, *args: Any, **kwargs: Any):
+        original(self, *args, **kwargs)
+        for handler in self.handlers:
+            stream = getattr(handler, 'stream', None)
+            if isinstance(handler, FileHandler) and stream is not None:
+                handler.encoding = 'utf-8'
+                stream.reconfigure(encoding='utf-8')
+
+    MMLogger.__init__ = initialize
+    return True
+
+
+def take_radius_as_number(module: Any):
+    """Patch the visualizer of mmpose in its module."""
+    kind = module.OpencvBackendVisualizer
+    original = kind.draw_circles
+
+    @wraps(original)
+    def draw_circles(self: Any, center: Any, radius: Any, *args: Any,
+                     **kwargs: Any):
+        if self.backend == 'opencv':
+            import numpy as np
+            radius = float(np.ravel(radius)[0])
+        return original(self, center, radius, *args, **kwargs)
+
+    kind.draw_circles = draw_circles
+
+
+def draw_keypoints() -> bool:
+    """Let MMPose's visualizers draw keypoints with numpy >= 2.4.
+
+    MMPose <= 1.3.2 passes OpenCV a radius that is an array with one number,
+    which numpy does not convert to a number any more. Older numpy draws the
+    same with this patch.
+    """
+    after_import.add('mmpose.visualization.opencv_backend_visualizer',
+                     take_radius_as_number)
+    return True
+
+
+def install():
+    """Work around everything above; safe to call again.
+
+    A torch that cannot be imported is left to those that need it: check_env
+    must run without, to say so.
+    """
+    with suppress(ImportError, OSError):
+        provide_mmcv_ext()
+        serve_xtcocotools()
+        restore_find_loader()
+        allow_harmless_types()
+        register_config_package()
+        read_text_in_utf8()
+        log_in_utf8()
+        draw_keypoints()
+        prepare_processes()

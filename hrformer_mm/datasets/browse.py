@@ -1,0 +1,116 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What a data pipeline feeds to the model, drawn by the framework.
+
+Samples go through the visualizers of MMPose, MMSegmentation and MMPretrain.
+
+Each function of a task takes a sample as the pipeline packs it, makes small
+images larger, so that lines stay fine, and hands it to the visualizer.
+"""
+from copy import deepcopy
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Callable, Dict, List
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.runner import set_random_seed
+from mmengine.visualization import Visualizer
+from numpy import ndarray
+
+from ..visualization.figures import enlarge
+
+HEIGHT = 400  # that smaller images are enlarged to
+numbers = count()  # visualizers of one process must have different names
+
+
+def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
+    """Key points where the crop has them, and the heat maps beside it."""
+    sample, enlarged = deepcopy(sample), enlarge(image, HEIGHT)
+    zoom, image = len(enlarged) / len(image), enlarged
+    instances = sample.gt_instances
+    instances.transformed_keypoints = zoom * instances.transformed_keypoints
+    if instances.keypoints_visible.ndim == 3:  # with the weights of targets
+        instances.keypoints_visible = instances.keypoints_visible[..., 0]
+    visualizer.line_width, visualizer.radius = 4, 6  # seen on a sheet, too
+    visualizer.add_datasample(
+        '', image, sample, draw_pred=False, draw_heatmap=True, out_file=path)
+    drawn = cv2.imread(path)
+    if len(drawn) > len(image):  # heat maps below, which evaluation has not
+        cv2.imwrite(path, np.hstack(np.vsplit(drawn, 2)))
+
+
+def draw_seg(visualizer: Visualizer, image: ndarray, sample, path: str):
+    """The image under the colours and names of its labels."""
+    from mmengine.structures import PixelData
+    sample, image = deepcopy(sample), enlarge(image, HEIGHT)
+    labels = sample.gt_sem_seg.data
+    sample.gt_sem_seg = PixelData(
+        data=F.interpolate(labels[None].float(), image.shape[:2])[0].long())
+    visualizer.add_datasample(
+        '', image, sample, draw_pred=False, out_file=path)
+
+
+def draw_cls(visualizer: Visualizer, image: ndarray, sample, path: str):
+    """The image with the name of its class."""
+    visualizer.visualize_cls(
+        enlarge(image, HEIGHT), sample, out_file=path)
+
+
+DRAW: Dict[str, Callable] = dict(
+    mmpose=draw_pose, mmseg=draw_seg, mmpretrain=draw_cls)
+
+
+def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:
+    visualizer = VISUALIZERS.build(
+        dict(cfg.visualizer, vis_backends=None,
+             name=f'browse_{next(numbers)}'))  # yapf: disable
+    if 'keypoint_colors' in metainfo:  # MMPose's takes them apart
+        visualizer.set_dataset_meta(metainfo)
+    else:
+        visualizer.dataset_meta = metainfo
+    return visualizer
+
+
+def browse(cfg: Config,
+           loader: str = 'train_dataloader',
+           number: int = 12,
+           seed: int = 0) -> List[ndarray]:
+    """Draw samples of a data loader after all of its transforms.
+
+    What the model itself does to a batch (normalisation, Mixup) is not in it.
+
+    Args:
+        number: Of samples, drawn at random; at most all.
+        seed: Of the choice and of the transforms.
+
+    Returns:
+        Images [H, W, 3] of uint8, blue first.
+
+    Raises:
+        ValueError: If there is no such loader, or the framework is another.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in DRAW or not cfg.get(loader):
+        raise ValueError(f'configs of {sorted(DRAW)} can be browsed, which '
+                         f'have {loader}; got one of {scope!r}')
+    init_default_scope(scope)
+    settings = deepcopy(cfg[loader].dataset)
+    if scope == 'mmpose':
+        settings.pipeline[-1].pack_transformed = True
+    dataset = DATASETS.build(settings)
+    visualizer = build_visualizer(cfg, dataset.metainfo)
+    set_random_seed(seed)
+    chosen = np.random.permutation(len(dataset))[:number]
+    images = []
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'sample.png')
+        for i in chosen.tolist():
+            item = dataset[i]
+            image = item['inputs'].numpy().transpose(1, 2, 0)[..., ::-1]
+            DRAW[scope](visualizer, image, item['data_samples'], path)
+            images.append(cv2.imread(path))
+    return images

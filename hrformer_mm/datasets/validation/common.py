@@ -1,0 +1,276 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Look through a config's data before a run does.
+
+The module of each task has ``check_leaves(cfg, leaves, limit, workers)``,
+which returns a :class:`Summary` for each of the datasets. Datasets inside
+wrappers are checked one by one. What cannot be looked into is skipped.
+"""
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Tuple)
+
+import cv2
+from mmengine.config import Config
+from PIL import Image, UnidentifiedImageError
+
+from ...utils.cli import one_line
+from ...utils.config_checks import check_data, check_parts
+from ...utils.dataset_leaves import Leaf, type_name, unwrap
+
+# By the config's default_scope.
+CHECKERS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+Size = Tuple[int, int]  # width and height
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF; on their side
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of the data."""
+    path: str  # of the file, or the key of the config
+    what: str  # what is wrong with it, to be read after the path
+    fatal: bool = True  # whether training stops at it, sooner or later
+
+    def __str__(self) -> str:
+        return f'{self.path} {self.what}'
+
+
+@dataclass
+class Summary:
+    """Contents of a dataset.
+
+    Attributes:
+        counts: Numbers of what was counted, such as images and labels.
+        classes: How often each class occurs, in the order of the dataset:
+            pixels in segmentation, images in classification, instances that
+            have the keypoint in pose estimation.
+        problems: Faults, in the order of the dataset.
+        sizes: Sizes of the images that could be read.
+        kind: Word for the keys of ``classes``.
+        notes: Lines to print besides the counts.
+        warnings: Findings that training may be meant to have.
+        skipped: Why the dataset was not checked, if it was not.
+        dataset: Type of the dataset and of what wraps it.
+    """
+    counts: Dict[str, int] = field(default_factory=dict)
+    classes: Dict[str, int] = field(default_factory=dict)
+    problems: List[Problem] = field(default_factory=list)
+    sizes: List[Size] = field(default_factory=list)
+    kind: str = 'classes'
+    notes: List[str] = field(default_factory=list)
+    warnings: List[Problem] = field(default_factory=list)
+    skipped: str = ''
+    dataset: str = ''
+
+    @property
+    def absent(self) -> List[str]:
+        """Classes that do not occur."""
+        return [name for name, count in self.classes.items() if not count]
+
+
+def map_threads(check: Callable, items: Sequence, workers: int) -> Iterator:
+    """``check`` of each item in order; decoding images frees the threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(check, items)
+
+
+def probe_image(
+        path: str,
+        with_opencv: bool = True
+) -> Tuple[Optional[Size], Optional[Problem]]:
+    """Return the size of an image as training sees it, and its fault.
+
+    Args:
+        path: The file.
+        with_opencv: Whether training decodes it with OpenCV.
+    """
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
+                size = size[::-1]
+            image.draft('RGB', (64, 64))  # JPEG is decoded at a fraction
+            image.load()  # cv2 gives an image that was cut off, half grey
+    except FileNotFoundError:
+        return None, Problem(path, 'does not exist')
+    except UnidentifiedImageError:
+        return None, Problem(path, 'cannot be read as an image')
+    except (OSError, SyntaxError, ValueError) as error:
+        return None, Problem(path, f'cannot be read as an image: {error}')
+    if with_opencv and not cv2.haveImageReader(path):
+        return size, Problem(path, f'is a {image.format}, which OpenCV, that '
+                             'training reads with, does not know')
+    return size, None
+
+
+def spread(length: int, limit: Optional[int]) -> List[int]:
+    """At most ``limit`` indices, evenly over all of them."""
+    if limit is None or limit >= length:
+        return list(range(length))
+    return [i * length // limit for i in range(limit)]
+
+
+def distinct_loaders(cfg: Config) -> List[str]:
+    """Loaders of the config, without those that read the same as another."""
+    found: List[Tuple[str, dict]] = []
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and all(loader['dataset'] != d for _, d in found):
+            found.append((name, loader['dataset']))
+    return [name for name, _ in found]
+
+
+def check(cfg: Config,
+          limit: Optional[int] = None,
+          workers: int = 8) -> Dict[str, Summary]:
+    """Check all data of a config.
+
+    Args:
+        cfg: Config of a training or a test.
+        limit: Number of samples of each dataset to look at instead of all.
+        workers: Number of threads that read files.
+
+    Returns:
+        A summary by data loader; if a loader has several datasets in
+        wrappers, by the key of each.
+
+    Raises:
+        FileNotFoundError: If a whole folder or list is missing.
+        ValueError: If the task cannot be checked, or a number is not
+            positive.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in CHECKERS:
+        raise ValueError(f'data of the scopes {sorted(CHECKERS)} can be '
+                         f'checked, got {scope!r}')
+    for name, value in (('limit', limit), ('workers', workers)):
+        if value is not None and value < 1:
+            raise ValueError(f'{name} must be at least 1, got {value}')
+    check_parts(cfg, 'model')
+    loaders = distinct_loaders(cfg)
+    if not loaders:
+        raise ValueError(f'{cfg.filename} has no data loaders')
+    check_data(cfg, *loaders)
+    checker = import_module(f'.{CHECKERS[scope]}', __package__)
+    leaves = [leaf for loader in loaders for leaf in unwrap(cfg, loader)]
+    result = checker.check_leaves(cfg, leaves, limit, workers)
+    for leaf in leaves:
+        result[leaf.key].dataset = leaf.name
+    return result
+
+
+def skip(reason: str) -> Summary:
+    """Return the summary of a dataset that is not checked."""
+    return Summary(skipped=reason)
+
+
+def unloadable(leaf: Leaf, error: Exception) -> Problem:
+    """Return the problem that a dataset cannot be built, as training would."""
+    return Problem(
+        leaf.key, f'cannot be loaded by {type_name(leaf.cfg)}: '
+        f'{type(error).__name__}: {one_line(error)}')
+
+
+def guarded(check_leaf: Callable[[], Summary]) -> Summary:
+    """Call a check; what it cannot cope with is skipped, not failed.
+
+    Raises:
+        FileNotFoundError: If a whole folder or list is missing.
+    """
+    try:
+        return check_leaf()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of formats that nobody has thought of
+        return skip(f'{type(error).__name__}: {one_line(error)}')
+
+
+def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
+    """Build a dataset as training does; return the problem if it fails."""
+    try:
+        return leaf.build(), []
+    except Exception as error:  # training raises the same
+        return None, [unloadable(leaf, error)]
+
+
+def check_paths(paths: Sequence[str], workers: int, summary: Summary,
+                leaf: Leaf) -> List[Optional[Size]]:
+    """Read image files; add their sizes and problems to a summary."""
+    probe = partial(probe_image, with_opencv=leaf.reads_with_opencv)
+    found = list(map_threads(probe, paths, workers))
+    summary.sizes += [size for size, _ in found if size]
+    summary.problems += [problem for _, problem in found if problem]
+    return [size for size, _ in found]
+
+
+# Functions of the frameworks that read annotations.
+LOADING = ('full_init', 'load_data_list', '_load_annotations')
+
+
+@contextmanager
+def name_loading_faults(cfg: Config, *loaders: str) -> Iterator[None]:
+    """Name file and entry, where a dataset only says that it cannot load.
+
+    Raises:
+        ValueError: If annotations cannot be loaded, and the checks know why.
+    """
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not any(frame.name in LOADING for frame in frames):
+            raise
+        alone = deepcopy(cfg)
+        for other in {*LOADERS} - {*loaders}:
+            alone[other] = None
+        with suppress(Exception):  # the first error is the one to raise
+            found = [p for summary in check(alone, limit=1).values()
+                     for p in summary.problems if p.fatal]
+            if found:
+                error = ValueError(str(found[0]))
+        raise error
+
+
+def describe_sizes(sizes: Sequence[Size]) -> str:
+    """Return the smallest and the largest image in words."""
+    ends = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    words = ' to '.join(f'{w} x {h}' for w, h in dict.fromkeys(
+        (ends[0], ends[-1])))  # yapf: disable
+    return f'images of {words} (width x height)'
+
+
+def describe_all(label: str, problems: Sequence[Problem],
+                 most: int) -> List[str]:
+    """Return at most ``most`` problems in lines, and how many are left."""
+    lines = [f'{label}: {problem}' for problem in problems[:most]]
+    rest = len(problems) - most
+    return lines + [f'and {rest} more {label}s'] * (rest > 0)
+
+
+def describe(summary: Summary, most: int = 10) -> List[str]:
+    """Describe a summary in lines, with at most ``most`` names each."""
+    if summary.skipped:
+        return [f'not checked: {summary.skipped}',
+                *describe_all('problem', summary.problems, most)]
+    counts = [f'{n} {what}' for what, n in summary.counts.items()]
+    present = len(summary.classes) - len(summary.absent)
+    if summary.classes:
+        counts.append(f'{present} of {len(summary.classes)} {summary.kind}')
+    lines = [', '.join(counts)] * bool(counts)
+    if summary.sizes:
+        lines.append(describe_sizes(summary.sizes))
+    if summary.absent:
+        dots = ', ...' * (len(summary.absent) > most)
+        lines.append(f'{summary.kind} that do not occur: '
+                     f"{', '.join(summary.absent[:most])}{dots}")
+    return [
+        *lines, *summary.notes,
+        *describe_all('warning', summary.warnings, most),
+        *describe_all('problem', summary.problems, most)
+    ]

@@ -1,0 +1,139 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Annotated samples of a data set side by side, as they lie on disk.
+
+Files are read as the checks read them, so data that training would stop at
+can be looked at. A sample that cannot be read is left out.
+"""
+from itertools import islice
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from numpy import ndarray
+
+from ...utils.cli import one_line
+from ...utils.dataset_leaves import Leaf, unwrap
+from ...visualization.drawing import (draw_box, draw_lines, draw_regions,
+                                      draw_skeleton)
+from ...visualization.figures import enlarge, mosaic
+from .common import spread
+
+SHOWN = 24  # samples
+SMALLEST = 330  # height that annotations are drawn at, so that lines are fine
+HEIGHT = 240  # of a row, at most
+FALLBACK = (60, 60, 230)  # where a data set has no colour
+
+
+def draw_instances(image: ndarray, infos: Sequence[Mapping],
+                   style: Mapping) -> ndarray:
+    """Draw boxes and keypoints of one image."""
+    drawn = enlarge(image, SMALLEST)
+    zoom = drawn.shape[0] / image.shape[0]
+    for info in infos:
+        height = image.shape[0] / 2
+        for box in np.reshape(info.get('bbox', ()), (-1, 4)):
+            draw_box(drawn, zoom * box)
+            height = box[3] - box[1]
+        points = np.asarray(info['keypoints'], float)
+        seen = np.asarray(info['keypoints_visible'], float)
+        for one, visible in zip(points, seen.reshape(*points.shape[:2], -1)):
+            draw_skeleton(drawn, zoom * one[:, :2], visible[:, 0] > 0,
+                          scale=zoom * height, **style)
+    return drawn
+
+
+def style_of(info: Mapping) -> Dict[str, List]:
+    """Links and colours (blue, green, red) of key points."""
+    points = list(info['keypoint_info'].values())
+    links = list(info['skeleton_info'].values())
+    number = {point['name']: i for i, point in enumerate(points)}
+
+    def colors(items: Sequence[Mapping]) -> List:
+        return [tuple(item.get('color', FALLBACK[::-1]))[::-1]
+                for item in items]  # yapf: disable
+
+    return dict(links=[[number[end] for end in link['link']]
+                       for link in links],
+                link_colors=colors(links),
+                point_colors=colors(points))  # yapf: disable
+
+
+def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images with boxes and keypoints; None if unreadable."""
+    from .metainfo import read_metainfo
+    style, dataset = style_of(read_metainfo(leaf)[0]), leaf.build()
+    of_image: Dict[str, List[Mapping]] = {}
+    for info in dataset.data_list:
+        if 'keypoints' in info and isinstance(info.get('img_path'), str):
+            of_image.setdefault(info['img_path'], []).append(info)
+    paths = list(of_image)
+    for i in spread(len(paths), SHOWN):
+        image = cv2.imread(paths[i])
+        yield None if image is None else draw_instances(
+            image, of_image[paths[i]], style)
+
+
+def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images under their labels; None if one of both is unreadable."""
+    from .seg import try_read
+    dataset = leaf.build()
+    names, palette = (dataset.metainfo[k] for k in ('classes', 'palette'))
+    for i in spread(len(dataset), SHOWN):
+        info = dataset.get_data_info(i)
+        image = cv2.imread(info['img_path'])
+        label, _ = try_read(info.get('seg_map_path', ''))
+        if image is None or label is None or label.shape != image.shape[:2]:
+            yield None
+            continue
+        label = label.astype('u1')
+        if dataset.reduce_zero_label:
+            label = label - np.uint8(1)  # 0 becomes 255
+        if dataset.label_map:
+            table = np.arange(256, dtype=np.uint8)
+            table[list(dataset.label_map)] = list(dataset.label_map.values())
+            label = table[label]
+        yield draw_regions(
+            enlarge(image, SMALLEST),
+            enlarge(label, SMALLEST, cv2.INTER_NEAREST), palette, names)
+
+
+def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+    """Yield images with the names of their classes; None if unreadable."""
+    from .cls import labels_of, sample_of
+    dataset = leaf.build()
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    for i in spread(len(dataset), SHOWN):
+        info = sample_of(dataset, i)
+        image = info.get('img')
+        if isinstance(info.get('img_path'), str):
+            image = cv2.imread(info['img_path'])
+        words = [str(names[x]) if x < len(names) else f'class {x}'
+                 for x in labels_of(info)]
+        yield None if image is None else draw_lines(
+            np.ascontiguousarray(image), [', '.join(words)])
+
+
+TILES: Dict[str, Callable] = dict(
+    mmpose=pose_tiles, mmseg=seg_tiles, mmpretrain=cls_tiles)
+
+
+def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
+    """Draw samples from all over a data loader, with their annotations.
+
+    Returns None if none can be read.
+    """
+    leaves = unwrap(cfg, loader)
+    tiles: List[ndarray] = []
+    for leaf in leaves:
+        found = islice(TILES[cfg.default_scope](leaf),
+                       -(-SHOWN // len(leaves)))
+        try:
+            tiles += [tile for tile in found if tile is not None]
+        except Exception as error:  # named by the checks, if it is a fault
+            print_log(f'{leaf.key} cannot be drawn: {one_line(error)}')
+    if not tiles:
+        return None
+    return mosaic(tiles, f'{len(tiles)} annotated samples of {loader}',
+                  height=HEIGHT)

@@ -1,0 +1,370 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Check datasets of MMPose: annotations of keypoints, and images.
+
+Files in COCO's format are checked entry by entry. Datasets of other formats
+are asked for their samples.
+"""
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set, Tuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from ...utils.dataset_leaves import Leaf, class_of, type_name
+from .coco_file import (Content, Format, by_image, check_annotation,
+                        check_detections, check_image, check_values, has_size,
+                        hashable_id, points_of, read_content, read_json)
+from .common import (Problem, Summary, check_paths, guarded, skip, spread,
+                     try_build)
+from .metainfo import (check_metainfo, check_unpaired, describe_pairs,
+                       names_of, read_metainfo)
+
+WHOLE_BODY = ('keypoints', 'foot_kpts', 'face_kpts', 'lefthand_kpts',
+              'righthand_kpts')
+# What datasets with a parse_data_info of their own read of an annotation;
+# those that are not listed read no box.
+READS: Dict[str, Dict[str, Any]] = dict(
+    BaseCocoStyleDataset=dict(),
+    CocoWholeBodyDataset=dict(
+        points=WHOLE_BODY,
+        needed=('id', 'image_id', 'category_id', 'num_keypoints', 'iscrowd',
+                'segmentation')),
+    CocoWholeBodyFaceDataset=dict(points=('face_kpts', ), box='face_box'),
+    HumanArt21Dataset=dict(points=('keypoints_21', )),
+    JhmdbDataset=dict(needed=('id', 'image_id')),
+    PanopticHand2DDataset=dict(needed=('id', 'image_id')),
+    PoseTrack18VideoDataset=dict(needed=('id', 'image_id')))
+LEFT_OUT = 'instances left out (crowds, or without key points)'
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the metrics of a config ask of annotations.
+
+    Attributes:
+        keys: Keys of an annotation.
+        sigmas: Whether they ask for sigmas.
+        categories: Whether they ask for categories.
+    """
+    keys: Tuple[str, ...] = ()
+    sigmas: bool = False
+    categories: bool = False
+
+
+def metrics_of(cfg: Config, loader: str) -> Iterator[Mapping]:
+    """Yield the metrics for a data loader; for training those of val."""
+    key = loader.replace('dataloader', 'evaluator')
+    found = cfg.get(key.replace('train', 'val')) or ()
+    for metric in [found] if isinstance(found, Mapping) else found:
+        inside = metric.get('metrics', metric)
+        yield from [inside] if isinstance(inside, Mapping) else inside
+
+
+def asked_of(cfg: Config, loader: str) -> Asked:
+    """Return what the metrics for a data loader ask for."""
+    from mmpose.evaluation import CocoMetric, PoseTrack18Metric
+    keys: Set[str] = set()
+    sigmas = False
+    for metric in metrics_of(cfg, loader):
+        kind = class_of(metric, cfg.default_scope, METRICS)
+        if not kind or not issubclass(kind, CocoMetric) or (
+                metric.get('format_only')):
+            continue
+        sigmas = sigmas or not metric.get('gt_converter')
+        if issubclass(kind, PoseTrack18Metric):
+            continue
+        keys.add('category_id')
+        keys |= {'area'} if metric.get('use_area', True) else set()
+        if metric.get('iou_type') == 'keypoints_crowd':
+            keys.add('num_keypoints')
+    return Asked(tuple(sorted(keys)), sigmas, bool(keys))
+
+
+def format_of(leaf: Leaf, names: Sequence[str], published: bool) -> Format:
+    """Return what a dataset reads of the annotations in its file."""
+    for base in leaf.kind.__mro__ if leaf.kind else ():
+        if 'parse_data_info' in vars(base):
+            own = READS.get(base.__name__, dict(box='',
+                                                needed=('id', 'image_id')))
+            strict = type_name(leaf.cfg) == 'CocoDataset' or not published
+            return Format(names, strict=strict, **own)
+    return Format(names)
+
+
+def check_head(cfg: Config, leaf: Leaf, names: Sequence[str]
+               ) -> Iterator[Problem]:
+    """Compare the number of keypoints with that of the head."""
+    points = len(names)
+    for step in leaf.steps():
+        if str(step.get('type')).endswith('KeypointConverter'):
+            points = step.get('num_keypoints', points)
+    for wrapper in leaf.wrappers:  # which has keypoints of its own
+        if wrapper.get('metainfo'):
+            info, _ = read_metainfo(replace(leaf, cfg=wrapper))
+            points = len(info['keypoint_info'])
+    head = cfg.model.get('head') or {}
+    outputs = head.get('out_channels', points)
+    if outputs != points:
+        yield Problem('model.head.out_channels', f'is {outputs}, but the data '
+                      f'set has {points} key points')
+
+
+def is_trained_on(annotation: Mapping, form: Format) -> bool:
+    points = points_of(annotation, form) or ()
+    number = annotation.get('num_keypoints',
+                            sum(seen > 0 for seen in points[2::3]))
+    return bool(number and not annotation.get('iscrowd'))
+
+
+def image_folder(leaf: Leaf, dataset: Any) -> str:
+    """Return the folder of the images, as the dataset joins it."""
+    if dataset is not None:
+        return dataset.data_prefix.get('img') or ''
+    prefix = leaf.cfg.get('data_prefix') or {}
+    return os.path.join(leaf.cfg.get('data_root') or '',
+                        prefix.get('img') or '')
+
+
+def used_paths(dataset: Any) -> Optional[Set[str]]:
+    """Return the images that samples of a dataset use, if it could be built.
+    """
+    infos = getattr(dataset, 'data_list', None)
+    if not infos or any('img_path' not in info for info in infos):
+        return None
+    return {info['img_path'] for info in infos}
+
+
+def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
+    """Find the annotations that a dataset cannot read, by trying each."""
+    try:
+        dataset = leaf.build(lazy_init=True)
+    except Exception:  # not because of an annotation
+        return
+    images = {hashable_id(image): image for image in found.images}
+    for annotation in found.annotations:
+        image = images.get(hashable_id(annotation, 'image_id'), {})
+        raw = dict(raw_ann_info=annotation, raw_img_info=dict(
+            image, img_id=image.get('id'), img_path=''))  # yapf: disable
+        try:
+            dataset.parse_data_info(raw)
+        except Exception as error:  # as when it is loaded as a whole
+            words = 'lacks' if isinstance(error, KeyError) else (
+                f'cannot be read by {leaf.name}: {type(error).__name__}:')
+            yield Problem(f"{source}, annotation {annotation.get('id')}",
+                          f'{words} {error}')
+
+
+class CocoCheck:
+    """The check of one dataset whose file is in COCO's format.
+
+    Args:
+        leaf: The dataset.
+        content: Content of its file.
+        source: The file.
+        dataset: The dataset that was built, None if it could not be.
+        form: What it reads of an annotation.
+        asked: What the metrics ask for.
+    """
+
+    def __init__(self, leaf: Leaf, content: Mapping, source: Path,
+                 dataset: Any, form: Format, asked: Asked):
+        self.leaf, self.source, self.dataset = leaf, source, dataset
+        self.form, self.asked = form, asked
+        self.content = content
+        self.found = read_content(content, source)
+        self.folder = image_folder(leaf, dataset)
+        self.summary = Summary(
+            classes=dict.fromkeys(form.names, 0), kind='key points')
+        self.evaluates = leaf.loader != 'train_dataloader'
+
+    def path(self, image: Mapping) -> str:
+        return os.path.join(self.folder, str(image.get('file_name')))
+
+    def add(self, where: str, fault: str, fatal: bool = False,
+            certain: bool = False):
+        """Note a fault: a published dataset that can be loaded is sound."""
+        problem = Problem(where, fault, fatal)
+        if certain or self.form.strict or self.dataset is None:
+            self.summary.problems.append(problem)
+        else:
+            self.summary.warnings.append(problem)
+
+    def check_annotation(self, annotation: Mapping, image: Mapping):
+        where = f"{self.source}, annotation {annotation.get('id')}"
+        if annotation.get('face_valid') is False and (
+                'face_kpts' in self.form.points[:1]):
+            return  # which the dataset leaves out
+        form = replace(self.form, needed=(
+            *self.form.needed, *self.asked.keys))  # yapf: disable
+        for fault in check_annotation(annotation, form):
+            lacks = fault.startswith('lacks') and any(
+                key not in annotation for key in self.asked.keys)
+            fatal = self.dataset is None or lacks and self.evaluates
+            self.add(where, fault, fatal, lacks)
+        for fault in check_values(annotation, self.form, image):
+            self.add(where, fault)
+        points = points_of(annotation, self.form) or ()
+        for name, seen in zip(self.form.names, points[2::3]):
+            self.summary.classes[name] += seen > 0
+
+    def check_annotations(self, chosen: Sequence[Mapping]):
+        groups, unknown = by_image(self.found, self.source)
+        self.summary.problems += unknown
+        trained = left_out = 0
+        for image in chosen:
+            for annotation in groups.get(hashable_id(image), ()):
+                self.check_annotation(annotation, image)
+                is_trained = is_trained_on(annotation, self.form)
+                trained, left_out = (trained + is_trained,
+                                     left_out + (not is_trained))
+        if self.found.has_annotations and not trained:
+            self.summary.problems.append(
+                Problem(str(self.source), 'has no instance with key points '
+                        'that is not a crowd'))
+        self.summary.counts = {'images': len(chosen), 'instances': trained,
+                               LEFT_OUT: left_out}  # yapf: disable
+
+    def check_images(self, chosen: Sequence[Mapping], workers: int):
+        """Read files that samples use, and compare their sizes with the
+        annotations'."""
+        named = [i for i in chosen if isinstance(i.get('file_name'), str)]
+        used = used_paths(self.dataset)
+        if used and self.found.has_annotations:
+            named = [image for image in named if self.path(image) in used]
+        paths = [self.path(image) for image in named]
+        if self.leaf.foreign_loading():
+            self.summary.notes.append('image files are not read')
+            return
+        sizes = check_paths(paths, workers, self.summary, self.leaf)
+        for image, path, size in zip(named, paths, sizes):
+            written = (image.get('width'), image.get('height'))
+            if size and has_size(image) and size != written:
+                self.add(path, f'is {size[0]} x {size[1]}, its annotation '
+                         f'says {written[0]} x {written[1]} (width x height)')
+
+    def check_categories(self):
+        boxes = self.leaf.cfg.get('bbox_file')
+        asks = self.evaluates and (self.asked.categories or boxes)
+        found = self.content.get('categories')
+        if asks and not (isinstance(found, list) and found):
+            self.add(str(self.source), 'has no categories, which evaluation '
+                     "asks for: add categories=[{'id': 1, 'name': ...}]",
+                     True, True)
+
+    def run(self, limit: Optional[int], workers: int) -> Summary:
+        self.summary.problems += self.found.problems
+        self.check_categories()
+        images = self.found.images
+        chosen = [images[i] for i in spread(len(images), limit)]
+        # If it cannot be loaded, the reason may be anywhere.
+        entries = images if self.dataset is None else chosen
+        for image in entries:
+            self.summary.problems += check_image(
+                image, self.source, self.dataset is None)
+        self.check_annotations(entries)
+        if self.leaf.cfg.get('bbox_file'):
+            self.summary.problems += check_detections(
+                Path(self.leaf.cfg['bbox_file']),
+                {hashable_id(image) for image in self.found.images},
+                {hashable_id(image) for image in chosen})
+        self.check_images(chosen, workers)
+        self.summary.counts['images'] = len(chosen)
+        return self.summary
+
+
+def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
+                  limit: Optional[int], workers: int) -> Summary:
+    """Ask a dataset of any format for its samples, and check these."""
+    summary = Summary(classes=dict.fromkeys(names, 0), kind='key points')
+    infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
+    if infos and 'img_path' not in infos[0]:
+        return skip(f'{leaf.name} does not name image files')
+    if not infos:
+        summary.problems.append(Problem(leaf.key, 'has no samples'))
+    for info in infos:
+        points = np.asarray(info.get('keypoints', ()), float)
+        seen = np.asarray(info.get('keypoints_visible', ()), float)
+        seen = seen.reshape(-1, *seen.shape[-1:])[:, :len(names)]
+        if points.ndim == 3 and points.shape[1] != len(names):
+            summary.problems.append(
+                Problem(str(info['img_path']), f'has {points.shape[1]} key '
+                        f'points, but the data set has {len(names)}'))
+        elif points.ndim == 3 and seen.shape[-1] == len(names):
+            for name, count in zip(names, (seen > 0).sum(0).tolist()):
+                summary.classes[name] += count
+    paths = list(dict.fromkeys(str(info['img_path']) for info in infos))
+    summary.counts = {'images': len(paths), 'instances': len(infos)}
+    if not leaf.foreign_loading():
+        check_paths(paths, workers, summary, leaf)
+    return summary
+
+
+def is_coco(leaf: Leaf, content: Any) -> bool:
+    """Whether a dataset reads its file as one in COCO's format."""
+    from mmpose.datasets.datasets.base import BaseCocoStyleDataset as Base
+    return isinstance(content, Mapping) and 'images' in content and (
+        getattr(leaf.kind, '_load_annotations') is Base._load_annotations)
+
+
+def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
+               limit: Optional[int], workers: int) -> Summary:
+    """Check the samples of a dataset, by its file where it is COCO's."""
+    root = leaf.cfg.get('data_root') or ''
+    source = Path(root, str(leaf.cfg.get('ann_file') or ''))
+    content: Any = None
+    if source.suffix.lower() == '.json':
+        try:
+            content = read_json(source)
+        except ValueError as error:
+            return Summary(problems=[
+                Problem(str(source), str(error).removeprefix(f'{source} '))])
+    dataset, problems = try_build(leaf)
+    if is_coco(leaf, content):
+        check = CocoCheck(leaf, content, source, dataset,
+                          format_of(leaf, names, published),
+                          asked_of(cfg, leaf.loader))
+        summary = check.run(limit, workers)
+        if dataset is None and not summary.problems:
+            summary.problems += locate(leaf, check.found, source) or problems
+        return summary
+    if dataset is None:
+        return Summary(problems=problems)
+    return check_samples(dataset, leaf, names, limit, workers)
+
+
+def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
+               workers: int) -> Summary:
+    """Check one dataset, and the head against it."""
+    from mmpose.datasets.datasets.base import BaseCocoStyleDataset
+    if not leaf.kind or not issubclass(leaf.kind, BaseCocoStyleDataset):
+        return skip(f'{leaf.name} is not of keypoints in images')
+    try:
+        info, published = read_metainfo(leaf)
+    except ValueError as error:
+        return Summary(problems=[Problem(leaf.key, str(error))])
+    names = names_of(info)
+    summary = check_file(cfg, leaf, names, published, limit, workers)
+    if summary.skipped:
+        return summary
+    faults = [*check_metainfo(info, asked_of(cfg, leaf.loader).sigmas)]
+    certain = [f for f in faults if f.fatal or not published]
+    summary.warnings[:0] = [f for f in faults if f not in certain]
+    summary.problems[:0] = [*certain, *check_head(cfg, leaf, names)]
+    summary.notes.append(describe_pairs(info))
+    unpaired = check_unpaired(info)
+    if unpaired:
+        summary.warnings.append(unpaired)
+    return summary
+
+
+def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
+                 workers: int) -> Dict[str, Summary]:
+    """Check datasets, and the head against them."""
+    return {
+        leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))
+        for leaf in leaves
+    }

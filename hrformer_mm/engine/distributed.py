@@ -1,0 +1,338 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Several processes: how they find each other, and what they share.
+
+Everything that mmengine has for GPUs is used as it is. What is here lets the
+same configs run on CPU, where tests of distributed training run, and names
+the switches for sharded optimisers and models.
+"""
+import os
+import subprocess
+from datetime import timedelta
+from typing import Any, List, Sequence
+
+import torch
+import torch.distributed as dist
+from mmengine._strategy import FSDPStrategy
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import (MMDistributedDataParallel,
+                            MMFullyShardedDataParallel)
+from mmengine.runner import FlexibleRunner
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..registry import MODEL_WRAPPERS, OPTIMIZERS, RUNNERS, STRATEGIES
+from .optim import is_amp
+
+# Where launchers say which process this is.
+VARIABLES = dict(
+    pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'),
+    slurm=dict(
+        RANK='SLURM_PROCID',
+        WORLD_SIZE='SLURM_NTASKS',
+        LOCAL_RANK='SLURM_LOCALID'),
+    mpi=dict(
+        RANK='OMPI_COMM_WORLD_RANK',
+        WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+        LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'))
+STARTED_BY = dict(
+    pytorch='bash tools/dist_train.sh or torchrun',
+    slurm='bash tools/slurm_train.sh or srun',
+    mpi='mpirun of Open MPI')
+
+
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, which all of them get."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return Sum.apply(grad)  # each result depends on all inputs
+
+
+def all_reduce(x: Tensor) -> Tensor:
+    return Sum.apply(x)
+
+
+class AllReduceBatchNorm(_BatchNorm):
+    """Batch norm over the batches of all processes, on any device.
+
+    PyTorch's ``SyncBatchNorm`` runs on GPUs only. This one is for CPU and
+    gloo, where it makes training on several processes equal to training on
+    one with the whole batch. Mean and variance are summed one after the other,
+    as the difference of two sums of squares would lose digits.
+    """
+
+    def _check_input_dim(self, x: Tensor):
+        """Any [N, C, ...] will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.track_running_stats:
+            return super().forward(x)
+        dims = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        count = all_reduce(x.new_tensor(float(x.numel() // x.shape[1])))
+        mean = all_reduce(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        var = all_reduce(centred.square().sum(dims)) / count
+        self.update(mean.detach(), var.detach() * count / (count - 1))
+        x = centred * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor):
+        """Move the running statistics towards those of a batch, each [C]."""
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked += 1
+        step = self.momentum
+        if step is None:  # the mean of all batches
+            step = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), step)
+        self.running_var.lerp_(var.to(self.running_var), step)
+
+
+def synchronise_norms(module: nn.Module) -> nn.Module:
+    """The module with :class:`AllReduceBatchNorm` for its batch norms.
+
+    Parameters, buffers and their names stay.
+    """
+    if isinstance(module, _BatchNorm):
+        synced = AllReduceBatchNorm(module.num_features, module.eps,
+                                    module.momentum, module.affine,
+                                    module.track_running_stats)
+        synced._parameters, synced._buffers = (module._parameters,
+                                               module._buffers)
+        return synced.train(module.training)
+    for name, child in module.named_children():
+        module.add_module(name, synchronise_norms(child))
+    return module
+
+
+@MODEL_WRAPPERS.register_module()
+class GlooDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper for processes on CPU.
+
+    Args:
+        module: The model.
+        sync_bn: Whether batch norms see the batches of all processes.
+        **kwargs: Of ``DistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, sync_bn: bool = False, **kwargs):
+        if sync_bn:
+            module = synchronise_norms(module)
+        super().__init__(module, **dict(kwargs, device_ids=None))
+
+
+@MODEL_WRAPPERS.register_module()
+class ShardedDataParallel(MMFullyShardedDataParallel):
+    """mmengine's wrapper for weights in parts (FSDP), on CPU too.
+
+    Args:
+        module: The model.
+        device_id: The GPU of the process; CPU is used where there is none.
+        sync_bn: Whether batch norms see the batches of all processes.
+        **kwargs: Of mmengine's wrapper.
+    """
+
+    def __init__(self, module: nn.Module, device_id: int,
+                 sync_bn: bool = False, **kwargs):
+        on_cpu = get_device() == 'cpu'
+        if sync_bn:
+            convert = (synchronise_norms if on_cpu else
+                       nn.SyncBatchNorm.convert_sync_batchnorm)
+            module = convert(module)
+        super().__init__(
+            module, device_id=torch.device('cpu') if on_cpu else device_id,
+            **kwargs)
+
+
+@STRATEGIES.register_module()
+class ShardedStrategy(FSDPStrategy):
+    """mmengine's strategy for weights in parts, whose trainings resume.
+
+    mmengine 0.10 gives PyTorch the arguments in an order it had before 2.1.
+    """
+
+    def optim_state_dict(self) -> dict:
+        """State of the optimiser in one piece, on the first process.
+
+        PyTorch gathers one kind of state after the other in the same memory,
+        which it copies from GPUs only, so on CPU it is asked for one at a
+        time.
+        """
+        if get_device() != 'cpu':
+            return super().optim_state_dict()
+        optimizer = self.optim_wrapper.optimizer
+        whole = optimizer.state_dict()
+        kinds: List[Sequence[str]] = [()] * dist.get_world_size()
+        dist.all_gather_object(
+            kinds, sorted({k for s in whole['state'].values() for k in s}))
+        found: dict = {}
+        for kind in sorted({k for some in kinds for k in some}):
+            part = FullyShardedDataParallel.optim_state_dict(
+                self.model, optimizer, dict(whole, state={
+                    i: {kind: s[kind]}
+                    for i, s in whole['state'].items()}))
+            found = found or dict(part, state={})
+            for name, value in part.get('state', {}).items():
+                found['state'].setdefault(name, {}).update(value)
+        return found
+
+    def load_optim_state_dict(self, state_dict: dict):
+        self.optim_wrapper.load_state_dict(
+            FullyShardedDataParallel.optim_state_dict_to_load(
+                model=self.model,
+                optim=self.optim_wrapper.optimizer,
+                optim_state_dict=state_dict))
+
+
+@RUNNERS.register_module()
+class ShardedRunner(FlexibleRunner):
+    """mmengine's runner for strategies, whose hooks can choose a checkpoint.
+
+    mmengine's ``FlexibleRunner`` loads the checkpoint before the hooks run,
+    and compiles the whole training step, see ``CompileHook``.
+    """
+
+    def train(self) -> nn.Module:
+        self._compile = False
+        return super().train()
+
+    def load_or_resume(self):
+        for hook in self.hooks:
+            if hasattr(hook, 'before_loading'):
+                hook.before_loading(self)
+        super().load_or_resume()
+
+
+@OPTIMIZERS.register_module()
+class ShardedOptimizer(ZeroRedundancyOptimizer):
+    """Keep the state of an optimiser in parts, one on each process (ZeRO-1).
+
+    mmengine's class of this kind gathers the parts while it is saved, which
+    only the first process does, so that it waits for ever. Here
+    :class:`~.hooks.saving.SafeCheckpointHook` gathers them first.
+
+    Args:
+        params: Parameters or groups of them.
+        optimizer_type: Name of a class of ``torch.optim``.
+        **kwargs: Its arguments.
+    """
+
+    def __init__(self, params: Any, optimizer_type: str, **kwargs):
+        super().__init__(params, getattr(torch.optim, optimizer_type),
+                         **kwargs)
+
+
+def adopt_launcher(launcher: str):
+    """Set the variables of torchrun from those of another launcher.
+
+    Raises:
+        ValueError: If a variable is missing: nothing was launched that way.
+    """
+    missing = [v for v in VARIABLES[launcher].values() if v not in os.environ]
+    if missing:
+        raise ValueError(f'--launcher {launcher}: {missing[0]} is not set, so '
+                         'this was not started by '
+                         f'{STARTED_BY[launcher]}')
+    for name, source in VARIABLES[launcher].items():
+        os.environ[name] = os.environ[source]
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = first_machine(launcher)
+    # Jobs that share a machine must not share a port.
+    job = int(os.environ.get('SLURM_JOB_ID', 0)) % 20000
+    os.environ.setdefault('MASTER_PORT', str(29500 + job))
+
+
+def first_machine(launcher: str) -> str:
+    """Address of the machine of the first process.
+
+    Raises:
+        ValueError: If there are several and nothing tells the first.
+    """
+    several = os.environ.get('SLURM_NNODES', '1') != '1' or os.environ.get(
+        'OMPI_COMM_WORLD_LOCAL_SIZE') != os.environ.get(
+            'OMPI_COMM_WORLD_SIZE')
+    if not several:
+        return '127.0.0.1'
+    nodes = os.environ.get('SLURM_JOB_NODELIST')
+    if nodes:
+        names = subprocess.run(['scontrol', 'show', 'hostnames', nodes],
+                               text=True, capture_output=True,
+                               check=True).stdout.split()  # yapf: disable
+        return names[0]
+    raise ValueError(f'--launcher {launcher} on several machines: set '
+                     'MASTER_ADDR to the address of the first one')
+
+
+def join(cfg: Config):
+    """Join the processes of a launch; on CPU by gloo.
+
+    mmengine would select a GPU first, so it is not asked on CPU.
+
+    Raises:
+        ValueError: If this is not a process of that launcher.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none':
+        return
+    adopt_launcher(launcher)
+    cfg.launcher = 'pytorch'
+    if get_device() not in ('cpu', 'mps'):
+        return
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.model_wrapper_cfg = dict(
+        type='hrformer_mm.GlooDataParallel',
+        sync_bn=bool(cfg.get('sync_bn')),
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.sync_bn = None
+    if not dist.is_initialized():
+        timeout = cfg.env_cfg.dist_cfg.get('timeout', 1800)
+        dist.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+
+
+def apply_parallel(cfg: Config):
+    """Do what the key ``parallel`` of a config says.
+
+    ``'ddp'``: a copy of everything on each process, the default. ``'zero'``:
+    the optimiser's state in parts. ``'fsdp'``: weights and gradients, too, by
+    mmengine's ``FSDPStrategy``, saved in one piece.
+
+    Raises:
+        ValueError: For another word, or one process alone.
+    """
+    kind = cfg.get('parallel', 'ddp')
+    if kind not in ('ddp', 'zero', 'fsdp'):
+        raise ValueError(f"parallel must be 'ddp', 'zero' or 'fsdp', got "
+                         f'{kind!r}')
+    if kind == 'ddp':
+        return
+    if cfg.get('launcher', 'none') == 'none':
+        raise ValueError(f'parallel={kind!r} needs several processes: start '
+                         'them with bash tools/dist_train.sh')
+    if kind == 'zero':
+        optimizer = cfg.optim_wrapper.optimizer
+        optimizer.optimizer_type = optimizer.type
+        optimizer.type = 'hrformer_mm.ShardedOptimizer'
+        return
+    cfg.runner_type = 'hrformer_mm.ShardedRunner'
+    cfg.strategy = dict(
+        type='hrformer_mm.ShardedStrategy',
+        state_dict_cfg='full',
+        model_wrapper=dict(
+            type='hrformer_mm.ShardedDataParallel',
+            sync_bn=bool(cfg.get('sync_bn'))))
+    if is_amp(cfg.optim_wrapper.get('type')):
+        cfg.optim_wrapper.use_fsdp = True

@@ -1,0 +1,189 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Find schedules that do not fit the length of the training.
+
+The Runner ends a schedule with the training unless the config says ``end``,
+``T_max``, ``milestones`` or the like. Such numbers do not follow
+``train_cfg.max_epochs`` and ``train_cfg.max_iters`` when those change.
+"""
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+import torch
+from mmengine.optim import _ParamScheduler
+from mmengine.optim.scheduler import param_scheduler as mm
+
+from ...registry import PARAM_SCHEDULERS
+from ..schedulers import WarmupLR
+
+ENDLESS = 10**9  # mmengine's end of a schedule without one
+TOLERANCE = .01  # of the length of a cosine, for recipes that are off by one
+# Schedules that should end with the training.
+WHOLE = (mm.PolyParamScheduler, mm.CosineAnnealingParamScheduler,
+         mm.ExponentialParamScheduler, mm.StepParamScheduler,
+         mm.OneCycleParamScheduler, mm.LinearParamScheduler, WarmupLR)
+
+
+class Remark(NamedTuple):
+    """A schedule that does not fit the training, and what to do about it."""
+    fault: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Length:
+    """Length of a training.
+
+    Attributes:
+        epochs: Number of epochs, or None if training counts iterations.
+        updates: Number of updates of the weights.
+        epoch_length: Updates of an epoch.
+        window: Iterations of an update.
+    """
+    epochs: Optional[int]
+    updates: int
+    epoch_length: int
+    window: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"train_cfg.max_{'epochs' if self.epochs else 'iters'}"
+
+    @property
+    def text(self) -> str:
+        name = 'iterations' if self.window == 1 else 'updates'
+        return (f'{self.epochs} epochs of {self.epoch_length} {name}'
+                if self.epochs else f'{self.updates} {name}')
+
+    def total(self, scheduler: _ParamScheduler) -> int:
+        """Return the length of the training in steps of a scheduler."""
+        return self.epochs or 0 if scheduler.by_epoch else self.updates
+
+    def unit(self, scheduler: _ParamScheduler) -> str:
+        if scheduler.by_epoch:
+            return 'epochs'
+        return 'iterations' if self.window == 1 else 'updates'
+
+    def end(self, scheduler: _ParamScheduler) -> int:
+        """Return the end of a scheduler in updates."""
+        end = min(scheduler.end, ENDLESS)
+        return end * self.epoch_length if scheduler.by_epoch else end
+
+
+def is_warm_up(scheduler: _ParamScheduler) -> bool:
+    return isinstance(scheduler, mm.ConstantParamScheduler) or (
+        isinstance(scheduler, mm.LinearParamScheduler)
+        and scheduler.start_factor < scheduler.end_factor)
+
+
+def follows_metrics(scheduler: _ParamScheduler) -> bool:
+    return getattr(scheduler, 'need_val_args', False)
+
+
+def remarks(schedulers: Sequence[_ParamScheduler],
+            length: Length) -> Iterator[Remark]:
+    """Yield what does not fit the length of the training.
+
+    Args:
+        schedulers: Schedulers of one optimizer.
+        length: Length of the training.
+    """
+    for scheduler in schedulers:
+        if follows_metrics(scheduler):
+            continue
+        name, total = type(scheduler).__name__, length.total(scheduler)
+        if scheduler.by_epoch and not length.epochs:
+            yield Remark(
+                f'{name} counts epochs, but training counts iterations, so '
+                'it never steps', 'set by_epoch=False and its lengths in '
+                'iterations')
+        elif scheduler.begin >= total:
+            yield Remark(
+                f'{name} begins after {scheduler.begin} '
+                f'{length.unit(scheduler)}, but training makes {total}',
+                f'set an earlier begin, or a larger {length.key}')
+        else:
+            yield from remarks_of(scheduler, schedulers, length)
+
+
+def remarks_of(scheduler: _ParamScheduler,
+               schedulers: Sequence[_ParamScheduler],
+               length: Length) -> Iterator[Remark]:
+    """Yield what does not fit of a scheduler that takes part."""
+    name, unit = type(scheduler).__name__, length.unit(scheduler)
+    total, end = length.total(scheduler), scheduler.end
+    last = min(end, total)
+    advice = f'leave out {{}}, which then follows {length.key}'
+    if isinstance(scheduler, mm.MultiStepParamScheduler):
+        late = sorted(m for m in scheduler.milestones
+                      if scheduler.begin + m >= last)
+        if late:
+            yield Remark(
+                f'{name} does not reach its milestones {late}, as it ends '
+                f'after {last} {unit}', 'set earlier milestones, or a larger '
+                f'{length.key}')
+    elif total < end < ENDLESS and isinstance(
+            scheduler, (*WHOLE, mm.ConstantParamScheduler)):
+        yield Remark(
+            f'{name} ends after {end} {unit}, but training makes {total}, so '
+            'it is cut off', 'set an earlier end, or a larger '
+            f'{length.key}' if is_warm_up(scheduler) else advice.format('end'))
+    elif end < total and is_last(scheduler, schedulers, length):
+        yield Remark(
+            f'{name} ends after {end} {unit}, but training makes {total}, so '
+            f'{scheduler.param_name} stays the same from there on',
+            advice.format('end'))
+    yield from period_remarks(scheduler, last - scheduler.begin, unit, advice)
+
+
+def period_remarks(scheduler: _ParamScheduler, span: int, unit: str,
+                   advice: str) -> Iterator[Remark]:
+    """Yield periods and warm-ups that differ from the steps of a scheduler."""
+    name = type(scheduler).__name__
+    for key in ('T_max', 'total_steps'):
+        period = getattr(scheduler, key, None)
+        if not period or abs(period - span) <= TOLERANCE * span:
+            continue
+        if scheduler.end not in (span + scheduler.begin, ENDLESS):
+            continue  # its end does not fit, which the above says
+        result = ('does not reach its lowest value' if period > span else
+                  'rises again')
+        yield Remark(
+            f'{name} has {key}={period} {unit}, but makes {span}, so '
+            f'{scheduler.param_name} {result}', advice.format(key))
+    warmup = getattr(scheduler, 'warmup', 0)
+    if isinstance(scheduler, WarmupLR) and warmup >= span:
+        yield Remark(
+            f'{name} warms up for {warmup} {unit}, but makes {span}, so the '
+            'learning rate never falls', 'set a smaller warmup')
+
+
+def is_last(scheduler: _ParamScheduler,
+            schedulers: Sequence[_ParamScheduler], length: Length) -> bool:
+    """Return whether a schedule should end with the training."""
+    if not isinstance(scheduler, WHOLE) or is_warm_up(scheduler):
+        return False
+    return all(
+        length.end(other) <= length.end(scheduler) for other in schedulers
+        if other.param_name == scheduler.param_name)
+
+
+def build(configs: Any, lr: float, length: Length) -> List[_ParamScheduler]:
+    """Build schedulers of a config as the Runner does, without a model.
+
+    Args:
+        configs: ``param_scheduler`` of a config, for one optimizer.
+        lr: Learning rate.
+        length: Length of the training.
+    """
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=lr, momentum=.9)
+    built = []
+    for config in configs if isinstance(configs, (list, tuple)) else [configs]:
+        config = dict(config)
+        end = length.epochs or 1 if config.get('by_epoch', True) else (
+            length.updates)
+        config.setdefault('end', end)
+        defaults: Dict[str, Any] = dict(
+            optimizer=optimizer, epoch_length=length.epoch_length)
+        built.append(PARAM_SCHEDULERS.build(config, default_args=defaults))
+    return built

@@ -1,0 +1,137 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Find the checkpoint that a training starts or resumes from."""
+import os
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Tuple
+
+from ...checkpoints.files import read_checkpoint
+from ...utils.io import read_text
+
+STATE = 'hrformer_mm_data'  # position in the data, in checkpoints
+START = 'start_from'  # config key: load_from of a run that may resume
+Progress = Tuple[int, int, int, int]
+NOTHING: Progress = (-1, -1, -1, -1)
+
+
+def missing_state(checkpoint: Mapping) -> List[str]:
+    """Return what a checkpoint lacks to be resumed from, in words."""
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    needed = {
+        'weights': 'state_dict' in checkpoint,
+        'optimizer state': 'optimizer' in checkpoint,
+        'epoch and iteration': {'epoch', 'iter'} <= {*meta},
+        'message hub': 'message_hub' in checkpoint,
+    }
+    return [name for name, is_there in needed.items() if not is_there]
+
+
+def check_resumable(checkpoint: Mapping, path: Any):
+    """Refuse weights without the state of their training.
+
+    Raises:
+        ValueError: Names what is missing and what to do instead.
+    """
+    missing = missing_state(checkpoint)
+    if missing:
+        raise ValueError(
+            f"cannot resume from {path}: it has no {', no '.join(missing)} "
+            '(as best_*.pth, published and bare weight files); resume from '
+            'epoch_*.pth, iter_*.pth or interrupted.pth, or start a new '
+            f'training from its weights with --cfg-options load_from={path}')
+
+
+def check_resume_path(path: str):
+    """Refuse what cannot be resumed from before anything slow begins.
+
+    Raises:
+        ValueError: For a directory and for a file without training state.
+    """
+    if os.path.isdir(path):
+        raise ValueError(
+            f'cannot resume from {path}: it is a directory; name one of its '
+            'checkpoint files, or for the last one of a work dir use '
+            f'--work-dir {path} --resume')
+    if '://' not in path:
+        check_resumable(read_checkpoint(path, mmap=True), path)
+
+
+def progress(path: Path) -> Progress:
+    """Return how far the training of a checkpoint was, for comparisons.
+
+    Epochs or passes come first, then samples, as an iteration is another
+    number of samples where the number of processes changed.
+    """
+    try:
+        checkpoint = read_checkpoint(path, mmap=True)
+        meta, state = checkpoint['meta'], checkpoint.get(STATE, {})
+        return (int(meta['epoch']), int(state.get('passes', 0)),
+                int(state.get('draws', 0)), int(meta['iter']))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return NOTHING
+
+
+def pointed_at(folder: Path) -> Optional[Path]:
+    """Return the checkpoint that ``last_checkpoint`` names, if it exists.
+
+    A file of that name in the folder itself comes first, as the work dir may
+    be a copy of another one that still exists.
+    """
+    pointer = folder / 'last_checkpoint'
+    named = read_text(pointer).strip() if pointer.is_file() else ''
+    if not named:
+        return None
+    places = [folder / Path(named).name, Path(named)]
+    return next((place for place in places if place.exists()), None)
+
+
+def candidates(work_dir: str) -> List[Path]:
+    """List checkpoints to resume from, the best one first.
+
+    That is the one that ``last_checkpoint`` names, and then those whose
+    training was furthest: file times do not survive a copy. ``best_*.pth``
+    hold no optimizer.
+    """
+    folder = Path(work_dir)
+    files = [p for p in folder.glob('*.pth')
+             if not p.name.startswith(('best_', '.'))]
+    order = {p: (progress(p), p.stat().st_mtime) for p in files}
+    files.sort(key=lambda p: order[p], reverse=True)
+    named = pointed_at(folder)
+    if named is None:
+        return files
+    return [named, *(p for p in files if p != named)]
+
+
+def newest_checkpoint(work_dir: str, logger: Any) -> Optional[str]:
+    """Return the first of :func:`candidates` that can be resumed from.
+
+    Raises:
+        ValueError: If there are some and none of them can be used.
+    """
+    named = pointed_at(Path(work_dir))
+    if named is not None and not why_not(named):
+        return str(named)
+    paths, found = candidates(work_dir), None
+    for path in paths:
+        reason = why_not(path)
+        if reason:
+            logger.warning(f'not resumed from: {reason}')
+        elif found is None:
+            found = str(path)
+    if paths and found is None:
+        raise ValueError(
+            f'none of the checkpoints in {work_dir} can be resumed from; '
+            'without --resume a new training starts')
+    return found
+
+
+def why_not(path: Path) -> str:
+    """Return why a file cannot be resumed from, or nothing."""
+    if path.is_dir():  # of a strategy that writes one file a process
+        return ''
+    try:
+        missing = missing_state(read_checkpoint(path, mmap=True))
+    except ValueError as error:
+        return str(error)
+    return f"{path} has no {', no '.join(missing)}" if missing else ''

@@ -1,0 +1,162 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Start processes as torchrun does, with exit codes that mean something.
+
+    python -m hrformer_mm.engine.launch [torchrun options] SCRIPT [arguments]
+
+torchrun exits with 1 whatever happens. This exits with the code of the process
+that failed first, 128 plus the number of the signal that killed it, 143 after
+SIGTERM and 130 after Ctrl-C. On several machines it prints which ones are
+missing, every 15 seconds, and gives up after ``NODE_TIMEOUT`` seconds (300).
+"""
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from argparse import Namespace
+from contextlib import suppress
+from datetime import timedelta
+from typing import Optional, Sequence
+
+from torch.distributed import TCPStore
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+STOPPED = 128 + signal.SIGTERM
+MISTAKE = 2  # as tools exit for what one line explains
+GRACE = 60  # seconds for processes to save and leave after a signal
+REPORT = 15  # seconds between reports of missing machines
+
+
+def report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Machines(threading.Thread):
+    """Find out which machines have joined, and report the others.
+
+    Args:
+        count: Number of machines.
+        rank: Number of this one, from 0.
+        address: Of the first one.
+        port: Where the first one listens.
+        timeout: Seconds to wait.
+    """
+
+    def __init__(self, count: int, rank: int, address: str, port: int,
+                 timeout: float):
+        super().__init__(daemon=True)
+        self.count, self.rank = count, rank
+        self.address, self.port = address, port
+        self.end = time.monotonic() + timeout
+        self.missing = [0] if rank else list(range(1, count))
+        self.is_over = threading.Event()
+
+    @property
+    def text(self) -> str:
+        """Say which machines are missing."""
+        one = len(self.missing) == 1
+        return (f"machine{'' if one else 's'} NODE_RANK="
+                f"{','.join(map(str, self.missing))} of NNODES={self.count} "
+                f"{'is' if one else 'are'} missing at "
+                f'{self.address}:{self.port}')
+
+    def run(self) -> None:
+        store = None
+        reported = time.monotonic() - REPORT + 2  # the first one after 2 s
+        while self.missing and not self.is_over.wait(.5):
+            with suppress(Exception):  # the first machine may not listen yet
+                store = store or self.join_store()
+                self.look(store)
+            now = time.monotonic()
+            if self.missing and now - reported > REPORT:
+                reported = now
+                report(f'waiting: {self.text}, {self.end - now:.0f} s left '
+                       '(NODE_TIMEOUT)')
+
+    def join_store(self) -> TCPStore:
+        """Connect to the first machine and leave the number of this one."""
+        socket.create_connection((self.address, self.port), 2).close()
+        store = TCPStore(self.address, self.port, None, False,
+                         timedelta(seconds=5), wait_for_workers=False)
+        store.set(self.key(self.rank), 'here')
+        return store
+
+    @staticmethod
+    def key(rank: int) -> str:
+        return f'hrformer_mm/machine/{rank}'
+
+    def look(self, store: TCPStore) -> None:
+        self.missing = [r for r in range(self.count)
+                        if not store.check([self.key(r)])]
+
+
+def watch_machines(args: Namespace) -> Optional[Machines]:
+    """Set how long torchrun waits for other machines, and watch them."""
+    count = int(args.nnodes) if str(args.nnodes).isdigit() else 1
+    if count == 1:
+        return None
+    timeout = float(os.environ.get('NODE_TIMEOUT', 300))
+    args.rdzv_conf = ','.join(
+        filter(None, [args.rdzv_conf, f'timeout={timeout:.0f}']))
+    machines = Machines(count, args.node_rank, args.master_addr,
+                        int(args.master_port or 29500), timeout)
+    machines.start()
+    return machines
+
+
+def code_of(failed: ChildFailedError) -> int:
+    """Return the exit code for processes that failed, and print why."""
+    codes = [failure.exitcode for failure in failed.failures.values()]
+    if STOPPED in codes:  # saved; others leave with it
+        return STOPPED
+    rank, failure = failed.get_first_failure()
+    if failure.exitcode < 0:
+        report(f'error: process {rank} was killed: {failure.message}')
+        return 128 - failure.exitcode
+    report(f'error: process {rank} ended with exit code {failure.exitcode}')
+    return failure.exitcode
+
+
+def wait_for_children(seconds: float) -> None:
+    """Wait until all processes of this one have ended."""
+    end = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(.1)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    args = torchrun.parse_args(
+        list(sys.argv[1:] if argv is None else argv))
+    # torchrun kills processes 30 seconds after it passed on a signal.
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(GRACE))
+    machines = watch_machines(args)
+    try:
+        torchrun.run(args)
+    except SignalException as error:
+        number = int(error.sigval)
+        # A second signal interrupts torchrun's own wait.
+        signal.signal(number, signal.SIG_IGN)
+        wait_for_children(GRACE)
+        return 128 + number
+    except ChildFailedError as error:
+        return code_of(error)
+    except Exception:
+        if machines is not None and machines.missing:
+            report(f'error: {machines.text}: start the same command there, '
+                   'and look whether the port can be reached; gave up after '
+                   'NODE_TIMEOUT seconds')
+            return MISTAKE
+        raise
+    finally:
+        if machines is not None:
+            machines.is_over.set()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

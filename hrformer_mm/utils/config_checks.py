@@ -1,0 +1,207 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""What is looked at before a training or a test begins.
+
+Each check ends in one line that names the key of the config, or the file;
+otherwise hooks and loops would meet the fault after hours.
+"""
+import inspect
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import (Any, Iterator, Mapping, Optional, Set, Tuple, Union,
+                    get_args, get_origin)
+
+from mmengine.config import Config
+from mmengine.registry import (HOOKS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS,
+                               PARAM_SCHEDULERS, Registry)
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..registry import MODELS
+from .dataset_leaves import class_of as dataset_class
+from .suggest import arguments, registered
+
+# Parts of a config without which there is no training, and no testing.
+TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+TESTED = ('model', 'test_dataloader')
+
+
+def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
+    """Whether a dataset such as CIFAR10 may download what is missing."""
+    kind = dataset_class(dataset, scope)
+    return (kind is not None and dataset.get('download', True)
+            and 'download' in arguments(kind))
+
+
+def data_paths(dataset: Mapping,
+               scope: Optional[str] = None
+               ) -> Iterator[Tuple[str, Optional[str]]]:
+    """Yield files and folders that a dataset reads; a path may be empty."""
+    if isinstance(dataset.get('dataset'), Mapping):
+        yield from data_paths(dataset['dataset'], scope)
+    for part in dataset.get('datasets') or ():
+        if isinstance(part, Mapping):
+            yield from data_paths(part, scope)
+    if downloads(dataset, scope):
+        return
+    # Which MMPretrain expands, and the others do not.
+    user = os.path.expanduser if scope == 'mmpretrain' else str
+    folder = user(dataset.get('data_root') or '')
+    prefix = dataset.get('data_prefix') or {}
+    prefixes = prefix if isinstance(prefix, dict) else {'data_prefix': prefix}
+    below = {'ann_file': dataset.get('ann_file'), **prefixes}
+    yield 'data_root', folder
+    yield 'bbox_file', dataset.get('bbox_file')
+    yield from ((word, os.path.join(folder, user(path)))
+                for word, path in below.items()
+                if path and isinstance(path, str))
+
+
+def check_parts(cfg: Config, *parts: str):
+    """Raise ValueError if a config lacks one of its large parts."""
+    for part in parts:
+        if not isinstance(cfg.get(part), dict):
+            raise ValueError(f'{cfg.filename} needs {part}=dict(...), but it '
+                             f'is {cfg.get(part)!r}')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        part = cfg.get(loader)
+        if part is not None and not (isinstance(part, dict) and isinstance(
+                part.get('dataset'), dict)):
+            raise ValueError(f'{loader} must be dict(dataset=dict(...), ...), '
+                             f'got {part!r}')
+
+
+NUMBERS = {'int': int, 'float': float, 'bool': bool, 'None': type(None),
+           'Tensor': Tensor}  # and their names, in annotations
+
+
+def typed_parts(cfg: Config) -> Iterator[Tuple[str, Mapping, Any]]:
+    """Parts that are built late: key, part, and its registry or class."""
+    loop = 'EpochBasedTrainLoop' if cfg.train_cfg.get('by_epoch') else (
+        'IterBasedTrainLoop')
+    yield 'train_cfg', dict(dict(type=loop), **cfg.train_cfg), LOOPS
+    for name in ('train_dataloader', 'val_dataloader'):
+        yield name, cfg.get(name), DataLoader
+    yield 'optim_wrapper', cfg.optim_wrapper, OPTIM_WRAPPERS
+    optimizer = cfg.optim_wrapper.get('optimizer')
+    yield 'optim_wrapper.optimizer', optimizer, OPTIMIZERS
+    hooks = cfg.get('default_hooks') or {}
+    yield from ((f'default_hooks.{k}', v, HOOKS) for k, v in hooks.items())
+    for name, registry in (('custom_hooks', HOOKS),
+                           ('param_scheduler', PARAM_SCHEDULERS)):
+        several = cfg.get(name) or ()
+        if isinstance(several, (list, tuple)):
+            yield from ((f'{name}.{i}', part, registry)
+                        for i, part in enumerate(several))
+
+
+def class_of(key: str, part: Mapping, source: Any,
+             scope: Optional[str]) -> Optional[type]:
+    """The class that a part of a config becomes, as far as it is known.
+
+    Raises:
+        ValueError: If its registry does not have it; names the nearest.
+    """
+    kind = part.get('type')
+    if not isinstance(source, Registry):
+        return source
+    if not isinstance(kind, str):
+        return kind if inspect.isclass(kind) else None
+    with source.switch_scope_and_registry(scope) as registry:
+        found = registry.get(kind)
+        if found is None:
+            near = get_close_matches(kind, registered(registry, kind), 3)
+            raise ValueError(f'{key}.type: {kind} is not in the registry of '
+                             f'{source.name}s; near are {near}')
+    return found
+
+
+def numbers(annotation: Any) -> Set[type]:
+    """Types that an argument may have, if it takes nothing but numbers."""
+    if isinstance(annotation, str):  # of a module that postpones them
+        kinds = {
+            NUMBERS.get(word.strip(), object)
+            for word in annotation.split('|')
+        }
+    elif get_origin(annotation) in (Union, UnionType):
+        kinds = set(get_args(annotation))
+    else:
+        kinds = {annotation}
+    return kinds if kinds <= {*NUMBERS.values()} else set()
+
+
+def misfit(value: Any, kinds: Set[type]) -> str:
+    """What a value should be instead, in words; nothing if it fits."""
+    is_real = bool(kinds & {float, Tensor})
+    if not kinds or value is None or isinstance(value, int) or (isinstance(
+            value, float) and (is_real or value.is_integer())):
+        return ''
+    if is_real:
+        return 'a number'
+    return 'a whole number' if int in kinds else 'True or False'
+
+
+def wrong_types(cfg: Config) -> Iterator[str]:
+    """Arguments whose class says that they are numbers, and which are not."""
+    for key, part, source in typed_parts(cfg):
+        if not isinstance(part, Mapping):
+            continue
+        try:
+            kind = class_of(key, part, source,
+                            part.get('_scope_', cfg.get('default_scope')))
+        except ValueError as error:
+            yield str(error)
+            continue
+        annotations = arguments(kind) if kind else {}
+        for name, value in part.items():
+            wanted = misfit(value, numbers(annotations.get(name)))
+            if wanted:
+                yield f'{key}.{name} must be {wanted}, got {value!r}'
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        value = cfg.train_cfg.get(name)
+        if isinstance(value, (int, float)) and value < 1:
+            yield f'train_cfg.{name} must be at least 1, got {value}'
+
+
+def check_types(cfg: Config):
+    """Raise ValueError for the first of :func:`wrong_types`."""
+    for error in wrong_types(cfg):
+        raise ValueError(error)
+
+
+def check_data(cfg: Config, *loaders: str):
+    """Look for the files of data loaders before anything slow begins.
+
+    Raises:
+        FileNotFoundError: Names what is missing and how to give it.
+    """
+    for name in loaders:
+        loader = cfg.get(name)
+        paths = data_paths(loader['dataset'],
+                           cfg.get('default_scope')) if loader else ()
+        for word, path in paths:
+            if path and '://' not in path and not os.path.exists(path):
+                raise FileNotFoundError(
+                    f'the {word} of {name} does not exist: {path}; put the '
+                    'data there (the README of the config has the layout) or '
+                    'say where it is with --data-root DIR')
+
+
+def check_inputs(cfg: Config, *loaders: str):
+    """Look for missing data, but tell a fault of the model before that."""
+    try:
+        check_data(cfg, *loaders)
+    except FileNotFoundError:
+        MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
+        raise
+
+
+def check_checkpoint(path: str):
+    """Raise FileNotFoundError, with what lies beside it, if it is missing."""
+    if '://' in path or os.path.isfile(path):
+        return
+    beside = sorted(p.name for p in Path(path).parent.glob('*.pth'))
+    found = f'its folder has {beside[-5:]}' if beside else (
+        'its folder has no .pth file')
+    raise FileNotFoundError(f'no checkpoint at {path}; {found}')

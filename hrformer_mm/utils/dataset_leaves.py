@@ -1,0 +1,173 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Find the datasets inside wrappers such as ConcatDataset, and build them."""
+import inspect
+import io
+import warnings
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, Registry
+
+# Packages whose transforms leave labels as they are numbered in the files.
+KNOWN = ('mmcv', 'mmdet', 'mmengine', 'mmpose', 'mmpretrain', 'mmseg',
+         'hrformer_mm')
+# Transforms that read the files that a dataset names, without changing them.
+LOADING = ('LoadAnnotations', 'LoadImage', 'LoadImageFromFile')
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A dataset that reads files, maybe inside wrappers.
+
+    Attributes:
+        key: Key of its config, or of its loader if that has no other dataset.
+        loader: Key of the data loader.
+        cfg: Config of the dataset itself.
+        scope: Scope in which its type is looked up.
+        wrappers: Configs of the wrappers, the outermost first.
+    """
+    key: str
+    loader: str
+    cfg: Mapping[str, Any]
+    scope: str
+    wrappers: Tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """Type of the dataset, and of what wraps it."""
+        names = [type_name(self.cfg), *map(type_name, self.wrappers[::-1])]
+        return ' in '.join(names)
+
+    @property
+    def kind(self) -> Optional[type]:
+        """Class of the dataset, if its registry has it."""
+        return class_of(self.cfg, self.scope)
+
+    def steps(self) -> List[Mapping[str, Any]]:
+        """Transforms of the dataset and of its wrappers, in order."""
+        return [
+            step for part in (self.cfg, *self.wrappers[::-1])
+            for step in part.get('pipeline') or ()
+            if isinstance(step, Mapping)
+        ]
+
+    def transforms(self) -> Dict[str, Mapping[str, Any]]:
+        """Transforms by the name of their class."""
+        return {type_name(step): step for step in self.steps()}
+
+    @property
+    def reads_with_opencv(self) -> bool:
+        """Whether images are decoded by OpenCV, as they are by default."""
+        return all(step.get('imdecode_backend', 'cv2') == 'cv2'
+                   for name, step in self.transforms().items()
+                   if name in ('LoadImage', 'LoadImageFromFile'))
+
+    def foreign_transforms(self) -> List[str]:
+        """Transforms of other packages, which may renumber labels."""
+        kinds = {type_name(step): class_of(step, self.scope, TRANSFORMS)
+                 for step in self.steps()}  # yapf: disable
+        return [name for name, kind in kinds.items()
+                if not (kind and kind.__module__.split('.')[0] in KNOWN)]
+
+    def foreign_loading(self) -> List[str]:
+        """Transforms that read files in another way than the checks."""
+        foreign = self.foreign_transforms()
+        return [name for name in self.transforms()
+                if name.startswith('Load')
+                and (name in foreign or name not in LOADING)]
+
+    def build(self, **changes: Any) -> Any:
+        """Build the dataset as training does, without its pipeline.
+
+        Raises:
+            Exception: If it cannot be built: training fails in the same way.
+        """
+        with DefaultScope.overwrite_default_scope(self.scope):
+            # An empty dataset cannot be serialised.
+            wanted = dict(pipeline=[], serialize_data=False, **changes)
+            kept = {k: v for k, v in wanted.items()
+                    if accepts(self.kind, k)}  # yapf: disable
+            with quiet():
+                dataset = DATASETS.build(dict(self.cfg, **kept))
+                if hasattr(dataset, 'full_init') and not changes.get(
+                        'lazy_init'):
+                    dataset.full_init()
+            return dataset
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what datasets print and warn of while they are built."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+
+def type_name(part: Mapping) -> str:
+    """Name of a type without its scope, whether it is a name or a class."""
+    kind = part.get('type', 'dataset')
+    return kind.__name__ if inspect.isclass(kind) else str(kind).split('.')[-1]
+
+
+def class_of(part: Mapping,
+             scope: Optional[str],
+             registry: Registry = DATASETS) -> Optional[type]:
+    """Return the class of a part of a config, None if it is not registered."""
+    kind = part.get('type')
+    if not isinstance(kind, str):
+        return kind if inspect.isclass(kind) else None
+    with registry.switch_scope_and_registry(
+            part.get('_scope_', scope)) as found:
+        return found.get(kind)
+
+
+def accepts(kind: Optional[type], name: str) -> bool:
+    """Whether a constructor takes an argument, or hands it to its base."""
+    for base in inspect.getmro(kind) if kind else ():
+        if '__init__' not in vars(base) or base is object:
+            continue
+        taken = inspect.signature(vars(base)['__init__']).parameters
+        if name in taken:
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            return False
+    return False
+
+
+def unwrap(cfg: Config, loader: str) -> List[Leaf]:
+    """Return the datasets that a data loader reads."""
+    scope = cfg.get('default_scope')
+
+    def walk(key: str, dataset: Mapping,
+             wrappers: Tuple[Mapping, ...]) -> Iterator[Leaf]:
+        parts = dataset.get('datasets') or ()
+        inside = [(i, part) for i, part in enumerate(parts)
+                  if isinstance(part, Mapping)]
+        if isinstance(dataset.get('dataset'), Mapping):
+            yield from walk(f'{key}.dataset', dataset['dataset'],
+                            (*wrappers, dataset))
+        elif inside:
+            for i, part in inside:
+                yield from walk(f'{key}.datasets.{i}', part,
+                                (*wrappers, dataset))
+        else:
+            yield Leaf(key, loader, dataset, scope, wrappers)
+
+    leaves = list(walk(f'{loader}.dataset', cfg[loader]['dataset'], ()))
+    if len(leaves) == 1:
+        only = leaves[0]
+        return [Leaf(loader, loader, only.cfg, scope, only.wrappers)]
+    return leaves
+
+
+def data_of(cfg: Config) -> dict:
+    """Return classes, keypoints and colours of the test data of a config."""
+    dataset = cfg.test_dataloader.dataset
+    while 'type' in dataset and ('dataset' in dataset
+                                 or 'datasets' in dataset):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        found = registry.get(dataset.type)
+    return found._load_metainfo(dataset.get('metainfo')) if found else {}

@@ -1,0 +1,99 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Import modules of version 0.1 by their old names, for one release."""
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Optional
+
+PACKAGE = 'hrformer_mm'
+MOVED = {  # old module: new module
+    'apis.drawing': 'visualization.drawing',
+    'browse': 'datasets.browse',
+    'checkpoints.catalogue': 'checkpoints.weights_index',
+    'checkpoints.describe': 'checkpoints.infer_arch',
+    'checkpoints.release': 'checkpoints.publish',
+    'checks': 'utils.config_checks',
+    'cli': 'utils.cli',
+    'core.prtr': 'baselines.prtr',
+    'core.swin': 'baselines.swin',
+    'core.token_heads': 'baselines.token_heads',
+    'costs': 'utils.costs',
+    'curves': 'visualization.curves',
+    'datasets.bodies': 'quickstart.synthetic.bodies',
+    'datasets.check': 'datasets.validation.common',
+    'datasets.check_cls': 'datasets.validation.cls',
+    'datasets.check_pose': 'datasets.validation.pose',
+    'datasets.check_seg': 'datasets.validation.seg',
+    'datasets.contact_sheet': 'datasets.validation.contact_sheet',
+    'datasets.digits': 'quickstart.synthetic.digits',
+    'datasets.key_points': 'datasets.keypoint_metainfo',
+    'datasets.people': 'quickstart.synthetic.people',
+    'datasets.pose_transforms': 'datasets.transforms.pose',
+    'datasets.scenes': 'quickstart.synthetic.scenes',
+    'datasets.seg_transforms': 'datasets.transforms.seg',
+    'deploy.graph': 'deploy.onnx_modules',
+    'deploy.outputs': 'deploy.postprocess',
+    'distributed': 'engine.distributed',
+    'flops': 'zoo.flops',
+    'hooks': 'engine.hooks',
+    'hooks.resuming': 'engine.hooks.resuming',
+    'hooks.saving': 'engine.hooks.saving',
+    'hooks.stopping': 'engine.hooks.stopping',
+    'markdown': 'utils.markdown',
+    'models.ablations': 'baselines.swin_wrapper',
+    'models.prtr': 'baselines.prtr_wrapper',
+    'models.token_necks': 'baselines.token_necks',
+    'near': 'utils.suggest',
+    'optim': 'engine.optim',
+    'quickstart.common': 'quickstart.runner',
+    'quickstart.pictures': 'visualization.figures',
+    'reproduce': 'zoo.reproduce',
+    'reproduce.plan': 'zoo.reproduce.plan',
+    'reproduce.report': 'zoo.reproduce.report',
+    'reproduce.run': 'zoo.reproduce.run',
+    'schedulers': 'engine.schedulers',
+    'tables': 'zoo.tables',
+    'training': 'engine.train',
+    'views': 'apis.feature_maps',
+}
+
+
+class MovedLoader(Loader):
+    """Make a module that looks everything up in the one it became."""
+
+    def __init__(self, new: str):
+        self.new = new
+
+    def exec_module(self, module: ModuleType):
+        warnings.warn(
+            f'{module.__name__} is now {self.new}; the old name goes away '
+            'with version 0.3', DeprecationWarning, stacklevel=2)
+        new = import_module(self.new)
+
+        def look_up(name: str) -> Any:
+            return getattr(new, name)
+
+        module.__dict__.update(__getattr__=look_up, __doc__=new.__doc__)
+
+
+class MovedFinder(MetaPathFinder):
+    """Find the old names in :data:`MOVED`, and nothing else."""
+
+    def find_spec(self, name: str, path: Any = None,
+                  target: Any = None) -> Optional[ModuleSpec]:
+        package, _, module = name.partition('.')
+        if package != PACKAGE or module not in MOVED:
+            return None
+        is_package = any(old.startswith(f'{module}.') for old in MOVED)
+        return ModuleSpec(
+            name, MovedLoader(f'{PACKAGE}.{MOVED[module]}'),
+            is_package=is_package)
+
+
+def install():
+    """Find old names after all that exists."""
+    if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
+        sys.meta_path.append(MovedFinder())

@@ -1,0 +1,20 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Find the files that belong to the package."""
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def root() -> Path:
+    """Return the folder of ``configs``: the checkout, or ``.mim`` inside.
+
+    Raises:
+        FileNotFoundError: If neither has it.
+    """
+    places = [PACKAGE.parent, PACKAGE / '.mim']
+    for place in places:
+        if (place / 'configs' / '_base_').is_dir():
+            return place
+    raise FileNotFoundError(
+        f'hrformer_mm found no configs in {places[0]} or {places[1]}; '
+        'reinstall the package')

@@ -1,0 +1,149 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Curves of training, from the logs of MMEngine; several runs in one picture.
+
+MMEngine's LoggerHook writes one JSON record a line into
+``WORK_DIR/TIME/vis_data/scalars.json``; those of training have an iteration.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import (Any, Dict, Iterable, List, Mapping, Optional, Sequence,
+                    Tuple)
+
+from ..utils.io import read_records
+from .figures import new_figure
+
+PLACES = ('*/vis_data/scalars.json', 'vis_data/scalars.json', 'scalars.json')
+COUNTERS = {'iter', 'epoch', 'step', 'time', 'data_time', 'memory'}
+METRICS = ('coco/AP', 'mIoU', 'accuracy/top1')
+Points = List[Tuple[int, float]]  # iterations and values
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was logged of one training, by key."""
+    name: str
+    points: Dict[str, Points]
+
+
+def find_logs(path: Path) -> List[Path]:
+    """The logs of a work dir in the order of time, or the one of a file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if path.is_file():
+        return [path]
+    found = [log for place in PLACES for log in sorted(path.glob(place))]
+    if not found:
+        raise FileNotFoundError(f'{path} has no log; a work dir of training '
+                                'has TIME/vis_data/scalars.json')
+    return found
+
+
+def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
+    """The curves of one log, by key.
+
+    An evaluation is put at the iteration that was logged last before it, as
+    its record has an epoch instead, or (in runs without any) nothing.
+    """
+    points: Dict[str, Points] = {}
+    at = 0
+    for record in records:
+        at = record.get('iter', at)
+        for key, value in record.items():
+            if key not in COUNTERS and isinstance(value, (int, float)):
+                points.setdefault(key, []).append((at, value))
+    return points
+
+
+def join(earlier: Dict[str, Points], later: Dict[str, Points]):
+    """Add a log that went on with a run; what it did again takes its place."""
+    if not later:
+        return
+    first = min(points[0][0] for points in later.values())
+    for key in {*earlier, *later}:
+        kept = [p for p in earlier.get(key, ()) if p[0] < first]
+        earlier[key] = kept + later.get(key, [])
+
+
+def read_run(path: str, name: Optional[str] = None) -> Run:
+    """Read the logs of a run that may have been resumed.
+
+    Args:
+        path: Of a work dir, or of a ``scalars.json``.
+        name: Default: that of the work dir.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+    """
+    where = Path(path)
+    points: Dict[str, Points] = {}
+    for log in find_logs(where):
+        join(points, collect(read_records(log)))
+    if where.is_file() and where.parent.name == 'vis_data':
+        where = where.parents[2]
+    return Run(name or where.resolve().name, points)
+
+
+def choose_keys(runs: Sequence[Run],
+                keys: Optional[Sequence[str]] = None) -> List[str]:
+    """The keys that were asked for, or loss, learning rate and metrics.
+
+    Raises:
+        ValueError: If no run has one of them; names what there is.
+    """
+    known = {key for run in runs for key in run.points}
+    unknown = [key for key in keys or () if key not in known]
+    if unknown or not known:
+        raise ValueError(f'no run has logged {unknown or "anything"}; there '
+                         f'are {sorted(known)}')
+    return list(keys or (k for k in ('loss', 'lr', *METRICS) if k in known))
+
+
+def smoothed(points: Points, width: int) -> Points:
+    """Means over the last ``width`` points."""
+    values = [value for _, value in points]
+    means = (values[max(i + 1 - width, 0):i + 1] for i in range(len(values)))
+    return [(at, sum(x) / len(x)) for (at, _), x in zip(points, means)]
+
+
+def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
+    """One panel: the curves of all runs that have the key."""
+    values = [y for run in runs for _, y in run.points.get(key, ())]
+    for color, run in enumerate(runs):
+        points = run.points.get(key)
+        if not points:
+            continue
+        # Evaluations are few: each shows, and the last one as a number.
+        few = len(points) <= 50
+        line, = axes.plot(
+            *zip(*smoothed(points, 1 if few else smooth)),
+            marker='o' if few else None, markersize=4, label=run.name,
+            color=f'C{color}')
+        if key not in ('loss', 'lr'):
+            axes.annotate(f'{points[-1][1]:.3g}', points[-1], (-4, 8),
+                          textcoords='offset points', ha='right',
+                          color=line.get_color())  # yapf: disable
+    axes.set(xlabel='iteration', xlim=(0, None))
+    if not values or min(values) >= 0:
+        axes.set_ylim(bottom=0)
+    axes.grid(alpha=.3)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def draw_curves(runs: Sequence[Run], titles: Mapping[str, str],
+                smooth: int = 1):
+    """A figure with a panel for each key, all runs in each.
+
+    Args:
+        titles: Of the panels, by key.
+        smooth: Records that a point of a long curve is the mean of.
+    """
+    figure = new_figure(4.5 * len(titles), 3.4)
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, (key, title) in zip(panels, titles.items()):
+        draw_key(axes, runs, key, smooth)
+        axes.set_title(title)
+    if len(runs) > 1:
+        panels[0].legend(frameon=False)
+    return figure

@@ -1,0 +1,331 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Rows of the paper's tables: which config is which, and what is known of it.
+
+``configs/{pose,seg,cls}/metafile.yml`` hold one entry for each row. They are
+OpenMMLab metafiles (``Collections``, ``Models``), so ``mim`` and mmengine
+read them, with blocks that keep apart who says what. Example::
+
+    Collections:
+    - Name: HRFormer
+      README: configs/pose/README.md
+      Paper:
+        Title: 'HRFormer: High-Resolution Transformer for Dense Prediction'
+        URL: https://arxiv.org/abs/2110.09408
+
+    Models:
+    - Name: hrformer_b_coco_384x288        # the stem of Config
+      In Collection: HRFormer
+      Config: configs/pose/hrformer_b_coco_384x288.py
+      Metadata:
+        Parameters: 43211777               # exact; tests build and count
+        Training Data: COCO
+      Results:
+      - Task: Body 2D Keypoint
+        Dataset: COCO
+        Metrics: {}                        # measured by us with this config;
+      Paper:                               # empty if nobody trained it
+        Table 3:
+          Row: HRFormer-B                  # the first column
+          Input: 384x288
+          Parameters: 43.2M                # as printed
+          FLOPs: 26.8G
+          Metrics: {AP: 77.2, AP50: 91.0, AP75: 83.6, AR: 82.0}
+        Table 10: {Row: HRFormer-B, Metrics: {AP: 77.2}}
+      Official:                            # README of the official code
+        Source: pose/README.md
+        Metrics: {AP: 77.2, AR: 82.0}
+      ThirdParty:
+      - By: MMPose 1.x
+        Source: hrformer_coco.md
+        Metrics: {AP: 77.4, AR: 82.3}
+
+    Missing:                               # rows that have no config
+    - Name: prtr_coco_384x288
+      Reason: not written yet
+      Paper:
+        Table 3: {Row: PRTR, Input: 384x288, Metrics: unknown}
+
+A metric we measured says how, beside it::
+
+      Results:
+      - Task: Image Classification
+        Dataset: ImageNet-1k
+        Metrics: {Top 1 Accuracy: 78.4}
+        Measured:
+          Command: bash tools/dist_train.sh configs/cls/... 8
+          Commit: 1a2b3c4
+          Machine: 8x A100
+
+Rules: what the paper has but nobody could find is the string ``unknown``, and
+so is ``Metrics: unknown`` as a whole; what it does not have is left out.
+``Note`` may stand in every block of ours, for a discrepancy in one sentence.
+Tasks are called ``Body 2D Keypoint``, ``Semantic Segmentation`` and
+``Image Classification``; data sets ``COCO``, ``COCO test-dev``,
+``Cityscapes``, ``PASCAL-Context``, ``COCO-Stuff``, ``ADE20K``,
+``ImageNet-1k``; metrics ``AP``, ``AP50``, ``AP75``, ``APM``, ``APL``, ``AR``,
+``mIoU``, ``mIoU (ms+flip)``, ``Top 1 Accuracy``, ``Top 5 Accuracy``. Accuracy
+is in percent. Tables are ``Table 2`` to ``Table 11`` and ``Appendix``. A table
+whose FLOPs are not those of the config's own input says at which:
+``FLOPs at: 1024x1024`` (height x width).
+"""
+import re
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ..utils.paths import root
+
+TASKS = ('pose', 'seg', 'cls')
+TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
+UNKNOWN = 'unknown'
+Metrics = Mapping[str, Union[float, str]]
+# Keys of OpenMMLab's schema that rows do not carry.
+PASSED_OVER = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A line of one of the paper's tables, with numbers as printed."""
+    row: str
+    input: str = ''
+    parameters: str = ''
+    flops: str = ''
+    flops_at: str = ''  # height x width, if not the input of the config
+    metrics: Union[Metrics, str] = UNKNOWN
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Accuracy that somebody else measured."""
+    source: str
+    metrics: Metrics
+    by: str = 'official code'
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How we measured a result."""
+    command: str
+    commit: str
+    machine: str
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Result:
+    """Accuracy that we measured; ``metrics`` is empty if nobody has."""
+    task: str
+    dataset: str
+    metrics: Metrics
+    measured: Optional[Measured] = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the zoo: a config, or the reason why there is none."""
+    name: str
+    task: str  # pose, seg or cls
+    paper: Mapping[str, Printed]  # by table
+    config: str = ''  # below root(); empty if missing
+    reason: str = ''  # why it is missing
+    parameters: Optional[int] = None
+    results: Tuple[Result, ...] = ()
+    official: Optional[Reported] = None
+    third_party: Tuple[Reported, ...] = ()
+    weights: Union[str, List[str]] = ''
+
+    @property
+    def path(self) -> Path:
+        """The config file."""
+        return root() / self.config
+
+
+def parse(kind: type, block: Any, where: str):
+    """Make a dataclass of a block, whose keys are its fields as titles.
+
+    Raises:
+        ValueError: For a key it does not have or lacks, with the place.
+    """
+    if not isinstance(block, Mapping):
+        raise ValueError(f'{where} must be a mapping, got {block!r}')
+    names = {f.name: f.default is MISSING for f in fields(kind)}
+    values = {k.lower().replace(' ', '_'): v for k, v in block.items()}
+    unknown = sorted(set(values) - set(names))
+    missing = sorted(n for n, needed in names.items()
+                     if needed and n not in values)
+    if unknown or missing:
+        raise ValueError(f'{where} has the keys {sorted(names)}; unknown '
+                         f'{unknown}, missing {missing}')
+    return kind(**values)
+
+
+def parse_result(block: Mapping, where: str) -> Result:
+    """One of ``Results``, which must say how metrics were measured."""
+    result = parse(Result, block, where)
+    if result.metrics and result.measured is None:
+        raise ValueError(f'{where} has metrics but does not say how they were '
+                         'measured (Measured: Command, Commit, Machine)')
+    how = result.measured and parse(Measured, result.measured,
+                                    f'{where}: Measured')
+    return Result(result.task, result.dataset, result.metrics, how)
+
+
+def parse_paper(tables: Mapping[str, Mapping],
+                where: str) -> Dict[str, Printed]:
+    """Blocks of ``Paper``, by table."""
+    wrong = sorted(set(tables) - set(TABLES))
+    if wrong:
+        raise ValueError(f'{where}: Paper names the tables {wrong}; there are '
+                         f'{list(TABLES)}')
+    return {
+        table: parse(Printed, block, f'{where}: Paper: {table}')
+        for table, block in tables.items()
+    }
+
+
+def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
+    """One entry of ``Models`` or ``Missing``; ``key`` tells them apart."""
+    where = f"{where}: {entry.get('Name', 'an entry without Name')}"
+    values = {k: v for k, v in entry.items() if k not in PASSED_OVER}
+    if {'Config', 'Reason'} & set(values) != {key}:
+        raise ValueError(f'{where} must have Config if it is one of Models, '
+                         'Reason if it is Missing')
+    if key == 'Config' and Path(values['Config']).stem != values['Name']:
+        raise ValueError(f"{where} must be named as {values['Config']}")
+    values['Parameters'] = entry.get('Metadata', {}).get('Parameters')
+    values['Results'] = tuple(
+        parse_result(r, f'{where}: Results')
+        for r in values.get('Results', ()))
+    values['Paper'] = parse_paper(values.get('Paper', {}), where)
+    if 'Official' in values:
+        values['Official'] = parse(Reported, values['Official'],
+                                   f'{where}: Official')
+    values['Third party'] = tuple(
+        parse(Reported, r, f'{where}: ThirdParty')
+        for r in values.pop('ThirdParty', ()))
+    return parse(Row, dict(values, Task=task), where)
+
+
+@lru_cache(maxsize=None)
+def read_metafile(path: Path) -> Tuple[Row, ...]:
+    """Rows of ``configs/<task>/metafile.yml``, those without a config last.
+
+    Raises:
+        ValueError: If an entry does not follow the schema; says where.
+    """
+    content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
+    task = path.parent.name
+    return tuple(
+        parse_row(entry, task, f'{task}/{path.name}', key)
+        for group, key in (('Models', 'Config'), ('Missing', 'Reason'))
+        for entry in content.get(group, ()))
+
+
+def list_rows(table: Optional[str] = None,
+              task: Optional[str] = None) -> List[Row]:
+    """Rows of the zoo, in the order of the metafiles.
+
+    Args:
+        table: Only rows of this table of the paper, such as ``'Table 3'``.
+        task: Only rows of ``'pose'``, ``'seg'`` or ``'cls'``.
+
+    Raises:
+        ValueError: For a table or task that is not there; names them.
+    """
+    for name, value, choices in (('table', table, TABLES), ('task', task,
+                                                            TASKS)):
+        if value is not None and value not in choices:
+            raise ValueError(
+                f'{name} must be one of {list(choices)}, got {value!r}')
+    files = [root() / 'configs' / t / 'metafile.yml'
+             for t in TASKS if task in (None, t)]
+    rows = [row for f in files if f.exists() for row in read_metafile(f)]
+    return [row for row in rows if table is None or table in row.paper]
+
+
+def config_files() -> List[str]:
+    """Configs of all rows, below :func:`root`.
+
+    Templates for data of one's own (``custom_*``) are no rows.
+    """
+    return [
+        path.relative_to(root()).as_posix() for task in TASKS
+        for path in sorted((root() / 'configs' / task).glob('*.py'))
+        if not path.name.startswith('custom_')
+    ]
+
+
+def load_row(name: str) -> Row:
+    """The row of a name (``hrformer_b_coco_384x288``) or path of a config.
+
+    Raises:
+        ValueError: If there is none; names the nearest ones.
+    """
+    stem = Path(name).stem
+    rows = {row.name: row for row in list_rows()}
+    if stem not in rows:
+        near = get_close_matches(stem, rows, 4, .3)
+        raise ValueError(f'no row is called {stem!r}; near are {near}')
+    return rows[stem]
+
+
+def get_config(row: Union[str, Row]) -> Config:
+    """Read the config of a row.
+
+    Raises:
+        ValueError: If there is no such row, or it has no config.
+    """
+    if isinstance(row, str):
+        row = load_row(row)
+    if not row.config:
+        raise ValueError(f'{row.name} has no config: {row.reason}')
+    return Config.fromfile(row.path)
+
+
+def input_size(name: str) -> Tuple[int, int]:
+    """Height and width in the name of a config (``.._384x288``, ``.._224``).
+
+    Raises:
+        ValueError: If the name has none.
+    """
+    found = re.findall(r'_(\d{2,4})(?:x(\d{2,4}))?(?=_|$)', Path(name).stem)
+    if not found:
+        raise ValueError(f'{Path(name).stem} does not say its input size; '
+                         'give the height and width')
+    height, width = found[-1]
+    return int(height), int(width or height)
+
+
+class NumbersStay(TorchFunctionMode):
+    """Keep ``torch.linspace`` on the CPU.
+
+    MMPretrain's backbones read rates of stochastic depth from it, and a
+    tensor on the meta device has none.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
+
+
+def build_model(cfg: Config, device: str = 'meta') -> nn.Module:
+    """The model of a config, without its pretrained weights.
+
+    On the meta device it has shapes but no values, and takes no memory.
+    """
+    with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope')), torch.device(device), NumbersStay():
+        return MODELS.build(cfg.model)

@@ -1,0 +1,108 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Import borders of the package, and the old names of its modules."""
+import ast
+import sys
+import warnings
+from importlib import import_module
+
+import pytest
+from helpers import ROOT
+
+from hrformer_mm.utils.moved import MOVED
+
+PACKAGE = ROOT / 'hrformer_mm'
+# A package may import those of its own floor and below, none above.
+FLOORS = (
+    ('version', 'compat', 'registry'),
+    ('utils', 'core'),
+    ('visualization', 'checkpoints'),
+    ('datasets', 'models', 'baselines'),
+    ('engine', ),
+    ('preflight', 'check_env'),
+    ('zoo', ),
+    ('deploy', ),
+    ('apis', ),
+    ('quickstart', '__main__'),
+)
+FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
+MODULES = sorted(PACKAGE.rglob('*.py'))
+
+
+def imports(path):
+    """Yield the absolute names that a file of the package imports."""
+    parts = path.relative_to(ROOT).with_suffix('').parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parts[:len(parts) - node.level + 1] if node.level else ()
+            module = [*base, *(node.module.split('.') if node.module else ())]
+            yield from ('.'.join([*module, alias.name])
+                        for alias in node.names)
+
+
+def room(name):
+    """Return the top-level part of the package that a name belongs to."""
+    parts = name.split('.')
+    return parts[1] if parts[0] == 'hrformer_mm' and len(parts) > 1 else None
+
+
+def arrows():
+    """Map each pair (importing room, imported room) to its files."""
+    found = {}
+    for path in MODULES:
+        if path.parent == PACKAGE and path.name == '__init__.py':
+            continue
+        here = path.relative_to(PACKAGE).with_suffix('').parts[0]
+        for name in imports(path):
+            there = room(name)
+            if there in FLOOR and there != here:
+                found.setdefault((here, there), set()).add(path.name)
+    return found
+
+
+def test_every_part_of_the_package_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).with_suffix('').parts[0]
+             for path in MODULES if '.mim' not in path.parts}
+    assert rooms - {'__init__'} == set(FLOOR)
+
+
+def test_no_import_goes_up():
+    up = {pair: files for pair, files in arrows().items()
+          if FLOOR[pair[0]] < FLOOR[pair[1]]}
+    assert not up
+
+
+def test_parts_do_not_import_each_other_in_a_circle():
+    found = arrows()
+    assert not [pair for pair in found if pair[::-1] in found]
+
+
+@pytest.mark.parametrize('part', ['core'])
+def test_core_imports_torch_and_the_standard_library_only(part):
+    allowed = {*sys.stdlib_module_names, 'torch', 'hrformer_mm'}
+    for path in (PACKAGE / part).rglob('*.py'):
+        for name in imports(path):
+            assert name.split('.')[0] in allowed, (path.name, name)
+            assert room(name) in (None, part), (path.name, name)
+
+
+def test_the_top_of_the_package_is_small():
+    entries = [path.name for path in PACKAGE.iterdir()
+               if path.name not in ('__pycache__', '.mim', 'py.typed')]
+    assert len(entries) <= 20
+
+
+def test_old_names_of_modules_work_with_a_warning():
+    pytest.importorskip('mmpose')
+    pytest.importorskip('mmseg')
+    for old, target in MOVED.items():
+        new = import_module(f'hrformer_mm.{target}')
+        sys.modules.pop(f'hrformer_mm.{old}', None)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter('always')
+            found = import_module(f'hrformer_mm.{old}')
+        assert any(target in str(warning.message) for warning in told), old
+        for name, value in vars(new).items():
+            if getattr(value, '__module__', '') == new.__name__:
+                assert getattr(found, name) is value
