@@ -23,7 +23,7 @@ from hrformer_mm.utils.io import read_history, write_json
 from hrformer_mm.utils.redirect import redirect_output
 
 EXAMPLES = """example, on four images in a COCO file of their own:
-  python benchmarks/overfit.py configs/pose/hrformer_t_coco_256x192.py \\
+  python -m benchmarks.overfit configs/pose/hrformer_t_coco_256x192.py \\
       --data-root data/coco_mini --cfg-options \\
       train_dataloader.dataset.ann_file=person_keypoints.json \\
       train_dataloader.dataset.data_prefix.img=images/
