@@ -12,7 +12,7 @@ from mmengine import registry as mmengine
 
 # Framework that a missing module belongs to, and the extra that installs it.
 EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='pose', mmseg='seg',
-              mmpretrain='cls')  # yapf: disable
+              mmpretrain='cls', timm='dpt')  # yapf: disable
 
 
 def install_line(extra: str) -> str:

@@ -1,5 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Baselines compute what their authors' code computes, with its weights."""
+import sys
+
 import pytest
 import torch
 from golden import Golden, distance, sample
@@ -8,9 +10,9 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
 from hrformer_mm import zoo
-from hrformer_mm.baselines.hybrid_vit import HybridViT
 from hrformer_mm.checkpoints import convert
 from hrformer_mm.core.ocr import OCR
+from hrformer_mm.registry import MODELS
 
 DPT = 'dpt_hybrid'
 POSE = ('pose_hrnet_w32', 'pose_hrnet_w48', 'transpose_h_a6',
@@ -28,6 +30,8 @@ def make_case(name, folder):
     The official file is loaded as tests and predictions do it.
     """
     pytest.importorskip('mmpose' if name in POSE else 'mmseg')
+    if name == DPT:
+        pytest.importorskip('timm')
     golden = Golden.read(name)
     path = folder / f'{name}.pth'
     torch.save(golden.state_dict(), path)
@@ -133,10 +137,12 @@ def test_gradients_of_dpt_are_official_ones_in_float64(tmp_path):
 def test_dpt_has_the_parameters_that_its_authors_count():
     """Ours and what has no effect: classifier, norm, auxiliary head, unit."""
     pytest.importorskip('mmseg')
+    pytest.importorskip('timm')
     from hrformer_mm.baselines.dpt import UNUSED
     cfg = Config.fromfile(
         CONFIGS / 'seg/dpt_hybrid_pascal-context_480x480.py')
     ours = sum(p.numel() for p in zoo.build_model(cfg).parameters())
+    assert ours == 121_473_403
     unused = sum(
         torch.Size(shape).numel()
         for name, shape, _ in Golden.read(DPT).meta['state']
@@ -145,40 +151,74 @@ def test_dpt_has_the_parameters_that_its_authors_count():
     assert ours + unused == 124_030_110
 
 
-@pytest.mark.slow
-def test_hybrid_vit_computes_what_timm_s_does():
-    """At another size, so with resized positions and uneven padding."""
-    timm = pytest.importorskip('timm')
-    theirs = timm.create_model('vit_base_r50_s16_384', num_classes=0).eval()
-    ours = HybridViT().eval()
-    missing = ours.load_state_dict(theirs.state_dict(), strict=False)
-    assert missing.missing_keys == []
-    assert set(missing.unexpected_keys) == {'norm.weight', 'norm.bias'}
-    x = torch.rand(1, 3, 90, 122)
-    with torch.no_grad():
-        maps = theirs.patch_embed.backbone.stem(x)
-        for stage, (mine, ) in zip(theirs.patch_embed.backbone.stages,
-                                   ours(x)[:2]):
-            maps = stage(maps)
-            assert distance(mine, maps) < 1e-5
-    x = torch.rand(1, 3, 384, 384)
-    with torch.no_grad():
-        patches, token = ours(x)[-1]
-        joined = torch.cat([token[:, None], patches.flatten(2).mT], 1)
-        wanted = theirs.forward_features(x)
-        assert distance(theirs.norm(joined), wanted) < 1e-4
+@pytest.fixture
+def hybrid_vit():
+    pytest.importorskip('mmseg')
+    pytest.importorskip('timm')
+    from hrformer_mm.baselines.dpt import HybridViT
+    return HybridViT
 
 
-def test_positions_are_resized_bilinearly():
-    model = HybridViT(dim=32, heads=2, depth=2, hooks=(0, 1), grid=(4, 4),
-                      stage_depths=(1, 1, 1))
+def test_dpt_has_the_backbone_of_timm_with_its_names(hybrid_vit):
+    import timm
+    with torch.device('meta'):
+        theirs = timm.create_model('vit_base_r50_s16_384').state_dict()
+        ours = hybrid_vit().state_dict()
+    assert len(ours) == 304
+    dropped = {'head.weight', 'head.bias', 'norm.weight', 'norm.bias'}
+    assert theirs.keys() - ours.keys() == dropped
+    assert {k: v.shape for k, v in ours.items()
+            } == {k: v.shape for k, v in theirs.items() if k in ours}
+    official = {name[len('pretrained.model.'):]: torch.Size(shape)
+                for name, shape, _ in Golden.read(DPT).meta['state']
+                if name.startswith('pretrained.model.')}  # yapf: disable
+    assert official == {k: v.shape for k, v in theirs.items()}
+
+
+def test_weights_of_imagenet_load_from_the_file_of_timm(
+        hybrid_vit, tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+    options = dict(depth=2, embed_dim=32, num_heads=2, img_size=64)
+    theirs = timm.create_model('vit_base_r50_s16_384', **options)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'weights').mkdir()
+    save_file(theirs.state_dict(),
+              tmp_path / 'weights/vit_base_r50_s16_384.safetensors')
+    cfg = Config.fromfile(CONFIGS / '_base_/seg/dpt_hybrid.py')
+    ours = hybrid_vit(hooks=(0, 1), init_cfg=cfg.model.backbone.init_cfg,
+                      **options)
+    ours.init_weights()
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+def test_positions_are_resized_bilinearly(hybrid_vit):
+    model = hybrid_vit(hooks=(0, 1), depth=2, embed_dim=32, num_heads=2,
+                       img_size=64)
     with torch.no_grad():
         model.pos_embed[0, 1:] = torch.arange(16.)[:, None]
         found = model.positions((8, 2))[0, 1:].unflatten(0, (8, 2))[..., 0]
+        assert model.positions((4, 4)) is model.pos_embed
     rows = torch.tensor([0., 1, 3, 5, 7, 9, 11, 12])
     torch.testing.assert_close(found, rows[:, None] + torch.tensor([.5, 2.5]))
     levels = model(torch.rand(2, 3, 100, 70))
     assert [tuple(x.shape[1:]) for x, *_ in levels] == [
         (256, 25, 18), (512, 13, 9), (32, 7, 5), (32, 7, 5)]
     with pytest.raises(ValueError, match='two of the 2 blocks'):
-        HybridViT(dim=32, heads=2, depth=2, hooks=(1, 2))
+        hybrid_vit(depth=2, hooks=(1, 2))
+
+
+@pytest.mark.parametrize('name', ['DPTHybrid', 'HybridViT'])
+def test_without_timm_dpt_says_how_to_install_it(name, monkeypatch):
+    pytest.importorskip('mmseg')
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    monkeypatch.delitem(sys.modules, 'hrformer_mm.baselines.dpt',
+                        raising=False)
+    monkeypatch.delitem(MODELS._module_dict, name, raising=False)
+    with pytest.raises(ImportError) as error:
+        MODELS.build(dict(type=f'hrformer_mm.{name}'))
+    assert str(error.value).startswith(
+        f'hrformer_mm.{name} needs timm, which is not installed: pip install '
+        "'hrformer-mm[dpt]'")
+    assert '\n' not in str(error.value)

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 pytest.importorskip('pip')
 pytest.importorskip('wheel')
-EXTRAS = ('pose', 'seg', 'cls', 'export', 'test', 'dev', 'all')
+EXTRAS = ('pose', 'seg', 'cls', 'dpt', 'export', 'test', 'dev', 'all')
 IGNORED = shutil.ignore_patterns('.*', 'work_dirs', 'build', 'dist', 'data',
                                  '*.egg-info', '__pycache__', 'weights')
 
@@ -221,7 +221,7 @@ def test_pinned_versions_lie_in_the_ranges_of_the_extras():
         r.name: str(r.specifier)[2:]
         for r in read('tested') if str(r.specifier).startswith('==')
     }
-    for name in ('runtime', 'pose', 'seg', 'cls', 'export', 'tests'):
+    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'export', 'tests'):
         for wanted in read(name):
             if wanted.name in pins:
                 assert pins[wanted.name] in wanted.specifier, wanted

@@ -212,7 +212,7 @@ run 'check_env' "Run the commands that it printed above, or see all: $python -m 
 stamp >"$done_stamp"
 if [ "$tests" = 1 ]; then
     run 'tools for tests and export' "$network. Without them all works but tools/run_tests.sh and tools/export.py" \
-        install_requirements tests export
+        install_requirements tests dpt export
     stamp | tee "$done_stamp" >"$tests_stamp"
 fi
 say "environment ready in $SECONDS s; to use it: source $env/bin/activate"

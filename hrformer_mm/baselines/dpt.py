@@ -1,17 +1,19 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""DPT-Hybrid for MMSegmentation: backbone, head, and loading."""
-from copy import deepcopy
-from typing import Any, Dict, List, Optional, Sequence
+"""DPT-Hybrid for MMSegmentation: timm's backbone, head, and loading."""
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import timm
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.dpt_head import DPTHead
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from . import hybrid_vit
+
+Level = Tuple[Tensor, ...]
 
 
 def theirs_to_ours() -> Dict[str, str]:
@@ -48,17 +50,78 @@ UNUSED = ('pretrained.model.norm.', 'pretrained.model.head.', 'auxlayer.',
 
 
 @MODELS.register_module()
-class HybridViT(hybrid_vit.HybridViT, BaseModule):
-    """:class:`hrformer_mm.baselines.hybrid_vit.HybridViT` as a backbone.
+class HybridViT(BaseModule):
+    """timm's ``vit_base_r50_s16_384`` as the backbone of DPT-Hybrid.
+
+    Takes images [B, 3, H, W] and returns the maps of the first two stages of
+    its ResNet, (x, ) with strides 4 and 8, and the patches and the class token
+    after two blocks, ([B, C, H/16, W/16], [B, C]). The learned positions are
+    resized bilinearly, as by DPT's authors. timm's classifier, its norm and
+    the blocks after the last hook are dropped: they would get no gradient.
 
     Args:
+        hooks: The two blocks whose tokens are returned, counted from 0.
+        depth: Number of transformer blocks.
+        embed_dim: Channels of a token.
+        num_heads: Number of attention heads.
+        img_size: Height and width of the images that the positions fit.
+        drop_path_rate: Rate of stochastic depth in the last block.
         init_cfg: As in mmengine.
-        **kwargs: See there.
-    """
 
-    def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
-        super().__init__(**kwargs)
-        self.init_cfg = deepcopy(init_cfg)
+    Raises:
+        ValueError: If ``hooks`` are not two blocks in order.
+    """
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+    patch_embed: Any
+    blocks: nn.Sequential
+
+    def __init__(self,
+                 hooks: Sequence[int] = (8, 11),
+                 depth: int = 12,
+                 embed_dim: int = 768,
+                 num_heads: int = 12,
+                 img_size: int = 384,
+                 drop_path_rate: float = 0.,
+                 init_cfg: Optional[dict] = None):
+        super().__init__(init_cfg)
+        if len(hooks) != 2 or not 0 <= hooks[0] < hooks[1] < depth:
+            raise ValueError(f'hooks must be two of the {depth} blocks in '
+                             f'order, counted from 0, got {hooks!r}')
+        vit: Any = timm.create_model(
+            'vit_base_r50_s16_384', num_classes=0, depth=depth,
+            embed_dim=embed_dim, num_heads=num_heads, img_size=img_size,
+            drop_path_rate=drop_path_rate)
+        self.hooks = tuple(hooks)
+        self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
+        self.cls_token, self.pos_embed = vit.cls_token, vit.pos_embed
+        self.patch_embed = vit.patch_embed
+        self.blocks = vit.blocks[:hooks[1] + 1]
+
+    def positions(self, hw: Tuple[int, int]) -> Tensor:
+        """Return the learned positions [1, 1 + N, C] for a map of a size."""
+        return resample_abs_pos_embed(
+            self.pos_embed, list(hw), list(self.grid),
+            interpolation='bilinear', antialias=False)
+
+    def forward(self, x: Tensor) -> Tuple[Level, ...]:
+        resnet = self.patch_embed.backbone
+        x, maps = resnet.stem(x), []
+        for stage in resnet.stages:
+            x = stage(x)
+            maps.append(x)
+        x = self.patch_embed.proj(x)
+        hw = (x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        x = x + self.positions(hw)
+        levels: List[Level] = [(m, ) for m in maps[:2]]
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.hooks:
+                patches = x[:, 1:].transpose(1, 2).unflatten(2, hw)
+                levels.append((patches, x[:, 0]))
+        return tuple(levels)
 
 
 class Reassemble(BaseModule):
