@@ -93,7 +93,6 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {
     'UpdateSchedulerHook': 'engine.hooks.accumulation',
 })
 MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
-    'GlooDataParallel': 'engine.distributed',
     'ShardedDataParallel': 'engine.distributed',
 })
 OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {

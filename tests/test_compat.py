@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import mmengine.dist
+import mmengine.model
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,12 @@ def test_a_config_can_inherit_from_the_package(tmp_path):
 def test_installing_again_changes_nothing():
     # PyTorch before 2.6 has no list of safe types.
     safe = getattr(torch.serialization, 'get_safe_globals', list)
-    before = safe(), sys.modules['mmcv._ext']
+
+    def patched():
+        return (safe(), sys.modules['mmcv._ext'], sys.meta_path[:],
+                mmengine.dist.utils._init_dist_pytorch,
+                mmengine.model.MMDistributedDataParallel.__init__)
+
+    before = patched()
     compat.install()
-    assert before == (safe(), sys.modules['mmcv._ext'])
+    assert before == patched()

@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from dist_toy import SAME
 from helpers import CONFIGS, ROOT
 from mmengine.config import Config
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from torch import nn
 from toy import ENV, QuietRunner, toy_config
 
@@ -143,6 +148,66 @@ def test_the_norm_equals_pytorchs_with_one_process(monkeypatch):
         torch.testing.assert_close(*grads)
     torch.testing.assert_close(plain.state_dict(), synced.state_dict())
     torch.testing.assert_close(plain.eval()(x), synced.eval()(x))
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store',
+                            rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_mmengine_wraps_a_model_on_cpu_with_synchronised_norms(one_process):
+    net = convert_sync_batchnorm(
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), 'torch')
+    names = list(net.state_dict())
+    wrapped = MMDistributedDataParallel(module=net, device_ids=[0],
+                                        broadcast_buffers=False)
+    assert wrapped.device_ids is None
+    assert isinstance(wrapped.module[1], distributed.AllReduceBatchNorm)
+    assert list(wrapped.module.state_dict()) == names
+    wrapped(torch.randn(2, 2, 5, 5)).sum().backward()
+    assert all(p.grad is not None for p in wrapped.parameters())
+
+
+def test_norms_that_are_not_synchronised_stay_so(one_process):
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+    wrapped = MMDistributedDataParallel(module=net, device_ids=[0])
+    assert type(wrapped.module[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize('launcher, variables', [
+    ('pytorch', dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1')),
+    ('slurm', dict(SLURM_PROCID='1', SLURM_NTASKS='2', SLURM_LOCALID='1')),
+    ('mpi', dict(OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_SIZE='2',
+                 OMPI_COMM_WORLD_LOCAL_RANK='1',
+                 OMPI_COMM_WORLD_LOCAL_SIZE='2'))])
+def test_mmengine_joins_processes_by_gloo_without_gpu(launcher, variables,
+                                                      no_launcher):
+    joined = []
+    no_launcher.setattr(dist, 'init_process_group',
+                        lambda *args, **kwargs: joined.append((args, kwargs)))
+    no_launcher.setattr(distributed, 'get_device', lambda: 'cpu')
+    for name, value in variables.items():
+        no_launcher.setenv(name, value)
+    no_launcher.setattr(mp, 'get_start_method', lambda **_: 'fork')
+    init_dist(launcher, backend='nccl', timeout=7)
+    assert joined == [(('gloo', ), dict(timeout=timedelta(seconds=7)))]
+    assert os.environ['RANK'] == os.environ['LOCAL_RANK'] == '1'
+
+
+def test_mmengine_asks_for_nccl_with_a_gpu(no_launcher):
+    joined, chosen = [], []
+    no_launcher.setattr(dist, 'init_process_group',
+                        lambda *args, **kwargs: joined.append((args, kwargs)))
+    no_launcher.setattr(distributed, 'get_device', lambda: 'cuda')
+    no_launcher.setattr(torch.cuda, 'set_device', chosen.append)
+    no_launcher.setattr(mp, 'get_start_method', lambda **_: 'fork')
+    for name in ('RANK', 'LOCAL_RANK'):
+        no_launcher.setenv(name, '1')
+    init_dist('pytorch', backend='nccl')
+    assert joined == [((), dict(backend='nccl'))] and chosen == [1]
 
 
 @pytest.fixture

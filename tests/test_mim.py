@@ -148,6 +148,34 @@ def test_train_py_of_each_framework_trains_without_gpu(task, package,
     assert [x['step'] for x in run if 'lr' in x] == [1]
 
 
+@pytest.mark.parametrize('task, package', [
+    ('pose', 'mmpose'), ('seg', 'mmseg'), ('cls', 'mmpretrain')])
+def test_two_processes_of_each_framework_train_without_gpu(task, package,
+                                                           tmp_path):
+    """A config that asks for nccl and for mixed precision, as ours do."""
+    pytest.importorskip(package)
+    script = Path(find_spec(package).origin).with_name('.mim')
+    cfg = task_row(task, tmp_path, samples=4, passes=1)
+    cfg.env_cfg.dist_cfg.backend = 'nccl'
+    assert cfg.sync_bn == 'torch'
+    cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
+    cfg.dump(tmp_path / 'own.py')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+               '--nproc_per_node=2', str(script / 'tools/train.py'), 'own.py',
+               '--launcher', 'pytorch']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True,
+                          text=True,
+                          env=dict(os.environ, CUDA_VISIBLE_DEVICES='-1'))
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert text.count('no GPU found: gloo instead of nccl') == 1
+    (run, ) = logged(tmp_path / 'run')
+    assert [x['step'] for x in run if 'lr' in x]
+    metric = dict(pose='coco/AP', seg='mIoU', cls='accuracy/top1')[task]
+    assert metric in run[-1]
+    assert (tmp_path / 'run/last_checkpoint').exists()
+
+
 def test_the_package_trains_by_its_own_script(row, tmp_path):
     process = train('hrformer_mm', row, tmp_path, '--cfg-options',
                     'train_cfg.max_epochs=1')

@@ -107,7 +107,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(key, near):
 ])
 def test_a_misspelt_part_is_answered_with_the_nearest(option, near):
     line = last_words('train', ROW, '--cfg-options', option)
-    assert near in line.partition('near are')[2], line
+    assert near in line.partition('Did you mean')[2], line
 
 
 # Files

@@ -122,7 +122,7 @@ def test_options_reach_training_and_test_but_not_the_pretraining(here):
 
 
 @pytest.mark.parametrize('arguments, match', [
-    (('hrformer_b_coco', ), 'near are'),
+    (('hrformer_b_coco', ), 'Did you mean'),
     (('hrformer_s_coco_256x192', 0), 'at least 1'),
 ])
 def test_mistakes_name_what_is_possible(arguments, match, here):

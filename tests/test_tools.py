@@ -161,7 +161,7 @@ def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
     ('model.backbone.upsample=cubic', "['nearest', 'bilinear', "),
     ('model.backbone.window=7', "unexpected keyword argument 'window'"),
     ('model.backbone.type=hrformer_mm.HRFormr', 'hrformer_mm.HRFormr'),
-    ('modle.backbone.arch=tiny', "near are ['model'"),
+    ('modle.backbone.arch=tiny', "Did you mean 'model'"),
     ('model.backbone.arch.channels=3', 'names a value that has no keys'),
     ('model', 'takes KEY=VALUE'),
     ('data_root=elsewhere', 'data/coco/'),
@@ -325,7 +325,8 @@ def runnable(launcher='none'):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(training, 'print_log', lambda x, _: lines.append(x))
+    monkeypatch.setattr(distributed, 'print_log',
+                        lambda line, _: lines.append(line))
     return lines
 
 
@@ -356,16 +357,13 @@ def test_without_gpu_processes_are_joined_by_gloo(
     cfg = runnable('slurm')
     training.fit_machine(cfg)
     assert joined == ['gloo'] == [cfg.env_cfg.dist_cfg.backend]
-    assert cfg.sync_bn is None  # but by the wrapper
-    assert cfg.model_wrapper_cfg.type == 'hrformer_mm.GlooDataParallel'
-    assert cfg.model_wrapper_cfg.sync_bn
+    assert cfg.sync_bn == 'torch'
     assert said == ['no GPU found: gloo instead of nccl']
 
 
 def test_with_a_gpu_nothing_but_the_launcher_is_changed(
         monkeypatch, said, as_task_of_slurm):
-    for module in (training, distributed):
-        monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
     cfg = runnable('slurm')
     training.fit_machine(cfg)
     assert cfg.to_dict() == runnable('pytorch').to_dict()

@@ -17,7 +17,7 @@ from logging import FileHandler
 from multiprocessing import current_process
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
@@ -199,6 +199,9 @@ class ImportFirst:
     """Read by a new process only for the sake of the module it is in."""
 
 
+Action = Callable[[Any], None]  # on a module
+
+
 class AfterImport:
     """A finder that runs an action once a module has been imported.
 
@@ -206,21 +209,22 @@ class AfterImport:
     """
 
     def __init__(self) -> None:
-        self.actions: Dict[str, Callable[[Any], None]] = {}
+        self.actions: Dict[str, List[Action]] = {}
 
-    def add(self, name: str, action: Callable[[Any], None]):
-        """Run an action on a module: now if it is imported, else then."""
+    def add(self, name: str, action: Action):
+        """Run an action on a module once: now if it is imported, else then."""
+        actions = self.actions.setdefault(name, [])
+        if action in actions:
+            return
+        actions.append(action)
         if name in sys.modules:
             action(sys.modules[name])
-        else:
-            self.actions[name] = action
-            if self not in sys.meta_path:
-                sys.meta_path.insert(0, self)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None,
                   target: Any = None) -> Optional[ModuleSpec]:
-        action = self.actions.get(name)
-        if action is None:
+        if name not in self.actions:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, 'find_spec', None)
@@ -235,7 +239,8 @@ class AfterImport:
 
         def exec_module(module: ModuleType):
             execute(module)
-            action(module)
+            for action in self.actions[name]:
+                action(module)
 
         loader.exec_module = exec_module
         return spec
@@ -346,6 +351,22 @@ def draw_keypoints() -> bool:
     return True
 
 
+def train_on_several_cpus() -> bool:
+    """Let several processes train on a machine without GPU.
+
+    mmengine <= 0.10.7 selects a GPU in each process before it joins them,
+    gives its number to PyTorch with the model, and synchronises batch norms
+    by a class for GPUs. So the same config, which asks for nccl, fails on CPU
+    in all tools but ours. With a GPU nothing changes.
+    """
+    from . import several_cpus
+    after_import.add('mmengine.dist.utils',
+                     several_cpus.join_by_gloo_without_gpu)
+    after_import.add('mmengine.model.wrappers.distributed',
+                     several_cpus.take_models_on_cpu)
+    return True
+
+
 def install():
     """Work around everything above; safe to call again.
 
@@ -361,4 +382,5 @@ def install():
         read_text_in_utf8()
         log_in_utf8()
         draw_keypoints()
+        train_on_several_cpus()
         prepare_processes()

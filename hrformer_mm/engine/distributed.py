@@ -8,15 +8,15 @@ the switches for sharded optimisers and models.
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 import torch
 import torch.distributed as dist
 from mmengine._strategy import FSDPStrategy
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import (MMDistributedDataParallel,
-                            MMFullyShardedDataParallel)
+from mmengine.logging import print_log
+from mmengine.model import MMFullyShardedDataParallel
 from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -101,12 +101,18 @@ class AllReduceBatchNorm(_BatchNorm):
         self.running_var.lerp_(var.to(self.running_var), step)
 
 
-def synchronise_norms(module: nn.Module) -> nn.Module:
-    """The module with :class:`AllReduceBatchNorm` for its batch norms.
+def synchronise_norms(module: nn.Module,
+                      kind: type = _BatchNorm) -> nn.Module:
+    """Replace the batch norms of a model by :class:`AllReduceBatchNorm`.
 
     Parameters, buffers and their names stay.
+
+    Args:
+        module: The model; a batch norm itself is returned replaced.
+        kind: Class of the norms to replace, such as ``nn.SyncBatchNorm``.
     """
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, kind):
+        assert isinstance(module, _BatchNorm)
         synced = AllReduceBatchNorm(module.num_features, module.eps,
                                     module.momentum, module.affine,
                                     module.track_running_stats)
@@ -114,24 +120,8 @@ def synchronise_norms(module: nn.Module) -> nn.Module:
                                                module._buffers)
         return synced.train(module.training)
     for name, child in module.named_children():
-        module.add_module(name, synchronise_norms(child))
+        module.add_module(name, synchronise_norms(child, kind))
     return module
-
-
-@MODEL_WRAPPERS.register_module()
-class GlooDataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper for processes on CPU.
-
-    Args:
-        module: The model.
-        sync_bn: Whether batch norms see the batches of all processes.
-        **kwargs: Of ``DistributedDataParallel``.
-    """
-
-    def __init__(self, module: nn.Module, sync_bn: bool = False, **kwargs):
-        if sync_bn:
-            module = synchronise_norms(module)
-        super().__init__(module, **dict(kwargs, device_ids=None))
 
 
 @MODEL_WRAPPERS.register_module()
@@ -276,10 +266,35 @@ def first_machine(launcher: str) -> str:
                      'MASTER_ADDR to the address of the first one')
 
 
-def join(cfg: Config):
-    """Join the processes of a launch; on CPU by gloo.
+def has_no_gpu() -> bool:
+    """Return whether processes are joined by gloo on this machine."""
+    return get_device() in ('cpu', 'mps')
 
-    mmengine would select a GPU first, so it is not asked on CPU.
+
+def join_by_gloo(launcher: str, timeout: Optional[timedelta] = None,
+                 port: Optional[int] = None, **kwargs: Any):
+    """Join the processes of a launch without selecting a GPU.
+
+    Args:
+        launcher: ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        timeout: How long to wait for other processes; default: 30 minutes.
+        port: Port of the first machine; default: ``MASTER_PORT``.
+        **kwargs: Arguments of ``init_process_group``.
+
+    Raises:
+        ValueError: If this is not a process of that launcher.
+    """
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    adopt_launcher(launcher)
+    if os.environ.get('RANK', '0') == '0':
+        print_log('no GPU found: gloo instead of nccl', 'current')
+    dist.init_process_group(
+        'gloo', timeout=timeout or timedelta(minutes=30), **kwargs)
+
+
+def join(cfg: Config):
+    """Join the processes of a launch before the Runner does; on CPU by gloo.
 
     Raises:
         ValueError: If this is not a process of that launcher.
@@ -287,20 +302,16 @@ def join(cfg: Config):
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
         return
-    adopt_launcher(launcher)
     cfg.launcher = 'pytorch'
-    if get_device() not in ('cpu', 'mps'):
+    if not has_no_gpu():
+        adopt_launcher(launcher)
         return
     cfg.env_cfg.dist_cfg.backend = 'gloo'
-    cfg.model_wrapper_cfg = dict(
-        type='hrformer_mm.GlooDataParallel',
-        sync_bn=bool(cfg.get('sync_bn')),
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))
-    cfg.sync_bn = None
+    if cfg.get('sync_bn'):
+        cfg.sync_bn = 'torch'  # that of mmcv needs compiled ops
     if not dist.is_initialized():
-        timeout = cfg.env_cfg.dist_cfg.get('timeout', 1800)
-        dist.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+        seconds = cfg.env_cfg.dist_cfg.get('timeout', 1800)
+        join_by_gloo(launcher, timedelta(seconds=seconds))
 
 
 def apply_parallel(cfg: Config):

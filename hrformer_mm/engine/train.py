@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, Iterator, List, Mapping, Optional
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -34,6 +33,7 @@ from ..utils.config import bare_name, name_types
 from ..utils.config_checks import (TESTED, TRAINED, check_checkpoint,
                                    check_inputs, check_parts, check_types)
 from ..utils.paths import root
+from ..utils.suggest import did_you_mean, suggest
 from ..utils.tracebacks import logged_traceback
 from . import distributed
 from .hooks.positions import check_filled
@@ -56,12 +56,10 @@ SIGNAL_WAIT = 2
 
 
 def near_configs(path: str) -> List[str]:
-    """Rows whose name resembles that of a path, as paths that work here."""
-    rows = {p.stem: p for p in root().glob('configs/[!_]*/*.py')}
-    return [
-        os.path.relpath(rows[name])
-        for name in get_close_matches(Path(path).stem, rows, 3)
-    ]
+    """Return paths of configs whose names resemble that of a path."""
+    found = {p.stem: p for p in root().glob('configs/[!_]*/*.py')}
+    return [os.path.relpath(found[name])
+            for name in get_close_matches(Path(path).stem, found, 3)]
 
 
 def read_config(path: str) -> Config:
@@ -73,9 +71,9 @@ def read_config(path: str) -> Config:
         ValueError: If it is no config; says why.
     """
     if not Path(path).is_file():
-        near = ', '.join(near_configs(path)) or 'none; see the READMEs below '\
-            'configs'
-        raise FileNotFoundError(f'no config at {path}; near are: {near}')
+        raise FileNotFoundError(f'there is no config at {path}' + (
+            suggest(near_configs(path))
+            or '; the READMEs below configs list all'))
     try:
         cfg = name_types(Config.fromfile(path))
     except Exception as error:  # configs are programs, which raise anything
@@ -100,9 +98,9 @@ def merge_options(cfg: Config, options: Optional[Mapping[str, Any]]):
     for key, value in (options or {}).items():
         first = key.partition('.')[0]
         if first not in known:
-            near = get_close_matches(first, known, 3)
             raise ValueError(f'--cfg-options {key}: neither the config nor '
-                             f'the Runner has {first!r}; near are {near}')
+                             f'the Runner has {first!r}' +
+                             did_you_mean(first, known))
         try:
             cfg.merge_from_dict({key: value})
         except TypeError as error:
@@ -311,15 +309,10 @@ def fit_machine(cfg: Config):
         ValueError: If the process was not started by its launcher.
     """
     distributed.apply_parallel(cfg)
-    is_several = cfg.get('launcher', 'none') != 'none'
     distributed.join(cfg)
-    if get_device() not in ('cpu', 'mps'):
-        return
     wrapper = cfg.get('optim_wrapper') or {}
-    if is_amp(wrapper.get('type')):
+    if distributed.has_no_gpu() and is_amp(wrapper.get('type')):
         wrapper['type'] = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
-    if is_several and os.environ.get('RANK', '0') == '0':
-        print_log('no GPU found: gloo instead of nccl', 'current')
 
 
 def build_runner(cfg: Config) -> Runner:

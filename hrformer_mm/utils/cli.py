@@ -53,14 +53,15 @@ def is_mistake(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error without line breaks, and nearest names."""
+    """Return the message of an error in one line, with nearest names."""
     is_key = isinstance(error, KeyError) and error.args
     text = str(error.args[0] if is_key else error)
     text = text.partition(' Please check whether the value of')[0]
     if 'Original Traceback' in text:  # from a worker of a data loader
         text = text.strip().splitlines()[-1]
     text = ' '.join(text.split()) or type(error).__name__
-    return text + near_names(error)
+    hint = near_names(error)
+    return text.rstrip('.') + hint if hint else text
 
 
 def escape_what_the_locale_lacks():

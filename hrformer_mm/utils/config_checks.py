@@ -6,7 +6,6 @@ otherwise hooks and loops would meet the fault after hours.
 """
 import inspect
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import (Any, Iterator, Mapping, Optional, Set, Tuple, Union,
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..registry import MODELS
 from .dataset_leaves import class_of as dataset_class
-from .suggest import arguments, registered
+from .suggest import arguments, did_you_mean, registered
 
 # Parts of a config without which there is no training, and no testing.
 TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -111,9 +110,9 @@ def class_of(key: str, part: Mapping, source: Any,
     with source.switch_scope_and_registry(scope) as registry:
         found = registry.get(kind)
         if found is None:
-            near = get_close_matches(kind, registered(registry, kind), 3)
             raise ValueError(f'{key}.type: {kind} is not in the registry of '
-                             f'{source.name}s; near are {near}')
+                             f'{source.name}s' +
+                             did_you_mean(kind, registered(registry, kind)))
     return found
 
 

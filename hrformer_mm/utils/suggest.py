@@ -1,32 +1,44 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The nearest valid names for what a config misspells."""
+"""Suggest valid names for misspelt ones."""
 import inspect
 import re
 import traceback
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Callable, Dict, Iterable, Mapping, Set
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Mapping,
+                    Optional, Sequence, Set, Tuple)
 
-ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
+# Messages of Python and mmengine for names that nothing has.
+ARGUMENT = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument "
+                      r"'(\w+)'")
+ENTRY = re.compile(r'(\S+) is not in the (?:(\S+)::)?(.+?) registry')
 BUILDER = 'build_from_cfg'  # mmengine's function that builds from a config
 
 
-def locals_of_builder(error: BaseException) -> Dict[str, Any]:
-    """What mmengine was about to build when an error was raised, if it was."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
-              if frame.f_code.co_name == BUILDER]
-    return frames[-1].f_locals if frames else {}
+def suggest(names: Sequence[str]) -> str:
+    """Return ``". Did you mean 'arch'?"``, or nothing without names."""
+    names = [repr(name) for name in names]
+    return f". Did you mean {' or '.join(names)}?" if names else ''
+
+
+def did_you_mean(word: str, names: Iterable[str], most: int = 3,
+                 cutoff: float = .6) -> str:
+    """Suggest the names that a word resembles, the nearest first."""
+    return suggest(get_close_matches(word, sorted(names), most, cutoff))
 
 
 def parameters(call: Callable) -> Mapping[str, inspect.Parameter]:
-    """Of a function; none of one that is not written in Python."""
+    """Return the parameters of a function; none if it is not in Python."""
     with suppress(ValueError):
         return inspect.signature(call).parameters
     return {}
 
 
 def arguments(kind: Callable) -> Dict[str, Any]:
-    """Arguments of a function, or of a class and its bases, annotated."""
+    """Return annotations of the arguments of a function or of a class.
+
+    Those of a class include the arguments of its bases.
+    """
     calls = [vars(c)['__init__'] for c in inspect.getmro(kind)
              if '__init__' in vars(c)] if inspect.isclass(kind) else [kind]
     found: Dict[str, Any] = {}
@@ -37,7 +49,7 @@ def arguments(kind: Callable) -> Dict[str, Any]:
 
 
 def registered(registry: Any, name: str) -> Set[str]:
-    """Names that a registry knows, with the scope of the one looked for."""
+    """Return names that a registry has, with the scope of the one sought."""
     scope = name.rpartition('.')[0]
     found: Set[str] = set()
     while registry is not None:
@@ -51,17 +63,79 @@ def registered(registry: Any, name: str) -> Set[str]:
     return found
 
 
+def registries() -> Iterator[Any]:
+    """Yield mmengine's registries, each followed by those of frameworks."""
+    from mmengine import registry as mmengine
+    for root in vars(mmengine).values():
+        if isinstance(root, mmengine.Registry):
+            yield root
+            yield from root.children.values()
+
+
+def find_registry(scope: Optional[str], name: str) -> Any:
+    """Return the registry of a scope (default: mmengine's) and a name."""
+    return next((r for r in registries()
+                 if r.name == name and r.scope == (scope or 'mmengine')), None)
+
+
+def own_scopes() -> List[str]:
+    """Return the current scope, if there is one, and this package's."""
+    from mmengine import DefaultScope
+    current = DefaultScope.get_current_instance()
+    return [*([current.scope_name] if current else ()), 'hrformer_mm']
+
+
+def owners(entry: Callable) -> Iterator[Tuple[Callable, Callable]]:
+    """Yield a function, or a class and its bases, with what each one calls."""
+    if not inspect.isclass(entry):
+        yield entry, entry
+        return
+    for kind in inspect.getmro(entry):
+        if '__init__' in vars(kind):
+            yield kind, vars(kind)['__init__']
+
+
+def callables(name: str) -> Iterator[Callable]:
+    """Yield what is registered and called by a name, as ``HRNet.__init__``.
+
+    Several frameworks may have a class of that name. Then those of the current
+    scope and of this package are meant.
+    """
+    found: Dict[Callable, str] = {}
+    for registry in registries():
+        for entry in registry.module_dict.values():
+            for owner, call in owners(entry):
+                if getattr(call, '__qualname__', '') == name:
+                    found.setdefault(owner, registry.scope)
+    meant = [owner for owner, scope in found.items() if scope in own_scopes()]
+    yield from meant or found
+
+
+def passing_arguments(error: BaseException) -> Set[str]:
+    """Return arguments of constructors that passed the rest to their base."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(
+        error.__traceback__)]
+    names = [code.co_name for code in codes]
+    if BUILDER not in names:
+        return set()
+    last = len(names) - names[::-1].index(BUILDER)
+    return {name for code in codes[last:] if code.co_name == '__init__'
+            for name in code.co_varnames[1:code.co_argcount +
+                                         code.co_kwonlyargcount]}
+
+
 def near_names(error: Exception) -> str:
-    """As ``; near are ['arch']``; nothing if no name was unknown."""
-    building, text = locals_of_builder(error), str(error)
-    names: Iterable[str]
-    argument = ARGUMENT.search(text)
-    if argument and 'obj_cls' in building:
-        word, names = argument[1], arguments(building['obj_cls'])
-    elif 'is not in the' in text and 'obj_type' in building:
-        word = building['obj_type']
-        names = registered(building['registry'], word)
-    else:
-        return ''
-    found = get_close_matches(word, names, 3)
-    return f'; near are {found}' if found else ''
+    """Return ``". Did you mean ...?"`` for an error about an unknown name.
+
+    It is found by the message of the error and what the registries have.
+    """
+    text = str(error.args[0] if error.args else error)
+    unexpected, unknown = ARGUMENT.search(text), ENTRY.search(text)
+    if unexpected and isinstance(error, TypeError):
+        known = {a for call in callables(unexpected[1])
+                 for a in arguments(call)}
+        return did_you_mean(unexpected[2], known | passing_arguments(error))
+    if unknown and isinstance(error, KeyError):
+        registry = find_registry(unknown[2], unknown[3])
+        return did_you_mean(unknown[1], registered(registry, unknown[1]))
+    return ''

@@ -70,7 +70,6 @@ whose FLOPs are not those of the config's own input says at which:
 """
 import re
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
@@ -83,6 +82,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..utils.paths import root
+from ..utils.suggest import did_you_mean
 
 TASKS = ('pose', 'seg', 'cls')
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
@@ -275,8 +275,8 @@ def load_row(name: str) -> Row:
     stem = Path(name).stem
     rows = {row.name: row for row in list_rows()}
     if stem not in rows:
-        near = get_close_matches(stem, rows, 4, .3)
-        raise ValueError(f'no row is called {stem!r}; near are {near}')
+        raise ValueError(f'no config is called {stem!r}' +
+                         did_you_mean(stem, rows, 4, .3))
     return rows[stem]
 
 

@@ -1,0 +1,48 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Patches with which several processes train on a machine without GPU."""
+from functools import wraps
+from typing import Any, Callable
+
+
+def join_by_gloo_without_gpu(module: Any):
+    """Patch the functions of mmengine that join processes in their module."""
+    for launcher in ('pytorch', 'slurm', 'mpi'):
+        name = f'_init_dist_{launcher}'
+        original = getattr(module, name, None)
+        if original is not None:
+            setattr(module, name, unless_on_cpu(original, launcher))
+
+
+def unless_on_cpu(original: Callable, launcher: str) -> Callable:
+    """Wrap a function that joins processes and selects a GPU first."""
+
+    @wraps(original)
+    def initialize(backend: str, *args: Any, init_backend: str = 'torch',
+                   **kwargs: Any):
+        from ..engine.distributed import has_no_gpu, join_by_gloo
+        if init_backend == 'torch' and has_no_gpu():
+            join_by_gloo(launcher, *args, **kwargs)
+            return
+        if init_backend != 'torch':
+            kwargs['init_backend'] = init_backend
+        original(backend, *args, **kwargs)
+
+    return initialize
+
+
+def take_models_on_cpu(module: Any):
+    """Patch the wrapper of models for several processes in its module."""
+    kind = module.MMDistributedDataParallel
+    original = kind.__init__
+
+    @wraps(original)
+    def initialize(self: Any, module: Any, *args: Any, **kwargs: Any):
+        if all(p.device.type in ('cpu', 'mps') for p in module.parameters()):
+            from torch.nn import SyncBatchNorm
+
+            from ..engine.distributed import synchronise_norms
+            module = synchronise_norms(module, SyncBatchNorm)
+            kwargs['device_ids'] = None
+        original(self, module, *args, **kwargs)
+
+    kind.__init__ = initialize
