@@ -40,7 +40,7 @@ def answer(build) -> str:
     (MODELS, dict(type='hrformer_mm.HRFormer', archh='base'), 'arch'),
     (MODELS, dict(type='hrformer_mm.HRFormr'), 'hrformer_mm.HRFormer'),
     (HOOKS, dict(type='CheckpontHook'), 'CheckpointHook'),
-    (HOOKS, dict(type='LoggerHook', intervall=1), 'interval'),
+    (HOOKS, dict(type='LoggerHook', intervals=1), 'interval'),
     (OPTIMIZERS, dict(type='AdamW', params=[nn.Parameter()], weightdecay=1),
      'weight_decay'),
     (METRICS, dict(type='DumpResults', out_file='a.pkl'), 'out_file_path'),
