@@ -1,0 +1,112 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Check the wording of code and documents against the glossary.
+
+CONTRIBUTING.md has the glossary. Held are the rules that can be counted: no
+docstring begins with "What", no argument description with "Of", and none of
+the words in WORDS is used. Prints each finding as FILE:LINE and exits with 1.
+"""
+import argparse
+import ast
+import re
+import subprocess
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = ('.py', '.md', '.sh', '.yml', '.cfg', '.txt')
+# Pattern of a word that is not used: what to write.
+WORDS: Dict[str, str] = {
+    r'mend(s|ed|ing)?': 'fix',
+    r'(tells?|told)': 'report, print or log',
+    r'(go|goes|going|went|gone) on': 'resume or continue',
+    r'key[ -]points?': 'keypoint',
+    r'heat[ -]maps?': 'heatmap',
+    r'data sets?': 'dataset',
+    r'films?': 'video',
+    r'(by heart|learnt)': 'overfit or learned',
+    r'near are': 'did you mean',
+    r'(writes?|wrote|written) over': 'overwrite',
+    r'passed over': 'skipped',
+    r'first guess(es)?': 'coarse segmentation',
+    r'give away': 'release',
+    r'how far the limit is': 'distance to the roofline',
+    r'optimis(e|ed|es|er|ers|ing|ation)': 'optimize',
+}
+PATTERN = re.compile(
+    r'\b(' + '|'.join(f'(?:{word})' for word in WORDS) + r')\b', re.I)
+OF = re.compile(r'^\s+\**\w+( \([^)]*\))?: Of\b')
+WHAT = re.compile(r'\s*What\b')
+ALLOW = 'language: allow'  # in a line that quotes a word
+OWN = 'tools/lint_language.py'
+
+
+class Finding(NamedTuple):
+    """A line that breaks a rule."""
+    path: Path
+    line: int
+    text: str
+
+
+def advice(word: str) -> str:
+    """Return what to write instead of a word."""
+    return next(better for pattern, better in WORDS.items()
+                if re.fullmatch(pattern, word, re.I))
+
+
+def check_lines(path: Path, text: str) -> Iterator[Finding]:
+    """Find words of the list, and argument descriptions with "Of"."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if ALLOW in line:
+            continue
+        for match in PATTERN.finditer(line.replace('_', ' ')):
+            yield Finding(path, number,
+                          f'{match[0]!r}: write {advice(match[0])}')
+        if path.suffix == '.py' and OF.match(line):
+            yield Finding(path, number, 'a description begins with "Of"')
+
+
+def check_docstrings(path: Path, text: str) -> Iterator[Finding]:
+    """Find docstrings that begin with "What"."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, kinds) and WHAT.match(
+                ast.get_docstring(node) or ''):
+            line = getattr(node, 'lineno', 1)
+            yield Finding(path, line, 'a docstring begins with "What"')
+
+
+def check_file(path: Path) -> List[Finding]:
+    """Find all that breaks the rules in a file."""
+    text = path.read_text(encoding='utf-8')
+    found = list(check_lines(path, text))
+    if path.suffix == '.py':
+        found += check_docstrings(path, text)
+    return sorted(found, key=lambda finding: finding.line)
+
+
+def list_files(paths: Sequence[str]) -> List[Path]:
+    """List the files below some paths that git knows."""
+    names = subprocess.run(
+        ['git', 'ls-files', *paths], cwd=ROOT, capture_output=True, text=True,
+        check=True).stdout.splitlines()
+    return [ROOT / name for name in names if name != OWN
+            and name.endswith(SUFFIXES) and (ROOT / name).is_file()]
+
+
+def main(argv: Optional[Sequence[str]] = None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'paths', nargs='*', help='files and folders (default: all)')
+    args = parser.parse_args(argv)
+    found = [finding for path in list_files(args.paths)
+             for finding in check_file(path)]
+    for finding in found:
+        print(f'{finding.path.relative_to(ROOT)}:{finding.line}: '
+              f'{finding.text}')
+    raise SystemExit(bool(found))
+
+
+if __name__ == '__main__':
+    main()
