@@ -11,7 +11,8 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from hrformer_mm.baselines.prtr import PRTR
-from hrformer_mm.baselines.token_heads import TokenPose, TransPose
+from hrformer_mm.baselines.tokenpose import TokenPose
+from hrformer_mm.baselines.transpose import TransPose
 from hrformer_mm.checkpoints import convert, read_checkpoint
 from hrformer_mm.checkpoints.baselines import factors
 from hrformer_mm.checkpoints.publish import convert_file

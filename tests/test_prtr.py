@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from hrformer_mm.baselines.prtr import PRTR
-
-prtr = pytest.importorskip('hrformer_mm.baselines.prtr_wrapper',
+prtr = pytest.importorskip('hrformer_mm.baselines.prtr',
                            reason='the head needs MMPose')
 CODEC = dict(type='RegressionLabel', input_size=(48, 64))
 SMALL = dict(in_channels=(4, 4, 4, 4), out_channels=3, dim=16, hidden=16,
@@ -41,7 +39,7 @@ def test_every_layer_guesses_classes_and_places(head):
 
 
 def test_every_parameter_learns():
-    model = PRTR(**SMALL)
+    model = prtr.PRTR(**SMALL)
     logits, points = model(maps())
     (logits.sum() + points.sum()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []

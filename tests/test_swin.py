@@ -21,8 +21,7 @@ SMALL = dict(dim=8, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8))
 
 
 def build(**options):
-    from hrformer_mm.baselines.swin_wrapper import SwinTransformer
-    return SwinTransformer(**{**SMALL, **options})
+    return swin.SwinTransformer(**{**SMALL, **options})
 
 
 def reference(window=7, **options):

@@ -10,5 +10,5 @@ model = dict(
     head=dict(decoder=_base_.codec),
     test_cfg=dict(shift_heatmap=False))
 train_dataloader = dict(batch_size=8)
-prefix = 'work_dirs/tokenpose_l-d24_coco_384x288_testdev/test-dev2017'
-test_evaluator = dict(outfile_prefix=prefix)
+test_evaluator = dict(outfile_prefix='work_dirs/'
+                      'tokenpose_l-d24_coco_384x288_testdev/test-dev2017')

@@ -6,14 +6,23 @@ https://arxiv.org/abs/2104.06976: the second stage, which works on the crop of
 one person (Table 3 of HRFormer). Letters: B batch, C channels, Q queries, K
 key points, L layers of the decoder.
 """
-from typing import Sequence, Tuple
+from copy import deepcopy
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from mmengine.structures import InstanceData
+from mmpose.models.heads.base_head import BaseHead
+from mmpose.models.utils.tta import flip_coordinates
+from mmpose.registry import KEYPOINT_CODECS
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..core.cls_head import OUT_CHANNELS, RepresentationHead
 from ..core.positions import sine_position
-from .token_heads import PositionedLayer
+from ..registry import MODELS
+from .common import PositionedLayer
 
 
 class DecoderLayer(nn.TransformerDecoderLayer):
@@ -89,3 +98,115 @@ class PRTR(nn.Module):
             outs.append(self.norm(y))
         y = torch.stack(outs)  # [L, B, Q, dim]
         return self.classify(y), self.locate(y).sigmoid()
+
+
+def assign(cost: Tensor) -> Tensor:
+    """The query of each key point, all different, at the least total cost.
+
+    Args:
+        cost: [B, K, Q] with at least as many queries as key points.
+
+    Returns:
+        Indices [B, K].
+    """
+    found = [linear_sum_assignment(c)[1] for c in cost.detach().cpu().numpy()]
+    return torch.as_tensor(np.stack(found), device=cost.device)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of [B, Q, C] for indices [B, K]: [B, K, C]."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def match(logits: Tensor, points: Tensor, labels: Tensor,
+          loss_weight: float) -> Tensor:
+    """Queries [B, K] that are to become the key points of ``labels``.
+
+    Args:
+        logits: [B, Q, K + 1].
+        points: [B, Q, 2].
+        labels: [B, K, 2].
+        loss_weight: What a distance counts beside a probability.
+    """
+    likely = logits.softmax(-1)[..., :-1].transpose(1, 2)  # [B, K, Q]
+    return assign(loss_weight * torch.cdist(labels, points, p=1) - likely)
+
+
+@MODELS.register_module()
+class PRTRHead(PRTR, BaseHead):
+    """:class:`PRTR` as a head of MMPose, with its loss, which matches sets.
+
+    Args:
+        decoder: The codec, which knows the size of the input.
+        loss_weight: Of the distances; that of the classes is 1.
+        none_weight: Of queries that are no key point, among the classes.
+        init_cfg: As in mmengine.
+        **kwargs: See :class:`PRTR`.
+    """
+
+    def __init__(self,
+                 decoder: Mapping,
+                 loss_weight: float = 5.,
+                 none_weight: float = 0.1,
+                 init_cfg: Optional[dict] = None,
+                 **kwargs):
+        super().__init__(**kwargs)
+        self.init_cfg = deepcopy(init_cfg)
+        self.decoder = KEYPOINT_CODECS.build(decoder)
+        self.loss_weight, self.none_weight = loss_weight, none_weight
+
+    def layer_losses(self, logits: Tensor, points: Tensor, labels: Tensor,
+                     weights: Tensor) -> Tuple[Tensor, Tensor]:
+        """Of one decoder layer: of the classes, and of the distances."""
+        index = match(logits, points, labels, self.loss_weight)
+        K = labels.shape[1]
+        classes = logits.new_full(logits.shape[:2], K, dtype=torch.long)
+        classes.scatter_(1, index, torch.arange(K, device=index.device).expand(
+            len(index), -1))
+        weight = logits.new_ones(K + 1)
+        weight[K] = self.none_weight
+        found = F.cross_entropy(logits.transpose(1, 2), classes, weight)
+        distance = (pick(points, index) - labels).abs() * weights[..., None]
+        return found, self.loss_weight * distance.mean() * K
+
+    def loss(self, feats: Sequence[Tensor], batch_data_samples: list,
+             train_cfg: Mapping = {}) -> Dict[str, Tensor]:
+        """Losses of the last layer, and the sum of those before it."""
+        logits, points = (x.float() for x in self.forward(feats))
+        labels, weights = (
+            torch.cat([getattr(d.gt_instance_labels, name)
+                       for d in batch_data_samples])
+            for name in ('keypoint_labels', 'keypoint_weights'))
+        losses = [self.layer_losses(found, p, labels, weights)
+                  for found, p in zip(logits, points)]
+        aux: Any = sum(sum(pair) for pair in losses[:-1])
+        return dict(loss_class=losses[-1][0], loss_kpt=losses[-1][1],
+                    loss_aux=aux)
+
+    def find(self, feats: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+        """Places [B, K, 2] and scores [B, K] of the last layer."""
+        logits, points = (x[-1].float() for x in self.forward(feats))
+        # Without the class of none: so the authors assign and score.
+        likely = logits[..., :-1].softmax(-1)
+        index = assign(-likely.transpose(1, 2))
+        scores = pick(likely, index).diagonal(dim1=1, dim2=2)
+        return pick(points, index), scores
+
+    def predict(self,
+                feats: Any,
+                batch_data_samples: list,
+                test_cfg: Mapping = {}) -> List[InstanceData]:
+        """Key points in pixels of the input, averaged over a flip."""
+        if test_cfg.get('flip_test', False):
+            (places, scores), (mirrored, again) = map(self.find, feats)
+            order = batch_data_samples[0].metainfo['flip_indices']
+            mirrored = flip_coordinates(
+                mirrored, order, shift_coords=False,
+                input_size=self.decoder.input_size)
+            places = (places + mirrored) / 2
+            scores = (scores + again[:, order]) / 2
+        else:
+            places, scores = self.find(feats)
+        points = places.cpu().numpy() * self.decoder.input_size
+        return [InstanceData(keypoints=p[None], keypoint_scores=s[None])
+                for p, s in zip(points, scores.cpu().numpy())]

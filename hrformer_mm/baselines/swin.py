@@ -9,14 +9,21 @@ windows that are never shifted, with and without the 3x3 depth-wise
 convolution in the feed-forward. The blocks are HRFormer's. Maps are
 [B, H, W, C] inside and [B, C, H, W] outside, as in ``hrformer``.
 """
-from typing import Sequence, Tuple, Union
+import re
+from copy import deepcopy
+from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..checkpoints import find_file, read_checkpoint
+from ..checkpoints.convert import first_few, unwrap
 from ..core.arch import (ATTENTION_TYPES, CHECKPOINTING, FFN_TYPES,
                          check_choice, check_out_indices)
 from ..core.blocks import Block
+from ..registry import MODELS
 
 
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:
@@ -80,7 +87,35 @@ class Stage(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class SwinTransformer(nn.Module):
+# MMPretrain's names of what HRFormer's blocks call otherwise.
+RENAMED = {
+    '.attn.w_msa.': '.attn.attn.',
+    '.ffn.layers.0.0.': '.ffn.fc1.',
+    '.ffn.layers.1.': '.ffn.fc2.',
+}
+NEW = re.compile(r'norm\d\.')  # norms of outputs that ImageNet does not need
+
+
+def rename(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Weights of MMPretrain's Swin, or of ours, under our names."""
+    renamed = {}
+    for name, value in tensors.items():
+        for theirs, ours in RENAMED.items():
+            name = name.replace(theirs, ours)
+        if not name.endswith('relative_position_index'):
+            renamed[name] = value
+    return renamed
+
+
+def rename_in_place(state_dict: Dict[str, Tensor], *args):
+    """Load hook of a Swin, for whole models too."""
+    renamed = rename(state_dict)
+    state_dict.clear()
+    state_dict.update(renamed)
+
+
+@MODELS.register_module()
+class SwinTransformer(BaseModule):
     """Swin-T and what Table 8 changes of it.
 
     Takes images [B, in_channels, H, W] of any size and gives a tuple with the
@@ -105,6 +140,9 @@ class SwinTransformer(nn.Module):
         with_cp: ``True`` recomputes every block in the backward pass to save
             memory, ``'ffn'`` only norms and activations inside the
             feed-forward layers.
+        init_cfg: As in mmengine. ``dict(type='Pretrained', checkpoint=...)``
+            takes a checkpoint of a whole model or of the backbone, ours or
+            MMPretrain's, and fails if it does not cover the backbone.
 
     Raises:
         ValueError: For a value that is none of these; it names the choices.
@@ -126,8 +164,9 @@ class SwinTransformer(nn.Module):
                  drop_path_rate: float = 0.,
                  ffn: str = 'mlp',
                  attention: str = 'shifted',
-                 with_cp: Union[bool, str] = False):
-        super().__init__()
+                 with_cp: Union[bool, str] = False,
+                 init_cfg: Optional[dict] = None):
+        super().__init__(deepcopy(init_cfg))
         if len(depths) != 4 or len(heads) != 4:
             raise ValueError('depths and heads must have one number for each '
                              f'of 4 stages, got {depths!r} and {heads!r}')
@@ -151,6 +190,7 @@ class SwinTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 draw_linear(module)
+        self._register_load_state_dict_pre_hook(rename_in_place)
 
     def build_block(self, dim: int, heads: int, rate: float, i: int) -> Block:
         """Block ``i`` of a stage; every second one shifts its windows."""
@@ -173,3 +213,32 @@ class SwinTransformer(nn.Module):
                 out = getattr(self, f'norm{i}')(out)
                 maps.append(out.permute(0, 3, 1, 2))
         return tuple(maps)
+
+    def init_weights(self):
+        """Draw weights as ``init_cfg`` says, or load all or none.
+
+        Raises:
+            FileNotFoundError: If the file of pretrained weights is nowhere.
+            RuntimeError: If it does not cover the backbone.
+        """
+        if isinstance(self.init_cfg, dict) and \
+                self.init_cfg['type'] == 'Pretrained':
+            self.load_backbone(self.init_cfg['checkpoint'])
+        else:
+            super().init_weights()
+
+    def load_backbone(self, checkpoint: str):
+        path = find_file(checkpoint)
+        tensors: Mapping[str, Tensor] = unwrap(read_checkpoint(path))
+        inside = {k[len('backbone.'):]: v for k, v in tensors.items()
+                  if k.startswith('backbone.')}  # yapf: disable
+        tensors = rename(inside or tensors)
+        wrong = [k for k, mine in self.state_dict().items() if not NEW.match(k)
+                 and (k not in tensors or tensors[k].shape != mine.shape)]
+        if wrong:
+            raise RuntimeError(
+                f'{path.name} does not fit the backbone, nothing was loaded: '
+                f'{len(wrong)} tensors are missing or of another shape'
+                f'{first_few(wrong)}')
+        self.load_state_dict(tensors, strict=False)
+        print_log(f'{path.name}: weights of the backbone loaded', 'current')

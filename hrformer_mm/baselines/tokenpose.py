@@ -1,31 +1,22 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Transformer encoders that other papers put on a convolutional stem.
+"""TokenPose: a transformer on patches and one token per keypoint.
 
-TransPose (Yang et al., ICCV 2021, https://arxiv.org/abs/2012.14214) and
-TokenPose (Li et al., ICCV 2021, https://arxiv.org/abs/2104.03516), which
-Table 3 compares HRFormer with. Their stem is HRNet-W48 up to stage 3. Letters:
-B batch, C channels, H and W of the map, K key points.
+Li et al., TokenPose: Learning Keypoint Tokens for Human Pose Estimation, ICCV
+2021, https://arxiv.org/abs/2104.03516, which Table 3 compares HRFormer with.
+The stem is HRNet-W48 up to stage 3. Letters: B batch, N tokens, C channels, H
+and W of the map, K keypoints.
 """
 import math
 from typing import Iterable, Sequence, Tuple, cast
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..core.positions import sine_position
-
-
-class PositionedLayer(nn.TransformerEncoderLayer):
-    """An encoder layer that adds the position to queries and keys."""
-
-    def forward(  # type: ignore[override]
-            self, x: Tensor, position: Tensor) -> Tensor:
-        q = x + position
-        attended = self.self_attn(q, q, x, need_weights=False)[0]
-        x = self.norm1(x + self.dropout1(attended))
-        hidden = self.dropout(self.activation(self.linear1(x)))
-        return self.norm2(x + self.dropout2(self.linear2(hidden)))
+from ..registry import MODELS
+from .common import OnFinestMap
 
 
 class TokenAttention(nn.Module):
@@ -73,65 +64,24 @@ class TokenLayer(nn.Module):
         return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
 
 
-class TransPose(nn.Module):
-    """Global attention among all pixels of a map.
-
-    [B, in_channels, H, W] becomes [B, dim, H, W]; a 1x1 convolution then gives
-    the heat maps.
-
-    Args:
-        in_channels: Of the map.
-        dim: Channels of the encoder.
-        hidden: Channels inside its feed-forward layers.
-        depth: Layers.
-        heads: Attention heads.
-        dropout: Rate inside the layers.
-    """
-
-    def __init__(self,
-                 in_channels: int,
-                 dim: int = 96,
-                 hidden: int = 192,
-                 depth: int = 6,
-                 heads: int = 1,
-                 dropout: float = 0.1):
-        super().__init__()
-        self.reduce = nn.Conv2d(in_channels, dim, 1, bias=False)
-        self.layers = nn.ModuleList(
-            PositionedLayer(dim, heads, hidden, dropout, batch_first=True)
-            for _ in range(depth))
-        for p in self.layers.parameters():
-            if p.dim() > 1:
-                nn.init.xavier_uniform_(p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
-        hw = (x.shape[-2], x.shape[-1])
-        position = sine_position(hw, x.shape[1], x.device).to(x.dtype)
-        x = x.flatten(2).transpose(1, 2)  # [B, H*W, dim]
-        for layer in self.layers:
-            x = layer(x, position)
-        return x.transpose(1, 2).unflatten(2, hw)
-
-
 class TokenPose(nn.Module):
-    """One token for each key point, which learns its heat map from patches.
+    """One token per keypoint, which gathers its heatmap from patches.
 
-    [B, in_channels, H, W] becomes heat maps [B, K, *heatmap_size]. As in the
-    released code of TokenPose-L, the layers form groups: each gives its key
-    point tokens to the head, and positions are added to the patches before
+    [B, in_channels, H, W] becomes heatmaps [B, K, *heatmap_size]. As in the
+    released code of TokenPose-L, the layers form groups: each passes its
+    keypoint tokens to the head, and positions are added to the patches before
     the first layer and between the layers of a group.
 
     Args:
-        in_channels: Of the map.
-        out_channels: Key points.
-        heatmap_size: Height and width of a heat map, which a linear layer
-            draws at once; so the input has one size.
+        in_channels: Number of channels of the map.
+        out_channels: Number of keypoints.
+        heatmap_size: Height and width of a heatmap, which one linear layer
+            predicts; so the input has a fixed size.
         patch_size: Height and width of a patch of the map.
-        dim: Channels of a token.
+        dim: Number of channels of a token.
         hidden: Channels inside the feed-forward layers.
-        depths: Layers of each group.
-        heads: Attention heads.
+        depths: Number of layers of each group.
+        heads: Number of attention heads.
     """
 
     def __init__(self,
@@ -173,9 +123,22 @@ class TokenPose(nn.Module):
         x = x.flatten(2).transpose(1, 2)  # [B, patches, dim]
         keys = self.tokens.expand(len(x), -1, -1)  # [B, K, dim]
         x = torch.cat([keys, x + at], 1)
-        at = F.pad(at, (0, 0, keys.shape[1], 0))  # key points have no place
+        at = F.pad(at, (0, 0, keys.shape[1], 0))  # keypoints have no position
         outs = []
         for layers in self.groups:
             x = self.run_group(cast(nn.ModuleList, layers), x, at)
             outs.append(x[:, :keys.shape[1]])
         return self.draw(torch.cat(outs, -1)).unflatten(2, self.heatmap_size)
+
+
+@MODELS.register_module()
+class TokenPoseNeck(OnFinestMap, TokenPose, BaseModule):
+    """:class:`TokenPose` on the finest map, before MMPose's ``HeatmapHead``.
+
+    Its outputs are heatmaps already, so the head that decodes them has
+    ``final_layer=None``.
+
+    Args:
+        init_cfg: As in mmengine.
+        **kwargs: See :class:`TokenPose`.
+    """
