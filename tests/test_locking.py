@@ -134,3 +134,9 @@ def test_other_errors_of_files_stay_as_they_are(tmp_path):
             with training.one_error_for_full_disks(str(tmp_path)):
                 raise error
         assert found.value is error
+
+
+def test_a_process_that_outlives_an_error_releases_its_folder(tmp_path):
+    with pytest.raises(ValueError, match='is nan'):
+        training.train(toy_config(tmp_path, **{'model.spoil_at': 1}))
+    assert not locking.held

@@ -24,6 +24,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODEL_WRAPPERS, OPTIMIZERS, RUNNERS, STRATEGIES
+from .launch import Meeting, node_timeout
 from .optim import is_amp
 
 # Where launchers say which process this is.
@@ -41,6 +42,9 @@ STARTED_BY = dict(
     pytorch='bash tools/dist_train.sh or torchrun',
     slurm='bash tools/slurm_train.sh or srun',
     mpi='mpirun of Open MPI')
+
+# The one that took place; its store serves PyTorch, too.
+meetings: List[Meeting] = []
 
 
 class Sum(torch.autograd.Function):
@@ -245,25 +249,53 @@ def adopt_launcher(launcher: str):
     os.environ.setdefault('MASTER_PORT', str(29500 + job))
 
 
+def machines_of_slurm() -> List[str]:
+    """Return the names of the machines of a Slurm job, if they are known."""
+    nodes = os.environ.get('SLURM_JOB_NODELIST')
+    if not nodes:
+        return []
+    try:
+        return subprocess.run(['scontrol', 'show', 'hostnames', nodes],
+                              text=True, capture_output=True,
+                              check=True).stdout.split()  # yapf: disable
+    except (OSError, subprocess.CalledProcessError):
+        return []
+
+
 def first_machine(launcher: str) -> str:
-    """Address of the machine of the first process.
+    """Return the address of the machine of the first process.
 
     Raises:
-        ValueError: If there are several and nothing tells the first.
+        ValueError: If there are several and nothing names the first.
     """
     several = os.environ.get('SLURM_NNODES', '1') != '1' or os.environ.get(
         'OMPI_COMM_WORLD_LOCAL_SIZE') != os.environ.get(
             'OMPI_COMM_WORLD_SIZE')
     if not several:
         return '127.0.0.1'
-    nodes = os.environ.get('SLURM_JOB_NODELIST')
-    if nodes:
-        names = subprocess.run(['scontrol', 'show', 'hostnames', nodes],
-                               text=True, capture_output=True,
-                               check=True).stdout.split()  # yapf: disable
+    names = machines_of_slurm()
+    if names:
         return names[0]
     raise ValueError(f'--launcher {launcher} on several machines: set '
                      'MASTER_ADDR to the address of the first one')
+
+
+def meet() -> None:
+    """Wait for the other processes, unless torchrun has done so.
+
+    Raises:
+        TimeoutError: After ``NODE_TIMEOUT`` seconds; names the missing ones.
+    """
+    world = int(os.environ['WORLD_SIZE'])
+    if world == 1 or meetings or dist.is_initialized() or (
+            'TORCHELASTIC_RUN_ID' in os.environ):
+        return
+    meeting = Meeting(
+        int(os.environ['RANK']), world, os.environ['MASTER_ADDR'],
+        int(os.environ['MASTER_PORT']),
+        os.environ.get('LOCAL_RANK', '0') == '0', machines_of_slurm)
+    meeting.wait(node_timeout())
+    meetings.append(meeting)
 
 
 def has_no_gpu() -> bool:
@@ -283,10 +315,12 @@ def join_by_gloo(launcher: str, timeout: Optional[timedelta] = None,
 
     Raises:
         ValueError: If this is not a process of that launcher.
+        TimeoutError: If other processes are missing.
     """
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)
     adopt_launcher(launcher)
+    meet()
     if os.environ.get('RANK', '0') == '0':
         print_log('no GPU found: gloo instead of nccl', 'current')
     dist.init_process_group(
@@ -298,6 +332,7 @@ def join(cfg: Config):
 
     Raises:
         ValueError: If this is not a process of that launcher.
+        TimeoutError: If other processes are missing.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
@@ -305,6 +340,7 @@ def join(cfg: Config):
     cfg.launcher = 'pytorch'
     if not has_no_gpu():
         adopt_launcher(launcher)
+        meet()
         return
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.get('sync_bn'):

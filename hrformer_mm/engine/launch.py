@@ -7,6 +7,8 @@ torchrun exits with 1 whatever happens. This exits with the code of the process
 that failed first, 128 plus the number of the signal that killed it, 143 after
 SIGTERM and 130 after Ctrl-C. On several machines it prints which ones are
 missing, every 15 seconds, and gives up after ``NODE_TIMEOUT`` seconds (300).
+Processes of other launchers wait for each other likewise, see
+:class:`Meeting`.
 """
 import os
 import signal
@@ -17,7 +19,7 @@ import time
 from argparse import Namespace
 from contextlib import suppress
 from datetime import timedelta
-from typing import Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from torch.distributed import TCPStore
 from torch.distributed import run as torchrun
@@ -32,6 +34,20 @@ REPORT = 15  # seconds between reports of missing machines
 
 def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def node_timeout() -> float:
+    """Return how many seconds to wait for other machines.
+
+    Raises:
+        ValueError: If ``NODE_TIMEOUT`` is no number of seconds.
+    """
+    text = os.environ.get('NODE_TIMEOUT', '300')
+    with suppress(ValueError):
+        if 0 < float(text) < float('inf'):
+            return float(text)
+    raise ValueError(f'NODE_TIMEOUT is {text!r}; it must be a number of '
+                     'seconds above 0')
 
 
 class Machines(threading.Thread):
@@ -93,12 +109,139 @@ class Machines(threading.Thread):
                         if not store.check([self.key(r)])]
 
 
+def ranges(numbers: Sequence[int]) -> str:
+    """Print sorted numbers, as '0, 4-7'."""
+    runs: List[List[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ', '.join('-'.join(map(str, run)) for run in runs)
+
+
+class Meeting:
+    """Wait for the processes of srun, mpirun or the like.
+
+    PyTorch waits for all of them as long as an operation may take, and does
+    not say for whom. torchrun waits itself, see :class:`Machines`.
+
+    Args:
+        rank: Number of this process.
+        world: Number of processes.
+        address: Machine of the first process.
+        port: Port where the first process listens.
+        speaks: Whether this process reports who is missing.
+        machines: Return the names of all machines, or nothing if unknown.
+    """
+    KEY = 'hrformer_mm/process/'
+    COMPLETE = KEY + 'all'
+
+    def __init__(self, rank: int, world: int, address: str, port: int,
+                 speaks: bool = True,
+                 machines: Callable[[], Sequence[str]] = tuple) -> None:
+        self.rank, self.world = rank, world
+        self.address, self.port = address, port
+        self.speaks, self.machines = speaks, machines
+        self.store: Optional[TCPStore] = None
+        self.there: Dict[int, str] = {}  # machines by process
+
+    def wait(self, timeout: float) -> TCPStore:
+        """Return once all processes are there.
+
+        Returns:
+            A store that the first process must keep as long as PyTorch's own,
+            which shares its port.
+
+        Raises:
+            TimeoutError: Names those that are missing.
+            OSError: If the first process cannot listen.
+        """
+        if not self.rank:
+            self.store = self.listen()
+        end = time.monotonic() + timeout
+        reported = time.monotonic() - REPORT + 2  # the first one after 2 s
+        while True:
+            with suppress(RuntimeError, OSError):  # not there, or not yet
+                self.store = self.store or self.join()
+                if self.is_complete(self.store):
+                    return self.store
+            now = time.monotonic()
+            if now > end:
+                raise TimeoutError(
+                    f'{self.text()}; gave up after NODE_TIMEOUT={timeout:.0f} '
+                    'seconds: look at the output of those processes, and '
+                    'whether the port can be reached from their machines')
+            if self.speaks and now - reported > REPORT:
+                reported = now
+                report(f'waiting: {self.text()}, {end - now:.0f} s left '
+                       '(NODE_TIMEOUT)')
+            time.sleep(.2)
+
+    def listen(self) -> TCPStore:
+        try:
+            return self.join()
+        except RuntimeError as error:
+            reason = str(error).partition('\n')[0]
+            raise OSError(
+                f'{self.address}:{self.port} cannot be used by the first '
+                f'process ({reason}): choose another MASTER_PORT, and for '
+                'MASTER_ADDR an address of its machine') from error
+
+    def join(self) -> TCPStore:
+        """Connect to the first process and leave the name of the machine."""
+        if self.rank:
+            socket.create_connection((self.address, self.port), 2).close()
+        store = TCPStore(self.address, self.port, None, not self.rank,
+                         timedelta(seconds=10), wait_for_workers=False,
+                         multi_tenant=True)
+        store.set(f'{self.KEY}{self.rank}', socket.gethostname())
+        return store
+
+    def is_complete(self, store: TCPStore) -> bool:
+        """Return whether all are there, which the first process finds out."""
+        if self.rank:
+            return store.check([self.COMPLETE])
+        self.look(store)
+        if len(self.there) < self.world:
+            return False
+        store.set(self.COMPLETE, 'here')
+        return True
+
+    def look(self, store: TCPStore) -> None:
+        for rank in set(range(self.world)) - {*self.there}:
+            key = f'{self.KEY}{rank}'
+            if store.check([key]):
+                self.there[rank] = store.get(key).decode()
+
+    def text(self) -> str:
+        """Say which processes are missing, and on which machines."""
+        with suppress(RuntimeError, OSError):
+            if self.store is not None:
+                self.look(self.store)
+        lost = [r for r in range(self.world) if r not in self.there] if (
+            self.there) else [0]
+        verb = 'is' if len(lost) == 1 else 'are'
+        here = {name.partition('.')[0] for name in self.there.values()}
+        silent = [name for name in self.machines()
+                  if name.partition('.')[0] not in here]
+        if not self.there:
+            where = ''
+        elif silent:
+            where = f" (none has started on {', '.join(silent)})"
+        else:
+            where = f" (there are those of {', '.join(sorted(here))})"
+        return (f"process{'' if len(lost) == 1 else 'es'} {ranges(lost)} of "
+                f'{self.world} {verb} missing at {self.address}:{self.port}'
+                f'{where}')
+
+
 def watch_machines(args: Namespace) -> Optional[Machines]:
     """Set how long torchrun waits for other machines, and watch them."""
     count = int(args.nnodes) if str(args.nnodes).isdigit() else 1
     if count == 1:
         return None
-    timeout = float(os.environ.get('NODE_TIMEOUT', 300))
+    timeout = node_timeout()
     args.rdzv_conf = ','.join(
         filter(None, [args.rdzv_conf, f'timeout={timeout:.0f}']))
     machines = Machines(count, args.node_rank, args.master_addr,
@@ -134,7 +277,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         list(sys.argv[1:] if argv is None else argv))
     # torchrun kills processes 30 seconds after it passed on a signal.
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(GRACE))
-    machines = watch_machines(args)
+    try:
+        machines = watch_machines(args)
+    except ValueError as error:
+        report(f'error: {error}')
+        return MISTAKE
     try:
         torchrun.run(args)
     except SignalException as error:

@@ -36,6 +36,7 @@ from ..utils.paths import root
 from ..utils.suggest import did_you_mean, suggest
 from ..utils.tracebacks import logged_traceback
 from . import distributed
+from .hooks.locking import unlock_all
 from .hooks.positions import check_filled
 from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
@@ -372,6 +373,15 @@ def one_error_for_full_disks(work_dir: str) -> Iterator[None]:
             '--resume') from error
 
 
+@contextmanager
+def closing_locks() -> Iterator[None]:
+    """Release the work dir, also for processes that outlive an error."""
+    try:
+        yield
+    finally:
+        unlock_all()
+
+
 def build_train_data(runner: Any):
     """Build the training data and check that they make a batch.
 
@@ -405,7 +415,8 @@ def train(cfg: Config):
     runner = build_runner(cfg)
     with logged_traceback(runner), one_error_for_full_disks(cfg.work_dir), \
             one_error_for_dead_workers(), protected_loading(), \
-            name_loading_faults(cfg, 'train_dataloader', 'val_dataloader'):
+            name_loading_faults(cfg, 'train_dataloader', 'val_dataloader'), \
+            closing_locks():
         build_train_data(runner)
         runner.train()
 

@@ -67,6 +67,15 @@ def unlock_folder(folder: str) -> None:
         file.close()
 
 
+def unlock_all() -> None:
+    """Release the folders of a training that has ended in any way.
+
+    A notebook lives on after an error in its training.
+    """
+    for folder in list(held):
+        unlock_folder(folder)
+
+
 def lock_for_all(folder: str, logger: Any) -> bool:
     """Lock a folder by the first process, for all of them.
 
