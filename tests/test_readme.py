@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 from foreign import TINY
-from helpers import CONFIGS, ROOT, tiny_row, write_tiny_coco
+from helpers import ROOT, tiny_row, write_tiny_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import smooth, write_film, write_photos, write_row
@@ -28,16 +28,19 @@ from hrformer_mm.deploy.export import export
 from hrformer_mm.models.backbones import HRFormer
 
 README = (ROOT / 'README.md').read_text()
+PAGES = {path: path.read_text()
+         for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
 
 
-def fenced(language: str):
-    return re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
+def fenced(language: str, text: str = README):
+    return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
 
 
-COMMANDS = [
-    line.partition('#')[0].strip() for block in fenced('bash')
-    for line in block.replace('\\\n', ' ').splitlines() if line.strip()
-]
+# Every command of the README and of the pages in docs, once.
+COMMANDS = list(dict.fromkeys(
+    line.partition('#')[0].strip() for text in PAGES.values()
+    for block in fenced('bash', text)
+    for line in block.replace('\\\n', ' ').splitlines() if line.strip()))
 ARCH = {
     'model.backbone.arch': dict(
         _delete_=True, channels=TINY.channels, heads=TINY.heads,
@@ -278,8 +281,17 @@ def test_the_prediction_snippet_of_the_readme_runs(tmp_path, monkeypatch,
     assert '[[[' in capsys.readouterr().out
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r'\]\(([^)#]+)\)', README)
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.stem)
+def test_links_and_pictures_of_a_page_exist(page):
+    links = re.findall(r'\]\(([^)#]+)[^)]*\)', PAGES[page])
     local = [link for link in links if '://' not in link]
-    assert local and all((ROOT / link).exists() for link in local)
-    assert (CONFIGS / 'pose').is_dir()
+    missing = [link for link in local if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_is_short_and_narrow_and_links_every_page():
+    assert len(README.splitlines()) <= 260
+    assert max(map(len, README.splitlines())) <= 160
+    assert all(f'](docs/{page.name})' in README or page.name in (
+        'README.md', 'resume-and-clusters.md', 'architecture.md')
+               for page in PAGES)

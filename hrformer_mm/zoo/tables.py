@@ -28,6 +28,8 @@ HEADLINE = dict(
     pose=('AP', 'AR'),
     seg=('mIoU', 'mIoU (ms+flip)'),
     cls=('Top 1 Accuracy', 'Top 5 Accuracy'))
+# The metric of a task in one number.
+MAIN_METRIC = dict(pose='AP', seg='mIoU (ms+flip)', cls='Top 1 Accuracy')
 DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
@@ -263,15 +265,42 @@ def benchmark_table(path: Path) -> str:
                           rows)
 
 
+def summary_table(base: Optional[Path]) -> str:
+    """Format HRFormer's configs of all tasks, narrow enough for a README."""
+
+    def best(metrics: Union[zoo.Metrics, str], task: str) -> str:
+        text = metric_text(metrics, [MAIN_METRIC[task]])
+        return text.replace(' (ms+flip)', '')
+
+    lines = []
+    for task in zoo.TASKS:
+        for row, printed in rows_of(task):
+            cells = cost_cells(row, printed)
+            link = '' if base is None else os.path.relpath(row.path, base)
+            official = row.official.metrics if row.official else ''
+            lines.append([
+                f'[{printed.row}]({link})' if link else row.name,
+                data_of(row),
+                printed.input or printed.flops_at or own_input(row),
+                cells.get('params', ''), cells.get('GFLOPs', ''),
+                best(printed.metrics, task), best(official, task)
+            ])
+    return markdown_table(('config', 'data', 'input', 'params', 'GFLOPs',
+                           'paper', 'official code'), lines)
+
+
 def render(name: str, base: Optional[Path] = None) -> str:
     """A table in Markdown.
 
     Args:
-        name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``; or
-            a benchmark's results, a file that ends in ``.json``.
+        name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
+            ``'summary'``; or a benchmark's results, a file that ends in
+            ``.json``.
         base: Folder that links to configs and names of files start from; no
             links without.
     """
+    if name == 'summary':
+        return summary_table(base)
     if name == 'table-2':
         return instances_table()
     if name.endswith('.json'):
@@ -296,7 +325,7 @@ def refresh(text: str, base: Path) -> str:
 def documents() -> List[Path]:
     """Files that hold tables."""
     root = zoo.root()
-    places = [root / 'README.md',
+    places = [root / 'README.md', *sorted((root / 'docs').glob('*.md')),
               *(root / 'configs' / task / 'README.md' for task in zoo.TASKS)]
     return [path for path in places if path.exists()]
 
