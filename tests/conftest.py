@@ -1,11 +1,30 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Fixtures that several test files share."""
+import sys
+from functools import lru_cache
 from importlib import import_module
 
 import pytest
 import torch
 
 from hrformer_mm.core import attention, cpu
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quick_runners():
+    """Skip what takes most of the time of a Runner with a small model.
+
+    Its config is printed and saved without yapf's line breaks, which change
+    no value, and the machine is described once. Runners in processes of their
+    own do both.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if 'mmengine.runner' in sys.modules:  # tests of the core need none
+            runner = import_module('mmengine.runner.runner')
+            patch.setattr(runner, 'collect_env', lru_cache(runner.collect_env))
+            patch.setattr('mmengine.config.config.FormatCode',
+                          lambda text, **options: (text, True))
+        yield
 
 
 def take_gpu_path(monkeypatch: pytest.MonkeyPatch):

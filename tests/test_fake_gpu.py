@@ -8,6 +8,8 @@ from mmengine.config import Config
 from torch import nn
 from torch._subclasses import fake_tensor
 
+from hrformer_mm.core import ARCHS
+
 # The cheapest of each kind: HRFormer for each task, shifted windows without
 # depth-wise convolutions, HRNet, and transformers on its maps.
 DEFAULT = ('cls/hrformer_t_imagenet_224.py', 'pose/hrformer_t_coco_256x192.py',
@@ -20,17 +22,16 @@ FRAMEWORKS = dict(cls='mmpretrain', pose='mmpose', seg='mmseg')
 WITHOUT_LOSS = ('PRTRHead', )
 
 
-def distinct_models():
-    """One config for each model that the configs describe."""
+def distinct_models(task):
+    """Return one config for each model that a task's configs describe."""
     found = {}
-    for path in sorted(CONFIGS.glob('[!_]*/*.py')):
+    for path in sorted(CONFIGS.glob(f'{task}/*.py')):
         if path.stem.startswith('custom_'):  # templates without a size
             continue
         name = str(path.relative_to(CONFIGS))
         cfg = Config.fromfile(path)
         key = str((cfg.model, cfg.get('codec')))
-        if key not in found or name in DEFAULT:
-            found[key] = name
+        found.setdefault(key, name)
     return sorted(found.values())
 
 
@@ -45,18 +46,48 @@ def without_metrics(cfg: Config, monkeypatch):
             lambda logits, labels, ignore_index: logits.new_zeros(1))
 
 
-@pytest.mark.parametrize('name', [
-    name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow)
-    for name in distinct_models()
-])
-def test_models_neither_wait_for_the_gpu_nor_leave_it(name, monkeypatch):
-    pytest.importorskip(FRAMEWORKS[name.split('/')[0]])
+def with_few_blocks(backbone: dict):
+    """Make HRFormer as short as it can be with all kinds of its blocks."""
+    if isinstance(backbone.get('arch'), str):
+        arch = ARCHS[backbone['arch']]
+        backbone['arch'] = dict(
+            channels=arch.channels, heads=arch.heads, modules=(1, 1, 1),
+            blocks=2)
+
+
+def first_fault(name: str, monkeypatch, is_whole: bool = True) -> str:
+    """Run a config's model on the pretended GPU.
+
+    Returns:
+        The first CPU tensor that was made, or ``''``.
+    """
     cfg = Config.fromfile(CONFIGS / name)
+    if not is_whole:
+        with_few_blocks(cfg.model.backbone)
     without_metrics(cfg, monkeypatch)
     head = cfg.model.get('head') or {}
     found = fake_gpu.run(
         cfg, loss=not str(head.get('type')).endswith(WITHOUT_LOSS))
-    assert not found, found[0]
+    return found[0] if found else ''
+
+
+@pytest.mark.parametrize('name', DEFAULT)
+def test_models_neither_wait_for_the_gpu_nor_leave_it(name, monkeypatch):
+    pytest.importorskip(FRAMEWORKS[name.split('/')[0]])
+    assert first_fault(name, monkeypatch, is_whole=False) == ''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', FRAMEWORKS)
+def test_no_config_has_a_model_that_does(task, monkeypatch):
+    pytest.importorskip(FRAMEWORKS[task])
+    faults = {}
+    for name in distinct_models(task):
+        try:
+            faults[name] = first_fault(name, monkeypatch)
+        except Exception as error:  # to see those of other models, too
+            faults[name] = repr(error)
+    assert faults and {k: v for k, v in faults.items() if v} == {}
 
 
 class Careless(nn.Module):

@@ -18,6 +18,7 @@ DPT = 'dpt_hybrid'
 POSE = ('pose_hrnet_w32', 'pose_hrnet_w48', 'transpose_h_a6',
         'tokenpose_l_d24', 'prtr_w32')
 SEG = ('seg_hrnet_w48_ocr', )
+DEFAULT = 'pose_hrnet_w32'  # the others are for the slow run
 LAYOUT = dict(
     seg_hrnet_w48_ocr='official-seg', pose_hrnet_w32='hrnet-pose',
     pose_hrnet_w48='hrnet-pose', transpose_h_a6='transpose',
@@ -43,7 +44,10 @@ def make_case(name, folder):
     return name, golden, model
 
 
-@pytest.fixture(scope='module', params=SEG + POSE)
+@pytest.fixture(scope='module', params=[
+    name if name == DEFAULT else pytest.param(name, marks=pytest.mark.slow)
+    for name in SEG + POSE
+])
 def case(request, tmp_path_factory):
     return make_case(request.param, tmp_path_factory.mktemp('golden'))
 
