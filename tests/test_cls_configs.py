@@ -258,8 +258,11 @@ def write_images(root, layout):
             (root / 'meta' / f'{part}.txt').write_text(''.join(lines))
 
 
-@pytest.mark.parametrize('size, layout', [('t', 'labels'), ('t', 'folders'),
-                                          ('s', 'labels'), ('b', 'folders')])
+@pytest.mark.parametrize('size, layout', [
+    ('t', 'labels'), ('t', 'folders'),
+    pytest.param('s', 'labels', marks=pytest.mark.slow),
+    pytest.param('b', 'folders', marks=pytest.mark.slow),
+])
 def test_rows_train_and_evaluate(size, layout, tmp_path):
     write_images(tmp_path / 'imagenet', layout)
     cfg = tiny_row(f'cls/hrformer_{size}_imagenet_224.py', tmp_path / 'work',

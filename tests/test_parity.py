@@ -7,6 +7,7 @@ in another layout too. Gradients are therefore compared in float64, and in
 float32 at batches where no sign flips, or with the same side in both.
 """
 import copy
+from itertools import product
 from typing import Tuple
 
 import pytest
@@ -78,24 +79,23 @@ def worst(mine: dict, grads: dict, floor: float):
                for n, g in grads.items())
 
 
+# A small input with tables of positions and one without are for every run.
+QUICK = [('tiny', SIZES[0], True), ('tiny', SIZES[1], False)]
 CASES = [
-    pytest.param(arch, hw, marks=pytest.mark.slow)
-    if arch == 'base' or (arch, hw) == ('small', (256, 192)) else (arch, hw)
-    for arch in ARCHS for hw in SIZES
+    case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+    for case in product(ARCHS, SIZES, [True, False])
 ]
 
 
-@pytest.mark.parametrize('rel_pos_bias', [True, False])
-@pytest.mark.parametrize('arch, hw', CASES)
+@pytest.mark.parametrize('arch, hw, rel_pos_bias', CASES)
 def test_outputs_and_gradients_equal_mmpose_s(arch, hw, rel_pos_bias):
     compare_in_float64(arch, hw, rel_pos_bias)
 
 
-@pytest.mark.parametrize('rel_pos_bias', [True, False])
-@pytest.mark.parametrize('arch, hw', [
-    ('tiny', (64, 64)),
-    *(pytest.param(arch, (96, 160), marks=pytest.mark.slow)
-      for arch in ARCHS),
+@pytest.mark.parametrize('arch, hw, rel_pos_bias', [
+    ('tiny', SIZES[0], True),
+    *(pytest.param(arch, SIZES[1], bias, marks=pytest.mark.slow)
+      for arch in ARCHS for bias in (True, False)),
 ])
 def test_the_path_of_gpus_equals_mmpose_s(arch, hw, rel_pos_bias, gpu_path):
     compare_in_float64(arch, hw, rel_pos_bias)
@@ -142,8 +142,7 @@ class SameSides:
         return x * side
 
 
-@pytest.mark.parametrize('rel_pos_bias', [True, False])
-@pytest.mark.parametrize('arch, hw', CASES)
+@pytest.mark.parametrize('arch, hw, rel_pos_bias', CASES)
 def test_float32_differs_by_rounding_alone(arch, hw, rel_pos_bias,
                                            monkeypatch):
     """Outputs and gradients to 1e-4, as they are and with equal sides.
