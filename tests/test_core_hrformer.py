@@ -2,6 +2,7 @@
 """The network: counts, shapes, sizes, arguments, compilation."""
 import copy
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -57,11 +58,17 @@ def test_window_rows_have_the_official_counts(window):
     assert count(on_meta('base', window_size=window)) == 44_040_666 + tables
 
 
-@pytest.mark.parametrize('arch', ARCHS)
-@pytest.mark.parametrize('hw', [(64, 64), (96, 160), (256, 192), (520, 520),
-                                (250, 190), (333, 500), (64, 48), (32, 32),
-                                (800, 1333), (1024, 2048)],
-                         ids=str)
+# Each arch once, padded in all maps; the other pairs are for the slow run.
+PAIRS = [('tiny', (64, 48)), ('small', (250, 190)), ('base', (32, 32))]
+
+
+@pytest.mark.parametrize('arch, hw', [
+    *PAIRS,
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in product(
+        ARCHS, [(64, 64), (96, 160), (256, 192), (520, 520), (250, 190),
+                (333, 500), (64, 48), (32, 32), (800, 1333), (1024, 2048)])
+      if pair not in PAIRS)
+], ids=str)  # yapf: disable
 def test_maps_have_strides_4_to_32_rounded_up(arch, hw):
     maps = on_meta(arch).eval()(torch.empty(1, 3, *hw, device='meta'))
     for i, (x, c) in enumerate(zip(maps, ARCHS[arch].channels)):
@@ -202,14 +209,15 @@ def test_wrong_arguments_are_refused_with_the_choices(kwargs, names):
 
 @pytest.mark.parametrize('kwargs', [
     dict(drop_path_rate=.1),
-    dict(with_cp=True),
+    pytest.param(dict(with_cp=True), marks=pytest.mark.slow),
     pytest.param(dict(with_cp='ffn'), marks=pytest.mark.slow),
 ], ids=str)  # yapf: disable
 def test_training_compiles_to_one_graph(kwargs):
     torch._dynamo.reset()
     model = HRFormer(dict(SMALL, blocks=1), **kwargs)
-    # not 'eager': recomputation needs the ahead-of-time backward
-    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    # recomputation needs the ahead-of-time backward, which takes its time
+    backend = 'aot_eager' if 'with_cp' in kwargs else 'eager'
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
     sum(y.mean() for y in compiled(torch.rand(2, 3, 64, 72))).backward()
     assert all(p.grad is not None for p in model.parameters())
     assert model.bn1.num_batches_tracked == 1

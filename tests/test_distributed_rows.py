@@ -58,6 +58,7 @@ def assert_same_run(several: Path, one: Path, steps: int):
     assert metrics(several) == pytest.approx(metrics(one), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', ROWS)
 def test_a_row_takes_the_same_steps_on_two_processes(task, one, two):
     assert_same_run(two / task, one(FEW) / task, FEW)

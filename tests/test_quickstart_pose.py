@@ -342,6 +342,7 @@ def test_real_people_are_learnt_by_heart(tmp_path):
     assert report['value'] >= 0.9
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_in_one_line(tmp_path):
     """Also in an evaluation, whose workers end with it."""
     command = [

@@ -224,7 +224,12 @@ def test_every_config_has_an_entry_and_every_entry_a_config():
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
-@pytest.mark.parametrize('row', WITH_CONFIG, ids=lambda row: row.name)
+# One of each method and task; the slow test of all that drifts builds all.
+FIRST = list({(row.task, row.name.split('_')[0]): row
+              for row in reversed(WITH_CONFIG)}.values())
+
+
+@pytest.mark.parametrize('row', FIRST, ids=lambda row: row.name)
 def test_config_has_the_parameters_of_its_entry(row):
     assert tables.parameters(row) == row.parameters
 

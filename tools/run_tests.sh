@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure of the environment, then runs the lint and the tests.
 #
-#   bash tools/run_tests.sh                     # what takes less than a minute
+#   bash tools/run_tests.sh                     # what is not marked slow
 #   bash tools/run_tests.sh --slow              # all
 #   bash tools/run_tests.sh -m slow             # only what takes longer
 #   bash tools/run_tests.sh -m gpu              # only what needs a GPU
