@@ -22,6 +22,7 @@ FLOORS = (
     ('zoo', ),
     ('deploy', ),
     ('apis', ),
+    ('integrations', ),
     ('quickstart', '__main__'),
 )
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}

@@ -14,8 +14,12 @@ from hrformer_mm.apis.images import as_bgr, from_pil
 
 
 @pytest.fixture(scope='module')
-def predictors(tmp_path_factory):
-    rows = write_rows(tmp_path_factory.mktemp('rows'))
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp('rows'))
+
+
+@pytest.fixture(scope='module')
+def predictors(rows):
     return {
         task: load_predictor(
             Path(row[0]), Path(row[1]), device='cpu',
@@ -31,6 +35,13 @@ def path(tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope='module')
+def wanted(predictors):
+    """Results of the image as one array in a list."""
+    return {task: values(next(iter(predictor([smooth(0)]))))
+            for task, predictor in predictors.items()}
+
+
 def values(found):
     return found.keypoints if hasattr(found, 'keypoints') else found
 
@@ -38,18 +49,23 @@ def values(found):
 @pytest.mark.parametrize('task', ROWS)
 @pytest.mark.parametrize('kind', ['array', 'path', 'Path', 'PIL', 'RGBA',
                                   'view'])
-def test_one_image_has_one_result(predictors, path, task, kind):
+def test_one_image_has_one_result(predictors, wanted, path, task, kind):
     image = smooth(0)
     one = dict(array=image, path=str(path), Path=path,
                PIL=Image.open(path), RGBA=Image.open(path).convert('RGBA'),
                view=image[..., ::-1].copy()[..., ::-1])[kind]
-    wanted, = predictors[task]([image])
-    found = list(predictors[task](one))
-    assert len(found) == 1
-    np.testing.assert_array_equal(values(found[0]), values(wanted))
-    for several in ([one], (one, ), iter([one])):
-        again, = predictors[task](several)
-        np.testing.assert_array_equal(values(again), values(wanted))
+    found, = predictors[task](one)
+    np.testing.assert_array_equal(values(found), wanted[task])
+
+
+@pytest.mark.parametrize('kind', ['array', 'path', 'Path', 'PIL'])
+@pytest.mark.parametrize('form', [list, tuple, iter])
+def test_one_image_in_a_list_has_one_result(predictors, wanted, path, kind,
+                                            form):
+    image = dict(array=smooth(0), path=str(path), Path=path,
+                 PIL=Image.open(path))[kind]
+    found, = predictors['cls'](form([image]))
+    np.testing.assert_array_equal(found, wanted['cls'])
 
 
 def test_the_result_of_one_image_can_be_used_directly(predictors, path):
@@ -151,9 +167,7 @@ def test_paths_of_a_list_are_matched_together(predictors, tmp_path):
     assert [len(people.scores) for people in found] == [0, 0]
 
 
-def test_the_command_in_python_takes_one_path(predictors, path, tmp_path,
-                                              tmp_path_factory):
-    rows = write_rows(tmp_path)
+def test_the_command_in_python_takes_one_path(rows, path, tmp_path):
     for i, inputs in enumerate([str(path), path, [path]]):
         outcome = predict(*map(Path, rows['cls']), inputs,
                           tmp_path / f'out{i}', device='cpu')

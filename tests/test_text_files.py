@@ -56,59 +56,84 @@ def test_what_is_no_utf8_is_named(tmp_path):
         textio.read_json(tmp_path / 'a.json')
 
 
-@pytest.mark.parametrize('bom', [b'', BOM], ids=['plain', 'bom'])
-def test_configs_and_what_they_inherit_may_have_a_mark(tmp_path, bom):
-    (tmp_path / 'base.py').write_bytes(bom + f"a = '{NAME}'\n".encode())
-    (tmp_path / 'b.py').write_bytes(
-        bom + f"_base_ = './base.py'\nb = '{NAME}'\n".encode())
-    (tmp_path / 'lazy.py').write_bytes(
-        bom + 'from mmengine.config import read_base\nwith read_base():\n'
-        f"    from .base import *\nb = '{NAME}'\n".encode())
-    for name in ('b.py', 'lazy.py'):
-        code = ('import sys, hrformer_mm\n'
-                'from hrformer_mm.engine.train import read_config\n'
-                'cfg = read_config(sys.argv[1])\n'
-                'print(ascii(cfg.a), ascii(cfg.b))')
-        assert run_posix('-c', code, tmp_path / name).split('\n')[0] == (
-            f'{ascii(NAME)} {ascii(NAME)}')
-
-
-@pytest.mark.parametrize('bom', [b'', BOM], ids=['plain', 'bom'])
-def test_lists_and_annotations_of_the_frameworks(tmp_path, bom):
+def write_files(folder, bom):
+    """Configs of both styles, annotations and a list."""
+    folder.mkdir()
     content = dict(images=[], annotations=[],
                    categories=[dict(id=1, name=NAME)])
-    (tmp_path / 'a.json').write_bytes(
-        bom + json.dumps(content, ensure_ascii=False).encode())
-    (tmp_path / 'a.txt').write_bytes(bom + NAME.encode())
-    code = (
-        'import sys, hrformer_mm\n'
-        'from mmengine.fileio import list_from_file, load\n'
-        'from pycocotools.coco import COCO\n'
-        'from xtcocotools.coco import COCO as XCOCO\n'
-        f'name, folder = {ascii(NAME)}, sys.argv[1]\n'
-        'for kind in (COCO, XCOCO):\n'
-        '    coco = kind(folder + "/a.json")\n'
-        '    assert coco.loadCats([1])[0]["name"] == name\n'
-        'assert list_from_file(folder + "/a.txt") == [name]\n'
-        'assert load(folder + "/a.json")["categories"][0]["name"] == name\n')
-    run_posix('-c', code, tmp_path)
+    for name, text in {
+            'base.py': f"a = '{NAME}'\n",
+            'b.py': f"_base_ = './base.py'\nb = '{NAME}'\n",
+            'lazy.py': 'from mmengine.config import read_base\n'
+                       'with read_base():\n    from .base import *\n'
+                       f"b = '{NAME}'\n",
+            'a.json': json.dumps(content, ensure_ascii=False),
+            'a.txt': NAME}.items():  # yapf: disable
+        (folder / name).write_bytes(bom + text.encode())
 
 
-def test_prediction_in_the_posix_locale(tmp_path):
-    config, weights = write_row('pose', tmp_path)
+READ_ALL = """
+import json, sys, hrformer_mm
+from mmengine.fileio import list_from_file, load
+from pycocotools.coco import COCO
+from xtcocotools.coco import COCO as XCOCO
+from hrformer_mm.engine.train import read_config
+found = {}
+for form in ('plain', 'bom'):
+    folder = sys.argv[1] + '/' + form
+    for style in ('b', 'lazy'):
+        cfg = read_config(folder + f'/{style}.py')
+        found[f'{style} {form}'] = [cfg.a, cfg.b]
+    for kind in (COCO, XCOCO):
+        name = kind(folder + '/a.json').loadCats([1])[0]['name']
+        found[f'{kind.__module__} {form}'] = [name]
+    found[f'list {form}'] = list_from_file(folder + '/a.txt')
+    found[f'load {form}'] = [
+        c['name'] for c in load(folder + '/a.json')['categories']]
+print('found', json.dumps(found))
+from hrformer_mm.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope='module')
+def posix(tmp_path_factory):
+    """Files read, and a prediction, in a process of the POSIX locale."""
+    folder = tmp_path_factory.mktemp('posix')
+    for form, bom in (('plain', b''), ('bom', BOM)):
+        write_files(folder / form, bom)
+    config, weights = write_row('pose', folder)
     text = f'# {NAME}\n' + Path(config).read_text('utf-8')
     Path(config).write_bytes(BOM + text.encode())
-    cv2.imwrite(str(tmp_path / '1.jpg'), smooth(0))
+    cv2.imwrite(str(folder / '1.jpg'), smooth(0))
     content = dict(
         images=[dict(id=1, file_name='1.jpg', note=NAME)],
         annotations=[dict(image_id=1, bbox=[9, 9, 50, 50], category_id=2)],
         categories=[dict(id=2, name=NAME)])
-    (tmp_path / 'boxes.json').write_bytes(
+    (folder / 'boxes.json').write_bytes(
         BOM + json.dumps(content, ensure_ascii=False).encode())
-    run_posix('-m', 'hrformer_mm', 'predict', config, weights,
-              tmp_path / '1.jpg', '--boxes', tmp_path / 'boxes.json',
-              '--device', 'cpu', '--out-dir', tmp_path / 'out')
-    images = textio.read_json(tmp_path / 'out/images.json')
+    text = run_posix('-c', READ_ALL, folder, 'predict', config, weights,
+                     folder / '1.jpg', '--boxes', folder / 'boxes.json',
+                     '--device', 'cpu', '--out-dir', folder / 'out')
+    line, = (x for x in text.splitlines() if x.startswith('found '))
+    return folder, json.loads(line[6:])
+
+
+@pytest.mark.parametrize('form', ['plain', 'bom'])
+@pytest.mark.parametrize('kind', ['b', 'lazy'])
+def test_configs_and_what_they_inherit_may_have_a_mark(posix, kind, form):
+    assert posix[1][f'{kind} {form}'] == [NAME, NAME]
+
+
+@pytest.mark.parametrize('form', ['plain', 'bom'])
+@pytest.mark.parametrize('kind', ['pycocotools.coco', 'xtcocotools.coco',
+                                  'list', 'load'])
+def test_lists_and_annotations_of_the_frameworks(posix, kind, form):
+    assert posix[1][f'{kind} {form}'] == [NAME]
+
+
+def test_prediction_in_the_posix_locale(posix):
+    images = textio.read_json(posix[0] / 'out/images.json')
     assert images['categories'][0]['name'] == NAME
 
 
