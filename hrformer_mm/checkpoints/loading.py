@@ -24,6 +24,7 @@ from ..utils.config_checks import check_checkpoint
 from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
                       interpolate_table, unwrap, window_of)
 from .files import PathLike, find_file, read_checkpoint
+from .guard import guard_predictions, is_for_training
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
 # Tasks of the frameworks by their default scope.
@@ -154,10 +155,8 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
         else:  # the head of another task goes quietly
             report.dropped.append(key)
     report.matched = sum(k in own for k in fitting)
-    random = random_heads(model, fitting)
-    report.missing += random
+    report.missing += random_heads(model, fitting)
     replace(state_dict, prefix, fitting)
-    guard_heads(model, random)
     if report.source != 'ours' or report.interpolated:
         print_log(str(report), 'current')
     if report.source != 'ours':  # ours are checked by the backbone's hook
@@ -171,50 +170,6 @@ def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
         if not k.startswith(BACKBONE) and (
             k not in tensors or tensors[k].shape != p.shape)
     ]
-
-
-def guard_heads(model: nn.Module, names: List[str]):
-    """Make a model refuse to predict while its head is random.
-
-    Transfer to another head is fine, so loading succeeds, and the first
-    training step lifts the guard, as does a complete checkpoint.
-    ``allow_random_head=True`` of the backbone turns it off.
-
-    Args:
-        model: That owns the backbone.
-        names: Parameters that the loaded checkpoint did not fill.
-    """
-    if getattr(model.backbone, 'allow_random_head', False):
-        names = []
-    guards = [hook for hook in model._forward_pre_hooks.values()
-              if isinstance(hook, HeadGuard)]
-    for guard in guards:
-        guard.names = names
-    if names and not guards:
-        model.register_forward_pre_hook(HeadGuard(names), with_kwargs=True)
-
-
-class HeadGuard:
-    """Forward pre-hook that raises an error instead of predicting.
-
-    Args:
-        names: Parameters with initial values.
-    """
-
-    def __init__(self, names: List[str]):
-        self.names = names
-
-    def __call__(self, model: nn.Module, args: tuple, kwargs: dict):
-        mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
-        if mode == 'predict' and self.names:
-            raise RuntimeError(
-                f'the checkpoint has no fitting tensors for {len(self.names)} '
-                f'parameters of the head{first_few(self.names)}: predictions '
-                'would be random; train the model first or load a checkpoint '
-                'with this head (model.backbone.allow_random_head=True '
-                'permits it)')
-        if mode == 'loss':
-            self.names = []  # it is being trained
 
 
 def inside(state_dict: Mapping, prefix: str) -> Mapping:
@@ -360,6 +315,7 @@ def await_owner(backbone: HRFormer):
         if name == 'backbone' and not is_hooked:
             owner._register_load_state_dict_pre_hook(
                 match_model, with_module=True)
+            guard_predictions(owner, whole=False)
 
     handle = register_module_module_registration_hook(adopt)
     abandoned = weakref.finalize(backbone, handle.remove)
@@ -391,7 +347,8 @@ def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
         raise ValueError(f'{path} is of another config: it has other shapes '
                          f'than the model for{first_few(misfits)}')
     missing = model.load_state_dict(tensors, strict=False).missing_keys
-    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
+    missing = [k for k in missing if not (
+        k.endswith('num_batches_tracked') or is_for_training(k))]
     if missing:
         raise ValueError(f'{path} lacks {len(missing)} of the tensors of the '
                          f'model{first_few(missing)}; weights of a backbone '

@@ -25,6 +25,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..checkpoints.guard import guard_predictions
 from ..checkpoints.schemes import protected_loading
 from ..datasets.validation.class_folders import refuse_other_folders
 from ..datasets.validation.common import name_loading_faults
@@ -43,9 +44,9 @@ from .optim import is_amp
 
 # Top-level keys that are read from the config but are no Runner arguments.
 RUNNER_KEYS = {
-    'auto_scale_lr', 'compile', 'find_unused_parameters', 'model_wrapper_cfg',
-    'parallel', 'runner_type', 'strategy', 'sync_bn', 'tta_model',
-    'tta_pipeline'
+    'allow_random_head', 'auto_scale_lr', 'compile', 'find_unused_parameters',
+    'model_wrapper_cfg', 'parallel', 'runner_type', 'strategy', 'sync_bn',
+    'tta_model', 'tta_pipeline'
 }
 VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
                            mmseg='SegVisualizationHook',
@@ -434,6 +435,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
 
     Raises:
         FileNotFoundError: For the checkpoint and the data.
+        RuntimeError: If the checkpoint lacks parameters of the model, unless
+            the config has ``allow_random_head=True``.
     """
     check_checkpoint(checkpoint)
     check_parts(cfg, *TESTED)
@@ -442,6 +445,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
     cfg.load_from, cfg.resume = checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)
+    guard_predictions(runner.model, cfg.get('allow_random_head', False))
     with logged_traceback(runner), one_error_for_dead_workers(), \
             protected_loading(), name_loading_faults(cfg, 'test_dataloader'):
         metrics = runner.test()
