@@ -57,29 +57,34 @@ def stop_in_an_evaluation(folder: Path):
         **options)
 
 
-def main(folder: Path):
+def plain(folder: Path):
     run(folder / 'ddp')
+    stop_and_resume(folder / 'stopped', 4)
+    stop_in_an_evaluation(folder)
+
+
+def switches(folder: Path):
     longer = {'train_cfg.max_epochs': 4}
     run(folder / 'longer', **longer)
     for kind in ('zero', 'fsdp'):
         run(folder / kind, parallel=kind)
         run(folder / kind, parallel=kind, resume=True, **longer)
     run(folder / 'compile', compile=dict(backend='aot_eager'))
-    stop_and_resume(folder / 'stopped', 4)
-    stop_in_an_evaluation(folder)
     for round_up in (True, False):
-        sampler = dict(type='DefaultSampler', shuffle=False, round_up=round_up)
-        runner = run(
-            folder / f'odd_{round_up}',
-            **{'val_dataloader.sampler': sampler,
-               'val_dataloader.dataset.indices': 5,
-               'train_cfg.max_epochs': 1})  # yapf: disable
-        if get_rank() == 0:
-            hub = runner.message_hub
-            torch.save({k: hub.get_scalar(f'val/{k}').current()
-                        for k in ('value', 'count')},
-                       folder / f'odd_{round_up}/metrics.pth')
+        evaluate_odd(folder / f'odd_{round_up}', round_up)
+
+
+def evaluate_odd(folder: Path, round_up: bool):
+    """Evaluate five samples on two processes."""
+    runner = run(folder, **{
+        'val_dataloader.sampler': dict(
+            type='DefaultSampler', shuffle=False, round_up=round_up),
+        'val_dataloader.dataset.indices': 5, 'train_cfg.max_epochs': 1})
+    if get_rank() == 0:
+        hub = runner.message_hub
+        torch.save({k: hub.get_scalar(f'val/{k}').current()
+                    for k in ('value', 'count')}, folder / 'metrics.pth')
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    globals()[sys.argv[2]](Path(sys.argv[1]))

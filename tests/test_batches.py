@@ -55,6 +55,9 @@ def test_scaled_rates_count_all_samples_of_an_update(base, factor, by_epoch,
     """Two batches of 2 make an update."""
     cfg = toy_config(tmp_path, by_epoch=by_epoch, param_scheduler=None, **{
         'optim_wrapper.accumulative_counts': 2, 'train_cfg.val_interval': 99,
+        'train_dataloader.dataset.indices': 4,
+        'train_cfg.max_epochs' if by_epoch else 'train_cfg.max_iters': 2,
+        'default_hooks.checkpoint.interval': 99,
         'auto_scale_lr': dict(base_batch_size=base, enable=True)})
     runner = QuietRunner.from_cfg(cfg)
     runner.train()

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from toy import ENV, QuietRunner, toy_config, toy_run
@@ -20,11 +19,15 @@ from hrformer_mm.utils.cli import one_line
 
 pytest.importorskip('fcntl')
 
-# Locks a folder, says so, and stays until its input ends.
-HOLD = '''
-import sys
-from hrformer_mm.engine.hooks.locking import lock_folder
-print(lock_folder(sys.argv[1]), flush=True)
+# Locks a folder as a training does, without the imports of one, says so, and
+# stays until its input ends.
+HOLD = f'''
+import fcntl, os, sys
+file = open(os.path.join(sys.argv[1], {locking.NAME!r}), 'a+')
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+file.truncate(0)
+print(f'process {{os.getpid()}} on host', file=file, flush=True)
+print(True, flush=True)
 sys.stdin.read()
 '''
 
@@ -39,8 +42,8 @@ def deterministic_mode():
 def other(tmp_path):
     """A process that has locked the folder."""
     process = subprocess.Popen(
-        [sys.executable, '-c', HOLD, str(tmp_path)], cwd=ROOT, env=ENV,
-        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        [sys.executable, '-c', HOLD, str(tmp_path)], env=ENV, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline().strip() == 'True'
     yield process
     process.kill()
@@ -76,7 +79,7 @@ def test_a_training_releases_its_folder(tmp_path):
     toy_run(tmp_path, **{'train_cfg.max_epochs': 1})
     assert os.path.realpath(tmp_path) not in locking.held
     command = [sys.executable, '-c', HOLD, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=ENV, text=True, input='',
+    done = subprocess.run(command, env=ENV, text=True, input='',
                           capture_output=True)
     assert done.stdout.strip() == 'True', done.stderr
 

@@ -18,7 +18,7 @@ def two_processes(tmp_path_factory):
         sys.executable, '-m', 'torch.distributed.run', '--standalone',
         '--nproc_per_node=2', ROOT / 'tests/dist_long.py', folder,
         'checkpointing', 'norms_of_their_own'
-    ], env=ENV, timeout=600, text=True, stdout=subprocess.PIPE,
+    ], env=ENV, timeout=1200, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-3000:]
     return folder
@@ -34,6 +34,7 @@ def assert_same_bits(a, b):
         assert torch.equal(a[name], b[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('level', ['ffn', True])
 def test_checkpointing_with_synchronised_norms_keeps_every_bit(
         level, two_processes):
@@ -41,6 +42,7 @@ def test_checkpointing_with_synchronised_norms_keeps_every_bit(
                      saved(two_processes / 'with_cp_False'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('average', [False, True])
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_the_metric_of_an_evaluation_is_that_of_the_checkpoint(

@@ -18,6 +18,7 @@ import hrformer_mm.engine.schedulers  # noqa: F401, which registers its classes
 from hrformer_mm.engine.hooks.positions import Feed
 from hrformer_mm.engine.hooks.schedules import follow_config
 
+slow = pytest.mark.slow
 EPOCH = 6  # iterations of the unit tests
 
 
@@ -44,7 +45,9 @@ def train(folder, killed_at=-1, **options):
     """Train a toy config; return the runner with its learning rates."""
     cfg = toy_config(folder, custom_hooks=[
         dict(type='KeepRates'),
-        dict(type='CallAt', name='die_quietly', at=killed_at)], **options)
+        dict(type='CallAt', name='die_quietly', at=killed_at)], **{
+            'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+            'default_hooks.checkpoint.save_best': None}, **options)
     runner = QuietRunner.from_cfg(cfg)
     runner.rates = {}
     with suppress(Killed):
@@ -215,11 +218,14 @@ BATCH_4 = {'train_dataloader.batch_size': 4}
 
 
 @pytest.mark.parametrize('by_epoch, then, now, start', [
-    (True, COSINE, {**COSINE, 'train_cfg.max_epochs': 5}, 18),
+    pytest.param(True, COSINE, {**COSINE, 'train_cfg.max_epochs': 5}, 18,
+                 marks=slow),
     (False, POLY, {**POLY, 'train_cfg.max_iters': 30}, 18),
     (True, dict(COSINE, killed_at=8), {**COSINE, **BATCH_4}, 3),
-    (True, dict(**COSINE, **BATCH_4, killed_at=4), COSINE, 6),
-    (False, dict(POLY, killed_at=14), {**POLY, **BATCH_4}, 6),
+    pytest.param(True, dict(**COSINE, **BATCH_4, killed_at=4), COSINE, 6,
+                 marks=slow),
+    pytest.param(False, dict(POLY, killed_at=14), {**POLY, **BATCH_4}, 6,
+                 marks=slow),
 ], ids=['more epochs', 'more iterations', 'larger batch', 'smaller batch',
         'larger batch, by iterations'])  # yapf: disable
 def test_a_resumed_training_has_the_rates_of_its_own_config(

@@ -30,6 +30,7 @@ TOLERANCE = 1e-5
 STATISTICS = ('running_mean', 'running_var')
 RECORDED = [c for c in CASES if not c.compile]  # in the page
 SEED = int(os.environ.get('MATRIX_SEED', 0))
+PATIENCE = 3600  # seconds; compiling takes minutes on a busy machine
 
 
 def outcome(case: Case) -> str:
@@ -72,6 +73,17 @@ def start(folder: Path, number: int, mode: str, log) -> subprocess.Popen:
          '--nproc_per_node=2', str(ROOT / 'tests/dist_matrix.py'),
          str(folder), str(number), mode], env=ENV, stdout=log,
         stderr=subprocess.STDOUT, start_new_session=True)  # yapf: disable
+
+
+def code_of(process: subprocess.Popen) -> int:
+    """Wait for a job and return its exit code; leave nothing of it behind."""
+    try:
+        return process.wait(PATIENCE)
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
 
 
 def wait_for_beats(path: Path, count: int, process: subprocess.Popen):
@@ -119,11 +131,11 @@ def test_a_stopped_training_ends_as_one_that_was_not(number, tmp_path):
                            process)
             time.sleep(rng.uniform(0, .1))
             send(case.signalled, process)
-            assert process.wait(600) == 143, log_file.read_text()[-5000:]
+            assert code_of(process) == 143, log_file.read_text()[-5000:]
         finally:
             process.kill()
         assert 'SIGTERM: stopped after' in log_file.read_text()
-        done = start(tmp_path, number, 'compare', log).wait(1200)
+        done = code_of(start(tmp_path, number, 'compare', log))
     assert done == 0, log_file.read_text()[-5000:]
     a, b = (last_state(tmp_path / name) for name in ('stopped', 'whole'))
     assert a['meta']['iter'] == b['meta']['iter'] == 10

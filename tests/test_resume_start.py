@@ -10,6 +10,8 @@ from toy import QuietRunner, toy_config
 from hrformer_mm.engine import train as training
 from hrformer_mm.engine.hooks.starting import candidates, newest_checkpoint
 
+slow = pytest.mark.slow
+
 
 def start(folder, resume, with_hook=True, **options):
     """Build a runner as tools/train.py does, with a --resume flag."""
@@ -41,7 +43,8 @@ def first_weight(runner):
     return runner.model.layers[0].weight.flatten()[0].item()
 
 
-@pytest.mark.parametrize('with_hook', [True, False])
+@pytest.mark.parametrize('with_hook', [
+    True, pytest.param(False, marks=slow)])
 def test_a_first_start_with_resume_uses_load_from(pretrained, tmp_path,
                                                   with_hook):
     options = {'optim_wrapper.optimizer.lr': 0., 'load_from': pretrained,
@@ -75,31 +78,36 @@ def bare(path, to):
     return to
 
 
+def without_state(kind, trained, tmp_path):
+    """Return the path of weights without the state of their training."""
+    last, to = trained / 'epoch_3.pth', tmp_path / 'weights.pth'
+    if kind == 'best':
+        return next(trained.glob('best_*.pth'))
+    if kind == 'bare':
+        return bare(last, to)
+    keep = ['meta'] * (kind == 'stripped') + ['state_dict']
+    return strip(last, keep, to)
+
+
 @pytest.mark.parametrize('kind, says', [
     ('best', 'no optimizer state'),
     ('stripped', 'no optimizer state, no message hub'),
     ('published', 'no optimizer state, no epoch and iteration'),
     ('bare', 'no weights, no optimizer state, no epoch and iteration'),
 ])  # yapf: disable
-@pytest.mark.parametrize('by_hook', [False, True])
-def test_what_holds_no_training_state_is_refused(kind, says, by_hook, trained,
+def test_what_holds_no_training_state_is_refused(kind, says, trained,
                                                  tmp_path):
-    """By our launcher at once, and by the hook under other launchers."""
-    last, to = trained / 'epoch_3.pth', tmp_path / 'weights.pth'
-    if kind == 'best':
-        to = next(trained.glob('best_*.pth'))
-    elif kind == 'stripped':
-        strip(last, ['meta', 'state_dict'], to)
-    elif kind == 'published':
-        strip(last, ['state_dict'], to)
-    else:
-        bare(last, to)
+    """By our launcher at once."""
+    to = without_state(kind, trained, tmp_path)
     with pytest.raises(ValueError, match=f'cannot resume from .*{says}'):
-        if by_hook:
-            cfg = toy_config(tmp_path / 'run', resume=True, load_from=str(to))
-            QuietRunner.from_cfg(cfg).train()
-        else:
-            start(tmp_path / 'run', str(to))
+        start(tmp_path / 'run', str(to))
+
+
+def test_other_launchers_refuse_it_by_the_hook(trained, tmp_path):
+    cfg = toy_config(tmp_path / 'run', resume=True,
+                     load_from=str(without_state('best', trained, tmp_path)))
+    with pytest.raises(ValueError, match='cannot resume .*no optimizer state'):
+        QuietRunner.from_cfg(cfg).train()
 
 
 def test_a_directory_is_refused(trained, tmp_path):

@@ -70,17 +70,37 @@ def assert_same(a, b):
     assert a['meta']['iter'] == b['meta']['iter']
 
 
-def assert_stop_changes_nothing(folder, hook, hooks=(), code=143, **options):
-    """Train twice, once stopped by a hook and resumed; return that stop."""
-    train(folder / 'whole', hooks, **options)
-    with pytest.raises((SystemExit, Killed)) as stop:
-        train(folder / 'cut', [*hooks, hook], **options)
-    if code:
-        assert stop.value.code == code
-    saved = last(folder / 'cut')
-    train(folder / 'cut', hooks, resume=True, **options)
-    assert_same(last(folder / 'cut'), last(folder / 'whole'))
-    return saved
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """Return trainings that are not stopped, made once for all tests."""
+    made = {}
+
+    def train_whole(hooks, **options):
+        key = repr((hooks, sorted(options.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp('whole')
+            train(folder, hooks, **options)
+            made[key] = last(folder)
+        return made[key]
+
+    return train_whole
+
+
+@pytest.fixture
+def assert_stop_changes_nothing(whole, tmp_path):
+    """Train, stop by a hook and resume; return what the stop saved."""
+
+    def check(hook, hooks=(), code=143, **options):
+        with pytest.raises((SystemExit, Killed)) as stop:
+            train(tmp_path, [*hooks, hook], **options)
+        if code:
+            assert stop.value.code == code
+        saved = last(tmp_path)
+        train(tmp_path, hooks, resume=True, **options)
+        assert_same(last(tmp_path), whole(hooks, **options))
+        return saved
+
+    return check
 
 
 # During an evaluation
@@ -90,24 +110,24 @@ RARELY = {'default_hooks.checkpoint.interval': 2}
 
 
 @pytest.mark.parametrize('at, kwargs', [
-    (6, {}), (6, dict(update_buffers=True)),
+    (6, {}), pytest.param(6, dict(update_buffers=True), marks=slow),
     pytest.param(6, dict(begin_iter=9), marks=slow),
     pytest.param(18, {}, marks=slow)],
     ids=['averages', 'buffers', 'begins later', 'last'])
 def test_sigterm_in_an_evaluation_saves_the_weights_of_training(
-        at, kwargs, tmp_path):
+        at, kwargs, assert_stop_changes_nothing, tmp_path):
     hooks = [dict(EMA, **kwargs)]
     saved = assert_stop_changes_nothing(
-        tmp_path, call('sigterm', at, 'val'), hooks, **RARELY)
+        call('sigterm', at, 'val'), hooks, **RARELY)
     assert saved['meta']['iter'] == at
     if at == 6:
-        assert (tmp_path / 'cut/interrupted.pth').is_file()
+        assert (tmp_path / 'interrupted.pth').is_file()
 
 
 @slow
 @pytest.mark.parametrize('batch', [1, 8])
-def test_an_evaluation_of_averages_and_weights_may_be_stopped(batch,
-                                                              tmp_path):
+def test_an_evaluation_of_averages_and_weights_may_be_stopped(
+        batch, assert_stop_changes_nothing):
     """MMPretrain's hook evaluates the one and then the other."""
     pytest.importorskip('mmpretrain')
     import mmpretrain.engine  # noqa: F401
@@ -122,7 +142,7 @@ def test_an_evaluation_of_averages_and_weights_may_be_stopped(batch,
 
     CallAt.functions['count'] = count
     saved = assert_stop_changes_nothing(
-        tmp_path, call('count', 6, 'val'), hooks, **RARELY)
+        call('count', 6, 'val'), hooks, **RARELY)
     assert saved['meta']['iter'] == 6 and len(seen) == batch
 
 
@@ -153,12 +173,14 @@ def sigterm_for_workers_too(runner):
     sigterm(runner)
 
 
-@pytest.mark.parametrize('at, where', [(3, 'train'), (12, 'val')])
-def test_workers_outlive_a_signal_to_all_processes(at, where, tmp_path):
+@pytest.mark.parametrize('at, where', [
+    pytest.param(3, 'train', marks=slow), (12, 'val')])
+def test_workers_outlive_a_signal_to_all_processes(
+        at, where, assert_stop_changes_nothing):
     """Those of evaluations as well, which stay from the first one on."""
     CallAt.functions['everywhere'] = sigterm_for_workers_too
     saved = assert_stop_changes_nothing(
-        tmp_path, call('everywhere', at, where), workers=1, **{
+        call('everywhere', at, where), workers=1, **{
             'val_dataloader.num_workers': 1,
             'val_dataloader.persistent_workers': True,
             'default_hooks.checkpoint.interval': 3})
@@ -192,34 +214,34 @@ def test_a_later_signal_ends_the_process(monkeypatch):
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('at', [
     7, *(pytest.param(at, marks=slow) for at in (3, 4, 5, 6, 8))])
-def test_sigterm_stops_at_the_end_of_a_window(by_epoch, at, tmp_path):
+def test_sigterm_stops_at_the_end_of_a_window(by_epoch, at,
+                                              assert_stop_changes_nothing):
     saved = assert_stop_changes_nothing(
-        tmp_path, call('sigterm', at), [EMA], by_epoch=by_epoch, **{WINDOW: 4})
+        call('sigterm', at), [EMA], by_epoch=by_epoch, **{WINDOW: 4})
     ends = [4, 6, 10, 12] if by_epoch else [4, 8, 12]
     assert saved['meta']['iter'] == next(e for e in ends if e > at)
 
 
 @pytest.mark.parametrize('by_epoch, at, saved', [
-    (True, 7, 6), (False, 7, None), (False, 11, 8),
-    pytest.param(True, 14, 12, marks=slow)])
-def test_a_kill_inside_a_window_loses_no_gradient(by_epoch, at, saved,
-                                                  tmp_path):
-    if saved is None:  # due after iteration 6, inside of a window
-        with pytest.raises(Killed):
-            train(tmp_path, [call('kill', at)], by_epoch=by_epoch,
-                  **{WINDOW: 4})
-        assert not list(tmp_path.glob('iter_*'))
-        return
+    (True, 7, 6), (False, 11, 8), pytest.param(True, 14, 12, marks=slow)])
+def test_a_kill_inside_a_window_loses_no_gradient(
+        by_epoch, at, saved, assert_stop_changes_nothing):
     found = assert_stop_changes_nothing(
-        tmp_path, call('kill', at), code=None, by_epoch=by_epoch,
-        **{WINDOW: 4})
+        call('kill', at), [EMA], code=None, by_epoch=by_epoch, **{WINDOW: 4})
     assert found['meta']['iter'] == saved
 
 
-def test_an_evaluation_inside_a_window_ends_before_the_stop(tmp_path):
+def test_a_checkpoint_that_is_due_inside_a_window_is_not_saved_there(
+        tmp_path):
+    with pytest.raises(Killed):  # due after iteration 6
+        train(tmp_path, [call('kill', 7)], by_epoch=False, **{WINDOW: 4})
+    assert not list(tmp_path.glob('iter_*'))
+
+
+def test_an_evaluation_inside_a_window_ends_before_the_stop(
+        assert_stop_changes_nothing):
     saved = assert_stop_changes_nothing(
-        tmp_path, call('sigterm', 6, 'val'), [EMA], by_epoch=False,
-        **{WINDOW: 4})
+        call('sigterm', 6, 'val'), [EMA], by_epoch=False, **{WINDOW: 4})
     assert saved['meta']['iter'] == 8
 
 
@@ -247,6 +269,8 @@ SCHEDULES = dict(
 
 def rates(folder, batch, window, names, by_epoch=True, iters=18):
     cfg = toy_config(folder, by_epoch=by_epoch, **{
+        'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+        'default_hooks.checkpoint.save_best': None,
         'train_dataloader.batch_size': batch, WINDOW: window,
         'param_scheduler': [SCHEDULES[n] for n in names]})
     if not by_epoch:
@@ -259,7 +283,8 @@ def rates(folder, batch, window, names, by_epoch=True, iters=18):
 
 @pytest.mark.parametrize('names', [
     ('iterations', 'epochs'), pytest.param(('converted', ), marks=slow),
-    pytest.param(('ours', ), marks=slow), ('poly', )], ids=lambda n: n[0])
+    pytest.param(('ours', ), marks=slow),
+    pytest.param(('poly', ), marks=slow)], ids=lambda n: n[0])
 @pytest.mark.parametrize('window', [pytest.param(2, marks=slow), 4])
 def test_schedules_count_updates_as_with_larger_batches(names, window,
                                                         tmp_path):
@@ -269,20 +294,12 @@ def test_schedules_count_updates_as_with_larger_batches(names, window,
     assert len(accumulated) == 3 * -(-6 // window)
 
 
-@pytest.mark.parametrize('names', [('iterations', ), ('poly', )],
-                         ids=lambda n: n[0])
+@pytest.mark.parametrize('names', [
+    pytest.param(('iterations', ), marks=slow), ('poly', )],
+    ids=lambda n: n[0])
 def test_schedules_of_iterations_count_updates(names, tmp_path):
     accumulated = rates(tmp_path / 'a', 2, 4, names, False, 32)
     assert accumulated == rates(tmp_path / 'b', 8, 1, names, False, 8)
-
-
-def test_a_schedule_longer_than_training_is_warned_of(tmp_path):
-    train(tmp_path, by_epoch=False, **{
-        WINDOW: 4, 'param_scheduler': [
-            dict(type='PolyLR', by_epoch=False, end=18)]})
-    (log, ) = tmp_path.glob('*/*.log')
-    assert 'PolyLR ends after 18 updates, but training makes 5' in (
-        log.read_text())
 
 
 def test_an_epoch_ends_with_an_update_of_the_batches_left(tmp_path):
