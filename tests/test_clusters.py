@@ -52,7 +52,7 @@ def start(script, *args, **env):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def finish(process, code=0, seconds=240):
+def finish(process, code=0, seconds=900):
     text = process.communicate(timeout=seconds)[0]
     assert process.returncode == code, text
     return text

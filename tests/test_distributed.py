@@ -201,11 +201,13 @@ def test_mmengine_joins_processes_by_gloo_without_gpu(launcher, variables,
     no_launcher.setattr(dist, 'init_process_group',
                         lambda *args, **kwargs: joined.append((args, kwargs)))
     no_launcher.setattr(distributed, 'get_device', lambda: 'cpu')
+    no_launcher.setattr(distributed, 'meet', lambda: joined.append('met'))
     for name, value in variables.items():
         no_launcher.setenv(name, value)
     no_launcher.setattr(mp, 'get_start_method', lambda **_: 'fork')
     init_dist(launcher, backend='nccl', timeout=7)
-    assert joined == [(('gloo', ), dict(timeout=timedelta(seconds=7)))]
+    assert joined == [
+        'met', (('gloo', ), dict(timeout=timedelta(seconds=7)))]
     assert os.environ['RANK'] == os.environ['LOCAL_RANK'] == '1'
 
 

@@ -140,7 +140,7 @@ def stop_in_the_second_evaluation(config, folder, count, tell):
         if re.search(r'Epoch\(val\) +\[2\]\[1/', line):
             break
     tell(process)
-    rest = process.communicate(timeout=240)[0]
+    rest = process.communicate(timeout=900)[0]
     text = ''.join(lines) + rest
     assert process.returncode == 143, text
     assert not processes_of(str(folder)), 'processes are left'

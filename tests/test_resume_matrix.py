@@ -28,7 +28,8 @@ SWITCHES = dict(with_cp=(False, 'ffn', True), sync_bn=('torch', None),
 # when they are saved. A stop does it once more, which rounds.
 TOLERANCE = 1e-5
 STATISTICS = ('running_mean', 'running_var')
-RECORDED = [c for c in CASES if not c.compile]  # in the page
+# In the page. Of checkpointing and compile together there is no result yet.
+RECORDED = [c for c in CASES if not (c.compile and c.with_cp is True)]
 SEED = int(os.environ.get('MATRIX_SEED', 0))
 PATIENCE = 3600  # seconds; compiling takes minutes on a busy machine
 
