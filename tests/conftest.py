@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from hrformer_mm.core import attention, cpu
+from hrformer_mm.core.kernels import cpu, feed_forward, heads
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -34,12 +34,10 @@ def take_gpu_path(monkeypatch: pytest.MonkeyPatch):
     an error if something takes them all the same; heads are padded as CUDA's
     attention kernels need it.
     """
-    for module in (cpu, attention):
+    for module in (cpu, feed_forward):
         monkeypatch.setattr(module, 'runs_on_cpu', lambda x: False)
-    optimize = import_module('hrformer_mm.deploy.optimize')
-    monkeypatch.setattr(optimize, 'fuses_gelu', lambda x: False)
-    padding = attention.head_padding
-    monkeypatch.setattr(attention, 'head_padding',
+    padding = heads.head_padding
+    monkeypatch.setattr(heads, 'head_padding',
                         lambda d, device: padding(d, torch.device('cuda')))
 
     def refuse(*args):

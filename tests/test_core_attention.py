@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm.core import attention, cpu
 from hrformer_mm.core.attention import (Attention, WindowAttention,
                                         join_windows, relative_position_index,
                                         split_windows)
+from hrformer_mm.core.kernels import cpu, heads
 from hrformer_mm.core.versions import torch_is_at_least
 
 # No, one-sided and two-sided padding of windows of 3 and 4.
@@ -154,13 +154,13 @@ def outputs_and_gradients(attention, x):
 def test_heads_padded_for_a_kernel_give_the_same(monkeypatch):
     """As on a GPU, where 3 channels a head become 8; to 1e-12, float64."""
     torch.manual_seed(0)
-    block = attention.Attention(6, 2, 3, rel_pos_bias=True).double()
+    block = Attention(6, 2, 3, rel_pos_bias=True).double()
     nn.init.normal_(block.relative_position_bias_table)
     x = torch.randn(4, 9, 6, dtype=torch.float64, requires_grad=True)
     plain = outputs_and_gradients(block, x)
-    assert attention.head_padding(39, torch.device('cuda')) == 1
-    assert attention.head_padding(32, torch.device('cuda')) == 0
-    monkeypatch.setattr(attention, 'head_padding', lambda *_: 5)
+    assert heads.head_padding(39, torch.device('cuda')) == 1
+    assert heads.head_padding(32, torch.device('cuda')) == 0
+    monkeypatch.setattr(heads, 'head_padding', lambda *_: 5)
     padded = outputs_and_gradients(block, x)
     for a, b in zip(plain, padded):
         assert (a - b).abs().max() < 1e-12

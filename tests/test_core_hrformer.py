@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrformer_mm.core import ARCHS, HRFormer, cpu, get_arch
-from hrformer_mm.core.hrformer import enlarge
+from hrformer_mm.core import ARCHS, HRFormer, get_arch
+from hrformer_mm.core.hrformer import upsample_to
+from hrformer_mm.core.kernels import cpu
 
 PARAMS = {
     ('tiny', (0, 1, 2, 3)): 2_572_388,
@@ -144,15 +145,15 @@ def test_the_input_is_not_changed():
 
 @pytest.mark.parametrize('mode, align', [('nearest', True),
                                          ('bilinear', False)])
-def test_enlarging_fits_maps_of_odd_size(mode, align):
+def test_upsampling_fits_maps_of_odd_size(mode, align):
     x, size = torch.rand(1, 2, 17, 9), (33, 17)
     option = {} if mode == 'nearest' else dict(align_corners=False)
     doubled = nn.functional.interpolate(
         x, scale_factor=2, mode=mode, **option)
     expected = nn.functional.interpolate(
         doubled, size, mode='bilinear', align_corners=align)
-    assert torch.equal(enlarge(x, 2, size, mode), expected)
-    assert torch.equal(enlarge(x, 2, (34, 18), mode), doubled)
+    assert torch.equal(upsample_to(x, 2, size, mode), expected)
+    assert torch.equal(upsample_to(x, 2, (34, 18), mode), doubled)
 
 
 def test_bias_tables_are_drawn_when_constructed():
@@ -267,9 +268,9 @@ def batch_and_parts(monkeypatch):
     """A network, images, and how many of them its stem saw at a time."""
     torch.manual_seed(0)
     net, seen = HRFormer(SMALL), []
-    begin = net.begin
+    stem = net.forward_stem
     monkeypatch.setattr(
-        net, 'begin', lambda x: seen.append(len(x)) or begin(x))
+        net, 'forward_stem', lambda x: seen.append(len(x)) or stem(x))
     return net, torch.randn(5, 3, 64, 64), seen
 
 

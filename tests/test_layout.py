@@ -88,6 +88,26 @@ def test_core_imports_torch_and_the_standard_library_only(part):
             assert room(name) in (None, part), (path.name, name)
 
 
+CORE = [path for path in MODULES if path.parent == PACKAGE / 'core']
+DEVICE_SPECIFIC = ('torch.ops', 'torch.backends', 'torch.cuda',
+                   'device.type', 'is_cuda')
+
+
+@pytest.mark.parametrize('path', CORE, ids=lambda p: p.stem)
+def test_only_the_kernels_of_the_core_are_device_specific(path):
+    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)}
+    assert [name for name in used if name.endswith(DEVICE_SPECIFIC)] == []
+
+
+@pytest.mark.parametrize('path', CORE, ids=lambda p: p.stem)
+def test_functions_of_the_core_are_short(path):
+    lengths = {node.name: node.end_lineno - node.lineno + 1
+               for node in ast.walk(ast.parse(path.read_text()))
+               if isinstance(node, ast.FunctionDef)}
+    assert {n: length for n, length in lengths.items() if length > 40} == {}
+
+
 def test_the_top_of_the_package_is_small():
     entries = [path.name for path in PACKAGE.iterdir()
                if path.name not in ('__pycache__', '.mim', 'py.typed')]

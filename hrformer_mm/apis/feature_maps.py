@@ -125,9 +125,6 @@ def attention_weights(attn: Attention, x: Tensor,
 class Cut(nn.Module):
     """Stands in for attention, to see the windows that it would get."""
 
-    def takes_rows(self, x: Tensor) -> bool:
-        return False
-
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         self.windows, self.mask = x, mask
         return x

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The sizes of HRFormer as data (Table 2), and checks of arguments."""
+"""Argument checks, and the sizes of HRFormer as data (Table 2)."""
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 FFN_TYPES = ('dwconv', 'nodw', 'mlp')
 ATTENTION_TYPES = ('window', 'shifted')
@@ -13,23 +13,72 @@ SWITCH = (True, False)
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a positive integer, of Python's or NumPy's."""
+    """Whether a value is a positive integer, of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(
-        value, bool) and int(value) >= 1
+        value, bool) and int(value) > 0
 
 
 def are_counts(values: Any, length: Optional[int] = None) -> bool:
-    """Whether there are so many, or any number, of positive integers."""
-    return isinstance(values, Sequence) and len(values) == (
-        length or max(len(values), 1)) and all(map(is_count, values))
+    """Whether values are positive integers, ``length`` or at least one."""
+    return isinstance(values, Sequence) and all(map(is_count, values)) and len(
+        values) == (length or len(values) or 1)
+
+
+def check(name: str, value: Any, is_valid: bool, valid: str):
+    """Raise a ValueError that names the valid values, unless it is one."""
+    if not is_valid:
+        raise ValueError(f'{name} must be {valid}, got {value!r}')
+
+
+def check_choice(name: str, value: Any, choices: Sequence) -> Any:
+    """Return the choice that equals a value: 1 stands for True."""
+    check(name, value, value in choices, f'one of {list(choices)}')
+    return choices[choices.index(value)]
+
+
+def check_counts(**values: Any):
+    for name, value in values.items():
+        check(name, value, is_count(value), 'a positive integer')
+
+
+def check_rate(name: str, value: Any) -> float:
+    """Return a probability below 1 as a float."""
+    check(name, value, isinstance(value, Real) and 0 <= float(value) < 1,
+          'in [0, 1)')
+    return float(value)
+
+
+def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
+    """Return one window size for each of the four branches."""
+    sizes = (
+        tuple(window_size) if isinstance(window_size, Sequence) else
+        (window_size, ) * 4)
+    check('window_size', window_size, are_counts(sizes, 4),
+          'a positive integer or four of them, one per branch')
+    return sizes
+
+
+def check_out_indices(out_indices: Union[int, Sequence[int]],
+                      branches: int = 4) -> Tuple[int, ...]:
+    """Return the branches to output; negative numbers count from the last."""
+    given: Sequence[Any] = (
+        out_indices if isinstance(out_indices, Sequence) else [out_indices])
+    outs = [
+        int(i) % branches for i in given if isinstance(i, Integral)
+        and not isinstance(i, bool) and -branches <= int(i) < branches
+    ]
+    check('out_indices', out_indices,
+          len(given) == len(outs) > 0 and outs == sorted(set(outs)),
+          f'distinct branches out of {tuple(range(branches))} in order')
+    return tuple(outs)
 
 
 @dataclass(frozen=True)
 class Arch:
-    """What tells one HRFormer size from another (Table 2 of the paper).
+    """Layout of one size of HRFormer (Table 2 of the paper).
 
-    With three branches there are two ``modules``: a network that ends after
-    stage 3, which others (TransPose, TokenPose) build upon.
+    With three branches and two numbers of ``modules`` the network ends after
+    stage 3, as the stem of TransPose and TokenPose does.
     """
     channels: Tuple[int, ...]  # of the four branches, finest first
     heads: Tuple[int, ...]  # of each branch
@@ -38,22 +87,18 @@ class Arch:
     mlp_ratio: int = 4  # hidden channels of the FFN, as a multiple
 
     def __post_init__(self):
-        branches = 3 if are_counts(self.channels, 3) else 4
-        for name, length in (('channels', branches), ('heads', branches),
-                             ('modules', branches - 1)):
+        n = 3 if are_counts(self.channels, 3) else 4
+        for name, length in dict(channels=n, heads=n, modules=n - 1).items():
             value = getattr(self, name)
-            if not are_counts(value, length):
-                raise ValueError(f'arch.{name} must be {length} positive '
-                                 f'integers, got {value!r}')
-        for c, h in zip(self.channels, self.heads):
-            if c % h:
-                raise ValueError(
-                    'arch.channels must be divisible by arch.heads, got '
-                    f'{tuple(self.channels)} and {tuple(self.heads)}')
-        if not is_count(self.blocks) or not is_count(self.mlp_ratio):
-            raise ValueError('arch.blocks and arch.mlp_ratio must be integers '
-                             f'of at least 1, got {self.blocks!r} and '
-                             f'{self.mlp_ratio!r}')
+            check(f'arch.{name}', value, are_counts(value, length),
+                  f'{length} positive integers')
+        for name in ('blocks', 'mlp_ratio'):
+            value = getattr(self, name)
+            check(f'arch.{name}', value, is_count(value),
+                  'an integer of at least 1')
+        fits = not any(c % h for c, h in zip(self.channels, self.heads))
+        check('arch.channels', tuple(self.channels), fits,
+              f'divisible by arch.heads {tuple(self.heads)}')
 
 
 ARCHS = {
@@ -65,7 +110,7 @@ ARCHS = {
 
 
 def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
-    """Look up a size by name, or make one of a mapping of its fields.
+    """Look up a size by name, or make one from a mapping of its fields.
 
     Raises:
         ValueError: For an unknown name, an unknown or missing field, or
@@ -73,87 +118,29 @@ def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
     """
     if isinstance(arch, Arch):
         return arch
-    if isinstance(arch, Mapping):
-        fields = Arch.__dataclass_fields__
-        unknown = sorted(set(arch) - set(fields))
-        missing = sorted({'channels', 'heads', 'modules'} - set(arch))
-        if unknown or missing:
-            raise ValueError(f'arch has the fields {list(fields)}; unknown '
-                             f'{unknown}, missing {missing}')
-        values: Dict[str, Any] = {
-            k: tuple(v) if isinstance(v, Sequence) else v
-            for k, v in arch.items()
-        }
-        return Arch(**values)
-    if not isinstance(arch, str) or arch not in ARCHS:
+    if isinstance(arch, str) and arch in ARCHS:
+        return ARCHS[arch]
+    if not isinstance(arch, Mapping):
         raise ValueError(
             f'arch must be one of {sorted(ARCHS)} or a dict, got {arch!r}')
-    return ARCHS[arch]
-
-
-def check_choice(name: str, value, choices: Sequence):
-    """Raise a ValueError that names the choices if value is not of them.
-
-    Gives the choice itself: 1 stands for True.
-    """
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {list(choices)}, '
-                         f'got {value!r}')
-    return choices[choices.index(value)]
-
-
-def check_counts(**values: Any):
-    """Raise a ValueError unless all are positive integers."""
-    for name, value in values.items():
-        if not is_count(value):
-            raise ValueError(f'{name} must be a positive integer, got '
-                             f'{value!r}')
-
-
-def check_rate(name: str, value: Any) -> float:
-    """Raise a ValueError if value is no share of what may be dropped."""
-    if not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(f'{name} must be in [0, 1), got {value!r}')
-    return float(value)
+    fields = list(Arch.__dataclass_fields__)
+    unknown = [k for k in arch if k not in fields]
+    missing = [k for k in ('channels', 'heads', 'modules') if k not in arch]
+    if unknown or missing:
+        raise ValueError(f'arch has the fields {fields}; unknown {unknown}, '
+                         f'missing {missing}')
+    values: Any = {
+        k: tuple(v) if isinstance(v, Sequence) else v
+        for k, v in arch.items()
+    }
+    return Arch(**values)
 
 
 def drop_path_rates(rate: float, arch: Arch) -> List[List[float]]:
     """Stochastic depth of each block of each module, from 0 up to ``rate``.
 
-    It grows linearly with depth and is shared by all branches of a module.
+    It grows linearly with depth; all branches of a module share it.
     """
     last = max(sum(arch.modules) * arch.blocks - 1, 1)
     return [[rate * (m * arch.blocks + i) / last for i in range(arch.blocks)]
             for m in range(sum(arch.modules))]
-
-
-def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
-    """One window size for each of the four branches."""
-    sizes = (
-        tuple(window_size) if isinstance(window_size, Sequence) else
-        (window_size, ) * 4)
-    if not are_counts(sizes, 4):
-        raise ValueError('window_size must be a positive integer or four of '
-                         f'them, one per branch, got {window_size!r}')
-    return sizes
-
-
-def check_out_indices(out_indices: Union[int, Sequence[int]],
-                      branches: int = 4) -> Tuple[int, ...]:
-    """Return the branches to output: distinct, in order, counted from 0.
-
-    One number stands for one branch; negative ones count from the end.
-    """
-    given: Tuple[Any, ...] = (
-        (out_indices, ) if isinstance(out_indices, Integral) else
-        tuple(out_indices) if isinstance(out_indices, Sequence) else ())
-    outs: Tuple[Any, ...] = tuple(
-        i + branches if isinstance(i, Integral) and i < 0 else i
-        for i in given)
-    if not outs or any(not isinstance(i, Integral) or isinstance(i, bool)
-                       or i not in range(branches) for i in outs) or \
-            list(outs) != sorted(set(outs)):
-        raise ValueError('out_indices must be distinct branches out of '
-                         f'{tuple(range(branches))} in order, '
-                         f'got {out_indices!r}')
-    return tuple(map(int, outs))

@@ -1,17 +1,19 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Self-attention in local windows, also shifted and masked.
+"""Self-attention in local windows (Section 3.2), also shifted and masked.
 
 Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
 """
-import math
+from functools import partial
 from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu import EXACT, attend_rows, mix_channels, runs_on_cpu
+from . import kernels
+
+Pads = Tuple[Tuple[int, int], Tuple[int, int]]  # before and after each axis
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
@@ -24,7 +26,7 @@ def split_windows(x: Tensor, size: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, size * size, C)
 
 
-def join_windows(x: Tensor, size: int, hw: Tuple[int, int]) -> Tensor:
+def join_windows(x: Tensor, size: int, hw: Sequence[int]) -> Tensor:
     """Undo :func:`split_windows`: [B*n, size*size, C] to [B, H, W, C]."""
     H, W = hw
     x = x.reshape(-1, H // size, W // size, size, size, x.shape[-1])
@@ -32,7 +34,7 @@ def join_windows(x: Tensor, size: int, hw: Tuple[int, int]) -> Tensor:
 
 
 def relative_position_index(size: int) -> Tensor:
-    """Row of the bias table for each pair of tokens in a window, [t, t]."""
+    """Return the row of the bias table for each pair of tokens, [t, t]."""
     at = torch.arange(size)
     y, x = at.repeat_interleave(size), at.repeat(size)  # [t]
     dy = y[:, None] - y[None, :] + size - 1  # 0 .. 2*size-2
@@ -40,36 +42,24 @@ def relative_position_index(size: int) -> Tensor:
     return dy * (2 * size - 1) + dx
 
 
-def even_padding(hw: Sequence[int],
-                 size: int) -> Tuple[Tuple[int, int], Tuple[int, int]]:
-    """Padding before and after each axis, up to a multiple of ``size``."""
+def even_padding(hw: Sequence[int], size: int) -> Pads:
+    """Return the padding of each axis up to a multiple of ``size``."""
     pad_h, pad_w = (-n % size for n in hw)
     return ((pad_h // 2, pad_h - pad_h // 2), (pad_w // 2,
                                                pad_w - pad_w // 2))
 
 
-def window_pixels(shape: Sequence[int], size: int) -> Tuple[Tensor, Tensor]:
-    """Which pixel each token of a [B, H, W] map is, and the other way round.
-
-    Both are counted through the batch, tokens through its windows.
-
-    Returns:
-        The pixel of each token, [B*n, t], where the map is padded the count
-        of pixels; the token of each pixel, [B*H*W].
-    """
-    count = math.prod(shape)
-    (top, bottom), (left, right) = even_padding(shape[1:], size)
-    pixel = torch.arange(count).view(*shape)
-    pixel = F.pad(pixel, (left, right, top, bottom), value=count)
-    pixel = split_windows(pixel[..., None], size)[..., 0]
-    token = pixel.new_empty(count + 1)
-    token[pixel.flatten()] = torch.arange(pixel.numel())
-    return pixel, token[:count]
+def pad_and_shift(x: Tensor, pads: Pads, shifts: Sequence[int]) -> Tensor:
+    """Pad a map [B, H, W, C] with zeros, then roll it up and to the left."""
+    (top, bottom), (left, right) = pads
+    if top or bottom or left or right:
+        x = F.pad(x, (0, 0, left, right, top, bottom))
+    return x.roll([-s for s in shifts], (1, 2)) if any(shifts) else x
 
 
 def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
                  device: torch.device) -> Tuple[Tensor, Tensor]:
-    """Where each row (or column) of a padded and shifted map comes from.
+    """Locate each row (or column) of a padded and shifted map.
 
     Returns:
         The side of the wrap-around each row is on, and whether it is padding;
@@ -82,14 +72,15 @@ def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
     return wrapped, is_pad
 
 
-def window_mask(hw: Tuple[int, int], pads: Sequence[Tuple[int, int]],
-                size: int, shifts: Sequence[int], mask_padding: bool,
+def window_mask(hw: Sequence[int], pads: Pads, size: int,
+                shifts: Sequence[int], mask_padding: bool,
                 device: torch.device) -> Tensor:
-    """Additive attention mask of every window of a padded map, [n, t, t].
+    """Make the additive mask of every window of a padded map, [n, t, t].
 
     Tokens attend to tokens of the same side of the wrap-around; with
-    ``mask_padding`` real tokens do not attend to padding. What padding
-    attends to is never used, so it stays free, which keeps rows finite.
+    ``mask_padding`` real tokens do not attend to padding. The outputs of
+    padding are dropped, so it may attend to anything, which keeps rows
+    finite.
     """
     (ry, py), (rx, px) = (
         axis_regions(n, p, size, s, device)
@@ -103,24 +94,6 @@ def window_mask(hw: Tuple[int, int], pads: Sequence[Tuple[int, int]],
         keep = keep & (is_pad[:, :, None] | ~is_pad[:, None, :])
     return torch.zeros(
         keep.shape, device=device).masked_fill_(~keep, float('-inf'))
-
-
-def head_padding(channels: int, device: torch.device) -> int:
-    """Zeros that fused attention wants after the channels of a head.
-
-    CUDA's kernel that takes a bias asks for multiples of 8; a head of
-    HRFormer-B has 39, for which torch would write out all scores instead.
-    """
-    return -channels % 8 if device.type == 'cuda' else 0
-
-
-def pad_heads(weight: Tensor, heads: int, padding: int,
-              dim: int = 0) -> Tensor:
-    """Append zeros to the channels of each head, which lie along ``dim``."""
-    if not padding:
-        return weight
-    weight = weight.movedim(dim, -1).unflatten(-1, (heads, -1))
-    return F.pad(weight, (0, padding)).flatten(-2).movedim(-1, dim)
 
 
 class Attention(nn.Module):
@@ -153,7 +126,7 @@ class Attention(nn.Module):
                 persistent=False)
 
     def bias(self) -> Optional[Tensor]:
-        """Relative position bias of each pair of tokens, [1, h, t, t]."""
+        """Return the relative position bias of token pairs, [1, h, t, t]."""
         table = self.relative_position_bias_table
         if table is None or self.fixed_bias is not None:
             return self.fixed_bias
@@ -162,56 +135,20 @@ class Attention(nn.Module):
         return bias.t().reshape(1, self.heads, t, t)
 
     def freeze_bias(self):
-        """Gather the bias once and for all, for inference."""
+        """Gather the bias from its table once, for inference."""
         self.fixed_bias = self.bias()
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        N, t, C = x.shape
-        h, d = self.heads, C // self.heads
-        pad = head_padding(d, x.device)
-        qkv = mix_channels(x, pad_heads(self.qkv.weight, 3 * h, pad),
-                           pad_heads(self.qkv.bias, 3 * h, pad))
-        qkv = qkv.view(N, t, 3, h, d + pad)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B*n, h, t, d]
+        d = x.shape[-1] // self.heads
+        qkv = kernels.to_heads(self.qkv, x, 3 * self.heads, d)
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # [B*n, h, t, d]
         bias = self.bias()
-        if bias is not None:
-            bias = bias.to(q.dtype)  # the table is float32 under autocast
         if mask is not None:
-            mask = mask[:, None].to(q.dtype)  # [n, 1, t, t]
+            mask = mask[:, None]  # [n, 1, t, t]
             bias = mask if bias is None else bias + mask
-            bias = bias.repeat(N // mask.shape[0], 1, 1, 1)
-        x = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias, scale=d**-.5)
-        x = x.transpose(1, 2).reshape(N, t, -1)
-        return mix_channels(x, pad_heads(self.proj.weight, h, pad, dim=1),
-                            self.proj.bias)
-
-    def takes_rows(self, x: Tensor) -> bool:
-        """Whether :meth:`attend_rows` does the same as the forward pass.
-
-        Hooks are called by the forward pass only.
-        """
-        exact = x.dtype in EXACT or not torch.is_grad_enabled()
-        return (exact and runs_on_cpu(x)
-                and not (self._forward_hooks or self._forward_pre_hooks))
-
-    def attend_rows(self, x: Tensor, pixel: Tensor, token: Tensor) -> Tensor:
-        """Attend in the windows of a map [B, H, W, C], for CPUs.
-
-        Args:
-            x: The map.
-            pixel: See :func:`window_pixels`.
-            token: See there.
-        """
-        rows = x.reshape(-1, x.shape[-1])
-        if pixel.numel() > len(token):  # a row of zeros for padding
-            rows = F.pad(rows, (0, 0, 0, 1))
-        qkv = mix_channels(rows, self.qkv.weight, self.qkv.bias)
-        bias = self.bias()
-        if bias is not None:
-            bias = bias.to(qkv.dtype)
-        y = attend_rows(qkv, bias, pixel, token, self.heads)
-        return mix_channels(y, self.proj.weight, self.proj.bias).view(x.shape)
+            bias = bias.to(q.dtype).repeat(len(x) // len(mask), 1, 1, 1)
+        x = kernels.attention(q, k, v, bias, d)
+        return kernels.from_heads(self.proj, x.transpose(1, 2), d)
 
 
 class WindowAttention(nn.Module):
@@ -243,27 +180,28 @@ class WindowAttention(nn.Module):
         self.mask_padding, self.shift = mask_padding, shift
         self.attn = Attention(dim, heads, window_size, rel_pos_bias)
 
+    def partition(self, x: Tensor, pads: Pads,
+                  shifts: Sequence[int]) -> Tensor:
+        """Pad and shift a map, then cut it: [B, H, W, C] to [B*n, t, C]."""
+        return split_windows(pad_and_shift(x, pads, shifts), self.window_size)
+
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[1:3]
         size = self.window_size
         pads = even_padding((H, W), size)
-        (top, bottom), (left, right) = pads
-        hw = (top + H + bottom, left + W + right)
-        padded = hw != (H, W)
+        hw = [n + sum(p) for n, p in zip((H, W), pads)]
         shifts = [self.shift if n > size else 0 for n in hw]
-        masked = any(shifts) or (self.mask_padding and padded)
-        if not masked and self.attn.takes_rows(x):
-            return self.attn.attend_rows(x, *window_pixels(x.shape[:3], size))
-        if padded:
-            x = F.pad(x, (0, 0, left, right, top, bottom))
-        if any(shifts):
-            x = x.roll([-s for s in shifts], (1, 2))
+        partition = partial(self.partition, pads=pads, shifts=shifts)
         mask = None
-        if masked:
+        if any(shifts) or (self.mask_padding and hw != [H, W]):
             mask = window_mask(hw, pads, size, shifts, self.mask_padding,
                                x.device)
-        x = self.attn(split_windows(x, size), mask)  # [B*n, t, C]
+        elif (kernels.prefers_pixels(x)
+              and kernels.may_bypass(self.attn, Attention)):
+            return kernels.attend_by_pixels(self.attn, x, partition)
+        x = self.attn(partition(x), mask)  # [B*n, t, C]
         x = join_windows(x, size, hw)
         if any(shifts):
             x = x.roll(shifts, (1, 2))
+        (top, _), (left, _) = pads
         return x[:, top:top + H, left:left + W]

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import kernels
 from .attention import WindowAttention
 from .checkpointing import recompute
-from .cpu import mix_channels, norm_gelu
+from .kernels import PointwiseConv
 
 
 class DropPath(nn.Module):
@@ -33,26 +34,11 @@ class DropPath(nn.Module):
         return f'rate={self.rate:.3g}'
 
 
-class PointwiseConv(nn.Conv2d):
-    """1x1 convolution of a [B, H, W, C] map, as one matrix product."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return mix_channels(x, self.weight.flatten(1), self.bias)
-
-
-def channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Run a [B, C, H, W] module on a [B, H, W, C] map, without a copy."""
-    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
 def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with its weight laid out as the maps are.
+    """Lay the weight of a convolution out as the maps are.
 
-    It is not transposed in every step then, and its gradient, which comes in
-    this layout, fits DDP's buckets.
+    Then it is not transposed in every step, and its gradient, which has this
+    layout, fits DDP's buckets.
     """
     return conv.to(memory_format=torch.channels_last)
 
@@ -64,11 +50,11 @@ class FFN(nn.Module):
     layer is followed by batch norm and GELU, the last one too.
 
     Args:
-        dim: Channels in and out.
-        hidden: Channels between.
-        dw_conv: Keep the depth-wise convolution (Table 7 without it).
-        with_cp: Keep only what the convolutions give, and recompute norms
-            and activations from it in the backward pass.
+        dim: Channels of the input and the output.
+        hidden: Channels in between.
+        dw_conv: Keep the depth-wise convolution (Table 7 drops it).
+        with_cp: Keep only the outputs of the convolutions, and recompute
+            norms and activations from them in the backward pass.
     """
 
     def __init__(self,
@@ -79,40 +65,48 @@ class FFN(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.fc1 = PointwiseConv(dim, hidden)
-        self.norm1 = nn.BatchNorm2d(hidden)
+        self.norm1, self.act1 = nn.BatchNorm2d(hidden), nn.GELU()
         self.dw3x3 = None
         if dw_conv:
             self.dw3x3 = channels_last(
                 nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden))
-            self.norm2 = nn.BatchNorm2d(hidden)
+            self.norm2, self.act2 = nn.BatchNorm2d(hidden), nn.GELU()
         self.fc2 = PointwiseConv(hidden, dim)
-        self.norm3 = nn.BatchNorm2d(dim)
-
-    def look_around(self, x: Tensor) -> Tensor:
-        """From what the first convolution gives to the depth-wise one."""
-        assert self.dw3x3 is not None
-        return channels_first(self.dw3x3, norm_gelu(self.fc1, self.norm1, x))
-
-    def project(self, x: Tensor) -> Tensor:
-        """From there to the last convolution."""
-        if self.dw3x3 is None:
-            return self.fc2(norm_gelu(self.fc1, self.norm1, x))
-        return self.fc2(norm_gelu(self.dw3x3, self.norm2, x))
+        self.norm3, self.act3 = nn.BatchNorm2d(dim), nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
+        layer = kernels.conv_norm_act
+        x = x.permute(0, 3, 1, 2)  # [B, C, H, W], channels-last in memory
+        if self.with_cp and torch.is_grad_enabled():
+            return self.forward_recomputing(x).permute(0, 2, 3, 1)
+        x = layer(self.fc1, self.norm1, self.act1, x)
         if self.dw3x3 is not None:
-            x = recompute(self, self.look_around, x, when=self.with_cp)
-        x = recompute(self, self.project, x, when=self.with_cp)
-        return norm_gelu(self.fc2, self.norm3, x)
+            x = layer(self.dw3x3, self.norm2, self.act2, x)
+        x = layer(self.fc2, self.norm3, self.act3, x)
+        return x.permute(0, 2, 3, 1)
+
+    def forward_recomputing(self, x: Tensor) -> Tensor:
+        """Compute the same, cut behind the convolutions to recompute."""
+
+        def then(norm: nn.Module, act: nn.Module, conv: nn.Module,
+                 x: Tensor) -> Tensor:
+            return recompute(self, lambda x: conv(act(norm(x))), x, when=True)
+
+        x = self.fc1(x)
+        if self.dw3x3 is None:
+            x = then(self.norm1, self.act1, self.fc2, x)
+        else:
+            x = then(self.norm1, self.act1, self.dw3x3, x)
+            x = then(self.norm2, self.act2, self.fc2, x)
+        return self.act3(self.norm3(x))
 
 
 class MLP(nn.Module):
-    """Two linear layers with GELU between, on [..., C] (for ablations).
+    """Two linear layers with GELU in between, on [..., C] (for ablations).
 
     Args:
-        dim: Channels in and out.
-        hidden: Channels between.
+        dim: Channels of the input and the output.
+        hidden: Channels in between.
         with_cp: Recompute the activation in the backward pass.
     """
 
@@ -120,13 +114,15 @@ class MLP(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
 
-    def project(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(x))
-
     def forward(self, x: Tensor) -> Tensor:
-        return recompute(self, self.project, self.fc1(x), when=self.with_cp)
+        return recompute(
+            self,
+            lambda x: self.fc2(self.act(x)),
+            self.fc1(x),
+            when=self.with_cp)
 
 
 class Block(nn.Module):
@@ -141,8 +137,8 @@ class Block(nn.Module):
             depth-wise convolution, ``'mlp'`` is :class:`MLP`.
         with_cp: ``True`` recomputes the block in the backward pass,
             ``'ffn'`` only norms and activations inside its feed-forward.
-        eps: Of the layer norms; HRFormer's is 1e-6, Swin's 1e-5.
-        attention: See :class:`WindowAttention`.
+        eps: Epsilon of the layer norms: 1e-6 in HRFormer, 1e-5 in Swin.
+        attention: Arguments of :class:`WindowAttention`.
     """
 
     def __init__(self,
@@ -159,22 +155,21 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = WindowAttention(dim, heads, **attention)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.hidden = hidden = dim * mlp_ratio
-        halfway = with_cp == 'ffn'
-        self.ffn = MLP(dim, hidden, halfway) if ffn == 'mlp' else FFN(
-            dim, hidden, ffn == 'dwconv', halfway)
+        hidden, ffn_cp = dim * mlp_ratio, with_cp == 'ffn'
+        self.ffn = MLP(dim, hidden, ffn_cp) if ffn == 'mlp' else FFN(
+            dim, hidden, ffn == 'dwconv', ffn_cp)
         self.drop_path = DropPath(drop_path)
 
     def attend(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.attn(self.norm1(x)))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.ffn(self.norm2(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         whole = self.with_cp is True
         x = recompute(self, self.attend, x, when=whole)
-        return recompute(self, self.feed, x, when=whole)
+        return recompute(self, self.feed_forward, x, when=whole)
 
 
 def conv_bn(c_in: int,
@@ -182,7 +177,7 @@ def conv_bn(c_in: int,
             kernel: int,
             stride: int = 1,
             groups: int = 1) -> List[nn.Module]:
-    """A convolution without bias and its batch norm."""
+    """Make a convolution without bias and its batch norm."""
     conv = nn.Conv2d(
         c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [channels_last(conv), nn.BatchNorm2d(c_out)]
@@ -197,14 +192,14 @@ def conv_bn_relu(c_in: int, c_out: int, kernel: int,
 class Residual(nn.Module):
     """Convolutions with batch norm and ReLU around a shortcut (ResNet).
 
-    Layers are called ``conv1, bn1, conv2, ...``; the shortcut is a projection
-    called ``downsample`` where the channels change.
+    Layers are named ``conv1, bn1, conv2, ...``; the shortcut is a projection
+    named ``downsample`` where the channels change.
 
     Args:
-        channels: Of the input and of the output of every convolution.
+        channels: Channels of the input and after every convolution.
         kernels: Size of each convolution.
         with_cp: Recompute in the backward pass.
-        depthwise: Convolutions larger than 1x1 keep channels apart.
+        depthwise: Make convolutions larger than 1x1 depth-wise.
     """
 
     def __init__(self,
@@ -230,7 +225,7 @@ class Residual(nn.Module):
         for i in range(1, self.depth + 1):
             y = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(y))
             y = F.relu(y, inplace=True) if i < self.depth else y
-        # Neither norm nor sum needs what it gave, so both are overwritten.
+        # Neither norm nor sum needs its output, so both are overwritten.
         y += x if self.downsample is None else self.downsample(x)
         return F.relu(y, inplace=True)
 
@@ -239,10 +234,10 @@ class Residual(nn.Module):
 
 
 def bottleneck(c_in: int, with_cp: bool = False) -> Residual:
-    """ResNet bottleneck of stage 1: 64 channels inside, 256 out."""
+    """Make a bottleneck of stage 1: 64 channels inside, 256 out."""
     return Residual((c_in, 64, 64, 256), (1, 3, 1), with_cp)
 
 
 def basic_block(dim: int, with_cp: bool = False) -> Residual:
-    """HRNet's basic block: two 3x3 convolutions."""
+    """Make HRNet's basic block: two 3x3 convolutions."""
     return Residual((dim, dim, dim), (3, 3), with_cp)

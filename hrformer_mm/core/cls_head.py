@@ -1,29 +1,29 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The representation head of the classification network, in plain PyTorch.
 
-It joins the maps of all branches into one of 2048 channels, which is then
+It fuses the maps of all branches into one of 2048 channels, which is then
 pooled and classified. Parameter names are those of the official code.
 """
 from typing import List, Sequence
 
 from torch import Tensor, nn
 
-from .arch import SWITCH, are_counts, check_choice
+from .arch import SWITCH, are_counts, check, check_choice
 from .blocks import Residual
 
-WIDTHS = (128, 256, 512, 1024)  # of the branches once they are widened
+WIDTHS = (128, 256, 512, 1024)  # channels of the widened branches
 OUT_CHANNELS = 2048
 
 
 def widen(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
-    """One ResNet bottleneck that carries a branch to ``c_out`` channels."""
+    """Make a ResNet bottleneck that widens a branch to ``c_out`` channels."""
     inner = c_out // 4
     return nn.Sequential(
         Residual((c_in, inner, inner, c_out), (1, 3, 1), depthwise=dw_conv))
 
 
-def descend(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
-    """A step of stride 2 down to the next branch.
+def downsample(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
+    """Make a step of stride 2 to the next branch.
 
     Its convolutions have biases although batch norms follow, as in the
     official code.
@@ -42,18 +42,17 @@ def descend(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
 
 
 class RepresentationHead(nn.Module):
-    """Fuse four maps downwards into one of the coarsest resolution.
+    """Fuse four maps into one of the coarsest resolution.
 
-    Takes maps [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up, and
-    gives [B, 2048, H / 8, W / 8].
+    Maps of shape [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up,
+    become [B, 2048, H / 8, W / 8].
 
     Args:
-        in_channels: Of the four maps, finest first.
-        dw_conv: 3x3 convolutions are depth-wise; HRNet's are dense.
+        in_channels: Channels of the four maps, finest first.
+        dw_conv: Make 3x3 convolutions depth-wise; HRNet's are dense.
 
     Raises:
-        ValueError: If there are not four maps, or a value is not of its
-            kind.
+        ValueError: If there are not four maps, or a value is invalid.
 
     Example:
         >>> import torch
@@ -65,15 +64,14 @@ class RepresentationHead(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], dw_conv: bool = True):
         super().__init__()
-        if not are_counts(in_channels, len(WIDTHS)):
-            raise ValueError('in_channels must have one number for each of '
-                             f'{len(WIDTHS)} branches, got {in_channels!r}')
+        check('in_channels', in_channels, are_counts(in_channels, len(WIDTHS)),
+              f'one number for each of {len(WIDTHS)} branches')
         check_choice('dw_conv', dw_conv, SWITCH)
         self.in_channels = tuple(in_channels)
         self.incre_modules = nn.ModuleList(
             widen(c, width, dw_conv) for c, width in zip(in_channels, WIDTHS))
         self.downsamp_modules = nn.ModuleList(
-            descend(fine, coarse, dw_conv)
+            downsample(fine, coarse, dw_conv)
             for fine, coarse in zip(WIDTHS, WIDTHS[1:]))
         self.final_layer = nn.Sequential(
             nn.Conv2d(WIDTHS[-1], OUT_CHANNELS, 1),

@@ -5,12 +5,12 @@ Yuan et al., HRFormer: High-Resolution Transformer for Dense Prediction,
 NeurIPS 2021, https://arxiv.org/abs/2110.09408
 
 Parallel branches of transformer blocks, the fusion between them, and the
-network. Read ``arch``, ``attention`` and ``blocks`` first. Parameter names are
-those of MMPose, which are HRNet's. Maps are [B, C, H, W], channels-last in
-memory.
+network. Read ``arch``, ``attention`` and ``blocks`` first; ``kernels`` holds
+what depends on the device. Parameter names are those of MMPose, which are
+HRNet's. Maps are [B, C, H, W], channels-last in memory.
 """
-from typing import (Iterable, List, Mapping, Optional, Sequence, Tuple, Union,
-                    cast)
+from typing import (Iterable, Iterator, List, Mapping, Optional, Sequence,
+                    Tuple, Union, cast)
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +21,29 @@ from .arch import (ATTENTION_TYPES, BLOCK_TYPES, CHECKPOINTING, FFN_TYPES,
                    check_out_indices, check_rate, check_windows,
                    drop_path_rates, get_arch)
 from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
-from .cpu import by_images
+from .kernels import by_images
 
 
 class TransformerBranch(nn.Sequential):
     """Transformer blocks of one resolution, [B, C, H, W] to the same."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1).contiguous()
-        widest = x[..., 0].numel() * cast(Block, self[0]).hidden
-        x = by_images((self, ), super().forward, x, widest)
+    def run_blocks(self, x: Tensor) -> Tensor:
+        x = super().forward(x.permute(0, 2, 3, 1).contiguous())
         return x.permute(0, 3, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The feed-forward of every size in the paper is four times as wide.
+        return by_images(self.run_blocks, x, self, width=4 * x.shape[1])
 
 
 def optional_modules(
         modules: Iterable[Optional[nn.Module]]) -> nn.ModuleList:
-    """Make a list in which None holds the place of the identity."""
+    """Make a list in which None stands for the identity."""
     return nn.ModuleList(cast(List[nn.Module], list(modules)))
 
 
-def halve(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
-    """A step of stride 2: depth-wise separable, or HRNet's dense 3x3."""
+def downsample(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
+    """Make a step of stride 2, depth-wise separable or HRNet's dense one."""
     if dw_conv:
         return (conv_bn(c_in, c_in, 3, stride=2, groups=c_in) +
                 conv_bn(c_in, c_out, 1))
@@ -50,30 +52,29 @@ def halve(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
 
 def fuse_path(src: int, dst: int, channels: Sequence[int],
               dw_conv: bool) -> Optional[nn.Sequential]:
-    """Carry branch ``src`` to the width of branch ``dst``.
+    """Make the layers that bring branch ``src`` to the width of ``dst``.
 
-    A finer source also comes down to its resolution; a coarser one is
-    enlarged afterwards by :func:`enlarge`.
+    A finer source is also downsampled to the resolution of ``dst``; a coarser
+    one is upsampled afterwards by :func:`upsample_to`.
     """
     c_src, c_dst = channels[src], channels[dst]
     if src == dst:
         return None
     if src > dst:
         return nn.Sequential(*conv_bn(c_src, c_dst, 1))
-    steps = [
-        nn.Sequential(*halve(c_src, c_src, dw_conv), nn.ReLU(inplace=True))
-        for _ in range(dst - src - 1)
-    ]
-    return nn.Sequential(*steps,
-                         nn.Sequential(*halve(c_src, c_dst, dw_conv)))
+    steps = [[*downsample(c_src, c_src, dw_conv), nn.ReLU(inplace=True)]
+             for _ in range(dst - src - 1)]
+    steps.append(downsample(c_src, c_dst, dw_conv))
+    return nn.Sequential(*(nn.Sequential(*step) for step in steps))
 
 
-def enlarge(x: Tensor, factor: int, size: Sequence[int], mode: str) -> Tensor:
-    """Upsample by ``factor``, then fit to ``size`` where that overshoots.
+def upsample_to(x: Tensor, factor: int, size: Sequence[int],
+                mode: str) -> Tensor:
+    """Upsample by ``factor``, then resize to ``size`` if that overshoots.
 
-    Maps of odd size do: 520 x 520 gives 130, 65, 33, 17. The official
-    classification and segmentation code takes ``'nearest'`` and fits with
-    aligned corners, the pose code ``'bilinear'`` without.
+    Maps of odd size do: 520 x 520 has maps of 130, 65, 33, 17. The official
+    classification and segmentation code upsamples by ``'nearest'`` and resizes
+    with aligned corners, the pose code by ``'bilinear'`` and without.
     ``'bilinear_aligned'`` resizes straight to ``size`` with aligned corners,
     as segmentation HRNets do.
     """
@@ -91,16 +92,16 @@ def enlarge(x: Tensor, factor: int, size: Sequence[int], mode: str) -> Tensor:
 
 
 class Fusion(nn.ModuleDict):
-    """Exchange between branches: every output sums all inputs, then ReLU.
+    """Multi-resolution fusion: every output sums all branches, then ReLU.
 
-    Keys are output branches, so a network that gives fewer maps has the same
-    parameter names.
+    Keys are output branches, so a network that returns fewer maps has the
+    same parameter names.
 
     Args:
-        channels: Of each input branch.
-        outs: Branches to give.
-        upsample: How coarse maps are enlarged, see :func:`enlarge`.
-        dw_conv: Depth-wise separable downsampling; HRNet's is dense.
+        channels: Channels of each input branch.
+        outs: Branches to output.
+        upsample: How coarse maps are upsampled, see :func:`upsample_to`.
+        dw_conv: Downsample depth-wise separably; HRNet's fusion is dense.
     """
 
     def __init__(self, channels: Sequence[int], outs: Sequence[int],
@@ -113,26 +114,26 @@ class Fusion(nn.ModuleDict):
         })
         self.upsample = upsample
 
-    def gather(self, dst: int, xs: Sequence[Tensor]) -> Tensor:
-        """The sum for branch ``dst`` in the order of the sources."""
+    def fuse(self, dst: int, xs: Sequence[Tensor]) -> Tensor:
+        """Sum all branches for branch ``dst``, finest first."""
         size, parts = xs[dst].shape[-2:], []
         for src, path in enumerate(cast(nn.ModuleList, self[str(dst)])):
             x = xs[src] if path is None else path(xs[src])
             if src > dst:
-                x = enlarge(x, 2**(src - dst), size, self.upsample)
+                x = upsample_to(x, 2**(src - dst), size, self.upsample)
             parts.append(x)
         return sum(parts[1:], parts[0])
 
     def forward(self, xs: Sequence[Tensor]) -> List[Tensor]:
-        return [F.relu(self.gather(int(dst), xs)) for dst in self]
+        return [F.relu(self.fuse(int(dst), xs)) for dst in self]
 
 
-class Module(nn.Module):
+class HighResolutionModule(nn.Module):
     """Parallel branches, then fusion between them.
 
     Args:
-        branches: One module a resolution, finest first.
-        fuse: The exchange.
+        branches: One module per resolution, finest first.
+        fuse: The fusion.
     """
 
     def __init__(self, branches: Sequence[nn.Module], fuse: Fusion):
@@ -148,28 +149,28 @@ class Module(nn.Module):
 class HRFormer(nn.Module):
     """High-resolution transformer backbone.
 
-    Takes images [B, in_channels, H, W] of any size and gives a tuple with the
-    map of each branch in ``out_indices``; branch i has stride 4 * 2**i, sizes
-    rounded up.
+    Maps images [B, in_channels, H, W] of any size to a tuple with the map of
+    each branch in ``out_indices``; branch i has stride 4 * 2**i, sizes rounded
+    up.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, an :class:`Arch` or a dict
             of its fields (Table 2).
         in_channels: Channels of the image.
-        out_indices: Branches to give, finest first.
-        window_size: Height and width of the attention windows, or one for
-            each branch.
+        out_indices: Branches to output, finest first.
+        window_size: Height and width of the attention windows, one number or
+            one for each branch.
         drop_path_rate: Stochastic depth of the deepest block; it grows
             linearly from 0.
-        ffn: ``'dwconv'`` is the paper's; ``'nodw'`` leaves its depth-wise
-            convolution out; ``'mlp'`` is two plain linear layers (Table 7).
+        ffn: ``'dwconv'`` is the paper's; ``'nodw'`` drops its depth-wise
+            convolution; ``'mlp'`` is two plain linear layers (Table 7).
         attention: ``'window'`` is the paper's; ``'shifted'`` shifts the
             windows of every second block (Table 9).
         block: ``'transformer'`` is the paper's; ``'conv'`` makes an HRNet of
             the same layout, with its dense fusion (Table 11).
         rel_pos_bias: Add a relative position bias in attention. The official
             pose weights were trained without.
-        upsample: How fusion enlarges coarse maps. HRFormer's official code
+        upsample: How fusion upsamples coarse maps. HRFormer's official code
             uses ``'nearest'`` for classification and segmentation and
             ``'bilinear'`` for pose; HRNet's uses ``'nearest'`` for
             classification and pose and ``'bilinear_aligned'`` (aligned
@@ -180,18 +181,13 @@ class HRFormer(nn.Module):
             feed-forward layers.
 
     Raises:
-        ValueError: For a value that is none of these; it names the choices.
+        ValueError: For an invalid value; it names the valid ones.
 
     Example:
         >>> maps = HRFormer('small')(torch.rand(1, 3, 64, 64))
         >>> [tuple(m.shape) for m in maps]
         [(1, 32, 16, 16), (1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
     """
-    transition2: nn.ModuleList
-    transition3: nn.ModuleList
-    stage2: nn.Sequential
-    stage3: nn.Sequential
-    stage4: nn.Sequential
 
     def __init__(self,
                  arch: Union[str, Arch, Mapping] = 'base',
@@ -225,8 +221,7 @@ class HRFormer(nn.Module):
         self.build_stages()
 
     def build_stem(self, in_channels: int):
-        """The stem, stage 1, and the transitions that open branches."""
-        c = self.arch.channels
+        """Make the stem and stage 1."""
         whole = self.with_cp is True
         self.conv1, self.bn1 = conv_bn(in_channels, 64, 3, stride=2)
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
@@ -234,33 +229,45 @@ class HRFormer(nn.Module):
         depth = self.arch.blocks if self.block == 'conv' else 2
         self.layer1 = nn.Sequential(
             *(bottleneck(c_in, whole) for c_in in [64] + [256] * (depth - 1)))
+
+    def build_stages(self):
+        """Make the transitions that add branches, and stages 2 to 4."""
+        c = self.arch.channels
+        rates = iter(drop_path_rates(self.drop_path_rate, self.arch))
         self.transition1 = nn.ModuleList([
             conv_bn_relu(256, c[0], 3),
             nn.Sequential(conv_bn_relu(256, c[1], 3, stride=2))
         ])
-        for i in range(2, len(c)):  # the new branch starts from the last one
-            new = nn.Sequential(conv_bn_relu(c[i - 1], c[i], 3, stride=2))
-            self.add_module(f'transition{i}',
-                            optional_modules([None] * i + [new]))
+        self.transition2 = self.build_transition(2)
+        if len(c) == 4:
+            self.transition3 = self.build_transition(3)
+        self.stage2 = self.build_stage(2, rates)
+        self.stage3 = self.build_stage(3, rates)
+        if len(c) == 4:
+            self.stage4 = self.build_stage(4, rates)
 
-    def build_stages(self):
-        """Stage 2 and those after it."""
-        final = len(self.arch.channels)
-        rates = iter(drop_path_rates(self.drop_path_rate, self.arch))
-        for stage, depth in enumerate(self.arch.modules, start=2):
-            outs: List[Sequence[int]] = [range(stage)] * (depth - 1)
-            outs += [self.out_indices if stage == final else range(stage)]
-            self.add_module(
-                f'stage{stage}',
-                nn.Sequential(*(self.build_module(stage, next(rates), out)
-                                for out in outs)))
+    def build_transition(self, i: int) -> nn.ModuleList:
+        """Make branch ``i``, which starts from the one before it."""
+        c = self.arch.channels
+        new = nn.Sequential(conv_bn_relu(c[i - 1], c[i], 3, stride=2))
+        return optional_modules([None] * i + [new])
+
+    def build_stage(self, stage: int,
+                    rates: Iterator[Sequence[float]]) -> nn.Sequential:
+        """Make the modules of a stage, which has as many branches."""
+        outs: List[Sequence[int]] = [range(stage)
+                                     ] * self.arch.modules[stage - 2]
+        if stage == len(self.arch.channels):
+            outs[-1] = self.out_indices
+        return nn.Sequential(*(self.build_module(stage, next(rates), out)
+                               for out in outs))
 
     def build_module(self, num_branches: int, rates: Sequence[float],
-                     outs: Sequence[int]) -> Module:
+                     outs: Sequence[int]) -> HighResolutionModule:
         fuse = Fusion(self.arch.channels[:num_branches], outs, self.upsample,
                       self.block == 'transformer')
-        return Module([self.build_branch(b, rates)
-                       for b in range(num_branches)], fuse)
+        return HighResolutionModule(
+            [self.build_branch(b, rates) for b in range(num_branches)], fuse)
 
     def build_branch(self, b: int, rates: Sequence[float]) -> nn.Module:
         dim, window = self.arch.channels[b], self.window_size[b]
@@ -283,8 +290,8 @@ class HRFormer(nn.Module):
             mask_padding=self.mask_padding,
             shift=shift) for rate, shift in zip(rates, shifts)))
 
-    def begin(self, x: Tensor) -> Tuple[Tensor, ...]:
-        """Images to the first two branches: the stem and stage 1."""
+    def forward_stem(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Map images to the first two branches, through stage 1."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.layer1(x)
@@ -292,10 +299,10 @@ class HRFormer(nn.Module):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         x = x.contiguous(memory_format=torch.channels_last)
-        layers = (self.conv1, self.bn1, self.conv2, self.bn2, self.layer1,
-                  self.transition1)
-        widest = x[:, 0].numel() * 16  # 64 channels of a quarter of the pixels
-        xs = by_images(layers, self.begin, x, widest)
+        stem = (self.conv1, self.bn1, self.conv2, self.bn2, self.layer1,
+                self.transition1)
+        # 64 channels of a quarter of the pixels are the widest map.
+        xs = by_images(self.forward_stem, x, stem, width=16)
         xs = self.stage2(xs)
         xs = self.stage3([*xs, self.transition2[2](xs[-1])])
         if len(self.arch.channels) == 4:

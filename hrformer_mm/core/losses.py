@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def two_classes(logits: Tensor) -> Tensor:
-    """Logits of both classes where there is one channel for the two."""
+    """Return logits of both classes where one channel stands for the two."""
     if logits.shape[1] > 1:
         return logits
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -21,9 +21,9 @@ def two_classes(logits: Tensor) -> Tensor:
 
 def pixel_losses(logits: Tensor, labels: Tensor,
                  ignore_index: Optional[int]) -> Tuple[Tensor, Tensor, Tensor]:
-    """-log p of each pixel, its class, and whether it has one; all [B, H, W].
+    """Return -log p, class and validity of each pixel; all [B, H, W].
 
-    Pixels without a class are taken for class 0.
+    Pixels without a label count as class 0.
     """
     labelled = torch.ones_like(labels, dtype=torch.bool)
     if ignore_index is not None:
@@ -36,7 +36,7 @@ def pixel_losses(logits: Tensor, labels: Tensor,
 
 def pixel_weights(classes: Tensor, labelled: Tensor,
                   class_weight: Optional[Tensor]) -> Tensor:
-    """The weight [B, H, W] of each pixel's class; zero without a label."""
+    """Return the class weight of each pixel [B, H, W]; 0 without label."""
     if class_weight is None:
         return labelled.float()
     return class_weight[classes] * labelled
@@ -46,7 +46,7 @@ def cross_entropy(logits: Tensor,
                   labels: Tensor,
                   class_weight: Optional[Tensor] = None,
                   ignore_index: Optional[int] = 255) -> Tensor:
-    """Weighted mean over all labelled pixels, as in torch.
+    """Compute the weighted mean over all labelled pixels, as PyTorch does.
 
     It is zero, not NaN, where no pixel has a label.
     """
@@ -58,7 +58,7 @@ def cross_entropy(logits: Tensor,
 
 def pixel_accuracy(logits: Tensor, labels: Tensor,
                    ignore_index: Optional[int]) -> Tensor:
-    """Percentage of the labelled pixels whose largest logit is their class.
+    """Compute the percentage of labelled pixels that are classified right.
 
     It is MMSegmentation's number, of shape [1] and 100 without labels,
     computed without waiting for the accelerator.
@@ -78,19 +78,21 @@ def ohem_cross_entropy(logits: Tensor,
                        min_kept: int = 100000,
                        class_weight: Optional[Tensor] = None,
                        ignore_index: Optional[int] = 255) -> Tensor:
-    """Mean over the hard pixels (online hard example mining).
+    """Compute the mean over hard pixels (online hard example mining).
 
-    Hard are those whose true class has a probability below a bound, which is
-    ``thresh`` or, where that leaves fewer than ``min_kept`` pixels of the
-    whole batch, the probability that leaves so many. As in the official code:
+    Hard pixels give their true class a probability below a bound, which is
+    ``thresh`` or, where that keeps fewer than ``min_kept`` pixels of the
+    whole batch, the probability that keeps that many. As in the official
+    code:
 
-    - the bound is excluded, so equal probabilities fall out together;
+    - the bound is excluded, so pixels of equal probability are dropped
+      together;
     - class weights scale the losses, and the mean divides by the number of
       pixels, not by their weights;
     - the very first pixel counts even without a label, with the probability
       of class 0 and the loss 0.
 
-    Other than there, the result is zero, not NaN, where no pixel is hard.
+    Unlike there, the result is zero, not NaN, where no pixel is hard.
     """
     losses, classes, labelled = pixel_losses(logits, labels, ignore_index)
     probs = torch.exp(-losses.detach()).flatten()

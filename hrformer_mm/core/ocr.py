@@ -4,9 +4,10 @@
 Yuan et al., Object-Contextual Representations for Semantic Segmentation, ECCV
 2020, https://arxiv.org/abs/1909.11065, as HRFormer's segmentation code has it.
 
-A first guess of the labels (the auxiliary branch) gathers one vector for each
-class; every pixel then attends to these vectors. Letters: K classes, C
-channels of a pixel, H x W the finest map, of stride 4.
+An auxiliary head predicts a coarse segmentation, whose soft object regions
+gather one object-region representation per class; every pixel then attends to
+these representations. Letters: K classes, C channels of a pixel, H x W the
+finest map, of stride 4.
 """
 from typing import Optional, Sequence, Tuple
 
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arch import SWITCH, are_counts, check_choice, check_counts, check_rate
+from .arch import (SWITCH, are_counts, check, check_choice, check_counts,
+                   check_rate)
+from .kernels import attention
 
 
 class ConvBNReLU(nn.Module):
@@ -39,7 +42,7 @@ class ConvBNReLU(nn.Module):
 
 
 def join_maps(xs: Sequence[Tensor], align_corners: bool = True) -> Tensor:
-    """Enlarge all maps to the first one's size and join their channels."""
+    """Upsample all maps to the size of the first, concatenate channels."""
     size = xs[0].shape[-2:]
     coarse = (
         F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
@@ -48,23 +51,18 @@ def join_maps(xs: Sequence[Tensor], align_corners: bool = True) -> Tensor:
 
 
 def check_maps(in_channels: Sequence[int]) -> int:
-    """Channels of all maps together.
-
-    Raises:
-        ValueError: Unless they are positive integers.
-    """
-    if not are_counts(in_channels):
-        raise ValueError('in_channels must be positive integers, one for each '
-                         f'map, got {in_channels!r}')
+    """Return the number of channels of all maps together."""
+    check('in_channels', in_channels, are_counts(in_channels),
+          'positive integers, one for each map')
     return sum(in_channels)
 
 
 def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
-    """Average pixels [B, C, H, W] into a vector per class, [B, K, C].
+    """Average pixels [B, C, H, W] into object representations [B, K, C].
 
-    Each class weighs the pixels by a softmax of its logits [B, K, H, W] over
-    the map. Where one logit stands for two classes, the other one's is its
-    negative, so there always are two vectors to choose from.
+    The soft object region of a class is the softmax of its logits
+    [B, K, H, W] over the map. Where one logit stands for two classes, that of
+    the other one is its negative, so there are at least two regions.
     """
     if logits.shape[1] == 1:
         logits = torch.cat([-logits, logits], dim=1)
@@ -73,14 +71,14 @@ def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class ObjectContext(nn.Module):
-    """Let pixels attend to the vectors of the classes.
+    """Let pixels attend to the object-region representations.
 
-    Takes pixels [B, C, H, W] and a first guess of their classes as logits
-    [B, K, H, W]; gives pixels that know their context, [B, C, H, W].
+    Maps pixels [B, C, H, W] and logits [B, K, H, W] of a coarse segmentation
+    to pixels augmented by their object context, [B, C, H, W].
 
     Args:
         channels: C.
-        ocr_channels: Of queries, keys and values.
+        ocr_channels: Channels of queries, keys and values.
     """
 
     def __init__(self, channels: int, ocr_channels: int):
@@ -103,14 +101,14 @@ class ObjectContext(nn.Module):
         query = self.query_project(pixels).flatten(2).mT[:, None]
         key = self.key_project(objects).flatten(2).mT[:, None]
         value = self.value_project(objects).flatten(2).mT[:, None]
-        context = F.scaled_dot_product_attention(query, key, value)
+        context = attention(query, key, value)
         context = context[:, 0].mT.unflatten(2, pixels.shape[2:])
         context = self.out_project(context)
         return self.bottleneck(torch.cat([context, pixels], dim=1))
 
 
-class FirstGuess(nn.Module):
-    """Auxiliary branch, [B, C_in, H, W] to logits [B, K, H, W]."""
+class AuxHead(nn.Module):
+    """Auxiliary head, [B, C_in, H, W] to logits [B, K, H, W]."""
 
     def __init__(self, c_in: int, channels: int, num_classes: int,
                  kernel_size: int, groups: int):
@@ -125,25 +123,25 @@ class FirstGuess(nn.Module):
 class OCR(nn.Module):
     """The segmentation head of HRFormer: maps to logits of stride 4.
 
-    Takes maps [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up, and
-    gives the logits and those of the auxiliary branch, each [B, K, H, W].
+    Maps of shape [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up,
+    become the logits and those of the auxiliary head, each [B, K, H, W].
 
     Args:
-        in_channels: Of each map, finest first.
+        in_channels: Channels of each map, finest first.
         num_classes: K.
-        channels: Inside.
-        ocr_channels: Inside the attention.
-        aux_channels: Inside the auxiliary branch, by default ``channels``.
-            HRNet's is as wide as all maps together.
-        dropout_ratio: Of whole channels before the last convolution.
-        kernel_size: Of the two large convolutions. The official v2 has 3, v3
-            has 7 with as many groups as divide channels in and out.
-        groups: Of the same convolutions.
-        align_corners: As torch has it, for all resizing of maps.
+        channels: Channels of the pixel and object representations.
+        ocr_channels: Channels of queries, keys and values.
+        aux_channels: Channels inside the auxiliary head, by default
+            ``channels``. HRNet's is as wide as all maps together.
+        dropout_ratio: Rate of whole channels before the last convolution.
+        kernel_size: Size of the two large convolutions. The official v2 has
+            3, v3 has 7 with as many groups as divide channels in and out.
+        groups: Groups of the same convolutions.
+        align_corners: Whether resizing maps aligns corners.
 
     Raises:
         ValueError: If the groups do not divide the channels, the kernel is
-            even, or a value is not of its kind.
+            even, or a value is invalid.
 
     Example:
         >>> maps = [torch.rand(2, c, 64 // c, 48 // c) for c in (4, 8, 16)]
@@ -171,7 +169,7 @@ class OCR(nn.Module):
     def add_layers(self, c_in: int, num_classes: int, channels: int,
                    ocr_channels: int, aux_channels: Optional[int],
                    dropout_ratio: float, kernel_size: int, groups: int):
-        """Make the layers; apart for a class with two parents to call."""
+        """Make the layers; a class with two parents calls this by itself."""
         aux = channels if aux_channels is None else aux_channels
         check_counts(num_classes=num_classes, channels=channels,
                      ocr_channels=ocr_channels, aux_channels=aux,
@@ -184,7 +182,7 @@ class OCR(nn.Module):
                 f'of all maps ({c_in}), channels ({channels}) and '
                 f'aux_channels ({aux}); got kernel_size={kernel_size} and '
                 f'groups={groups}')
-        self.aux = FirstGuess(c_in, aux, num_classes, kernel_size, groups)
+        self.aux = AuxHead(c_in, aux, num_classes, kernel_size, groups)
         self.bottleneck = ConvBNReLU(c_in, channels, kernel_size, groups)
         self.ocr = ObjectContext(channels, ocr_channels)
         self.dropout = nn.Dropout2d(dropout_ratio)
@@ -192,6 +190,6 @@ class OCR(nn.Module):
 
     def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
         x = join_maps(xs, self.align_corners)
-        guess = self.aux(x)
-        pixels = self.ocr(self.bottleneck(x), guess)
-        return self.conv_seg(self.dropout(pixels)), guess
+        aux = self.aux(x)
+        pixels = self.ocr(self.bottleneck(x), aux)
+        return self.conv_seg(self.dropout(pixels)), aux

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What torch 2.1 to the newest name differently, under one name each.
+"""One name for each thing that PyTorch's releases since 2.1 name differently.
 
 Everything in the package that is newer than torch 2.1 goes through here.
 """

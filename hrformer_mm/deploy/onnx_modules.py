@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import attention, blocks
-from .optimize import FoldedFFN
 
 
 def pad(x: Tensor, pads: Sequence[int]) -> Tensor:
@@ -81,19 +80,19 @@ class FFN(nn.Module):
     """The core's feed-forward of a [B, H, W, C] map, as convolutions.
 
     Args:
-        source: Whose convolutions are taken over.
+        source: The feed-forward, whose layers are used.
     """
 
-    def __init__(self, source: FoldedFFN):
+    def __init__(self, source: blocks.FFN):
         super().__init__()
-        convs = [as_conv(source.fc1), source.dw3x3, as_conv(source.fc2)]
-        self.convs = nn.ModuleList(c for c in convs if c is not None)
+        layers = [
+            as_conv(m) if isinstance(m, blocks.PointwiseConv) else m
+            for m in source.children() if not isinstance(m, nn.Identity)
+        ]
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2)
-        for conv in self.convs:
-            x = F.gelu(conv(x))
-        return x.permute(0, 2, 3, 1)
+        return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
@@ -109,6 +108,6 @@ def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
         if not (module.attn.shift or module.attn.mask_padding):
             attn: nn.Module = WindowAttention(module.attn, fused)
             module.add_module('attn', attn)
-        if isinstance(module.ffn, FoldedFFN):
+        if isinstance(module.ffn, blocks.FFN):
             module.add_module('ffn', FFN(module.ffn))
     return model

@@ -5,13 +5,10 @@ from functools import wraps
 from typing import Any, Callable, Iterator, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..core.attention import Attention
-from ..core.blocks import FFN, Block, channels_first
-from ..core.versions import is_compiling
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
@@ -50,44 +47,6 @@ def fold_batch_norm(model: nn.Module) -> int:
             setattr(module, norm_name, nn.Identity())
             count += 1
     return count
-
-
-def fuses_gelu(x: Tensor) -> bool:
-    """Whether oneDNN can put a GELU behind a product of this tensor."""
-    if is_compiling() or torch.jit.is_tracing():
-        return False
-    return (
-        x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available())
-
-
-class FoldedFFN(nn.Module):
-    """A feed-forward without norms, on CPUs with GELUs inside the products.
-
-    It has no gradient there.
-
-    Args:
-        ffn: With folded batch norms; its convolutions are taken over.
-    """
-
-    def __init__(self, ffn: FFN):
-        super().__init__()
-        self.fc1, self.dw3x3, self.fc2 = ffn.fc1, ffn.dw3x3, ffn.fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not fuses_gelu(x):
-            x = F.gelu(self.fc1(x))
-            if self.dw3x3 is not None:
-                x = F.gelu(channels_first(self.dw3x3, x))
-            return F.gelu(self.fc2(x))
-        # Exact, without arguments.
-        gelu: Tuple[Any, ...] = ('gelu', [], 'none')
-        linear = torch.ops.mkldnn._linear_pointwise
-        x = linear(x, self.fc1.weight.flatten(1), self.fc1.bias, *gelu)
-        if self.dw3x3 is not None:
-            # oneDNN's GELU behind a depth-wise convolution takes longer.
-            x = torch.ops.aten.gelu_(channels_first(self.dw3x3, x))
-        return linear(x, self.fc2.weight.flatten(1), self.fc2.bias, *gelu)
 
 
 def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
@@ -167,8 +126,6 @@ def optimize(model: nn.Module,
     for module in list(model.modules()):
         if isinstance(module, Attention):
             module.freeze_bias()
-        if isinstance(module, Block) and isinstance(module.ffn, FFN):
-            module.add_module('ffn', FoldedFFN(module.ffn))
     model.to(memory_format=torch.channels_last)
     for part in parts(model):
         if dtype not in (None, torch.float32):

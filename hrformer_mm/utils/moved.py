@@ -17,6 +17,7 @@ MOVED = {  # old module: new module
     'checkpoints.release': 'checkpoints.publish',
     'checks': 'utils.config_checks',
     'cli': 'utils.cli',
+    'core.cpu': 'core.kernels.cpu',
     'core.prtr': 'baselines.prtr',
     'core.swin': 'baselines.swin',
     'costs': 'utils.costs',

@@ -1,11 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What CPUs do faster in another way, with equal results.
+"""CPU fast paths with equal results.
 
 Products of narrow maps go through oneDNN; attention copies as little as it
-can; and where nobody wants gradients, memory is used again, because on CPUs
-a map costs as much to allocate as to compute.
+can; and where no gradient is needed, memory is reused, because on CPUs a map
+costs as much to allocate as to compute.
 """
-from typing import Any, Callable, Iterable, Optional, Tuple, TypeVar
+import math
+from typing import Any, Callable, Iterable, Optional, Sequence, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +14,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import conv_flop_count
 
-from .checkpointing import BatchNorm
-from .versions import (is_autocast_enabled_on_cpu, is_compiling,
-                       register_flop_formula, torch_is_at_least)
+from ..versions import (is_autocast_enabled_on_cpu, is_compiling,
+                        register_flop_formula, torch_is_at_least)
+from .bypass import has_hooks, may_bypass, nn_module
 
 Maps = TypeVar('Maps', Tensor, Tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
 
 
 def runs_on_cpu(x: Tensor) -> bool:
-    """Whether operations on ``x`` are run one by one, by a CPU, as called.
+    """Whether a CPU runs the operations on ``x`` one by one, as called.
 
-    Compilers and exporters make something better of the plain operations,
-    and autocast knows those only.
+    Compilers and exporters optimize the plain operations themselves, and
+    autocast knows only those.
     """
     return not (x.device.type != 'cpu' or is_autocast_enabled_on_cpu()
                 or is_compiling() or torch.jit.is_tracing())
 
 
-# Or torch's counter would ignore it.
+# PyTorch's counter would ignore it.
 register_flop_formula(
     torch.ops.aten.mkldnn_convolution,
     lambda x, weight, *_, out_shape=None, **__: conv_flop_count(
@@ -44,10 +45,10 @@ FEW_PRODUCTS = 2**22
 class PixelProduct(torch.autograd.Function):
     """``F.linear`` of pixels [M, C] with a weight [C_out, C], for CPUs.
 
-    As a 1x1 convolution it is done by oneDNN, at these narrow shapes 1.2 to
-    1.7 times as fast as torch's matrix product. So is the gradient of the
-    pixels; that of the weight is faster as a product. oneDNN is called by
-    name, as ``F.conv2d`` takes another way where torch has one thread.
+    oneDNN computes it as a 1x1 convolution, at these narrow shapes 1.2 to 1.7
+    times as fast as PyTorch's matrix product. The same holds for the gradient
+    of the pixels; that of the weight is faster as a product. oneDNN is called
+    by name because ``F.conv2d`` does not use it with a single thread.
     """
 
     @staticmethod
@@ -88,8 +89,15 @@ def mix_channels(x: Tensor, weight: Tensor,
     return y.view(*x.shape[:-1], -1)
 
 
+def linear(layer: Any, x: Tensor) -> Tensor:
+    """``layer(x)``, through :func:`mix_channels` for a plain ``nn.Linear``."""
+    if runs_on_cpu(x) and may_bypass(layer, nn.Linear):
+        return mix_channels(x, layer.weight, layer.bias)
+    return layer(x)
+
+
 def take(x: Tensor, index: Tensor, parts: int) -> Tensor:
-    """Rows of x [m, parts*d] at ``index`` [...], as [parts, ..., d]."""
+    """Gather rows of x [m, parts*d] at ``index`` [...], [parts, ..., d]."""
     part = torch.arange(parts).view(parts, *[1] * index.ndim)
     at = index * parts + part
     rows = x.reshape(len(x) * parts, -1).index_select(0, at.flatten())
@@ -100,9 +108,9 @@ class RowAttention(torch.autograd.Function):
     """Attention in windows, from rows of pixels to rows of pixels.
 
     One copy cuts windows and heads and pads, so the products before and after
-    it need no padding. The backward pass is written out because torch has no
-    fused kernel on CPUs that gives a gradient to the bias, and copies the
-    scores several times instead. It has no second derivative.
+    it need no padding. The backward pass is written out because PyTorch has
+    no fused kernel on CPUs that computes a gradient of the bias, and copies
+    the scores several times instead. It has no second derivative.
     """
 
     @staticmethod
@@ -184,13 +192,17 @@ FUSED_ADDS_IN_FLOAT32 = torch_is_at_least('2.6')
 
 def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
                 token: Tensor, heads: int) -> Tensor:
-    """:class:`RowAttention`; torch's fused kernel where scores are many.
+    """:class:`RowAttention`, or PyTorch's fused kernel for many scores.
 
-    That kernel keeps no scores, but in windows as small as the paper's takes
-    up to twice as long.
+    That kernel keeps no scores, but takes up to twice as long in windows as
+    small as the paper's.
 
     Args:
+        qkv: See :class:`RowAttention`.
         bias: [1, h, t, t].
+        pixel: See :class:`RowAttention`.
+        token: See :class:`RowAttention`.
+        heads: h.
     """
     n, t = pixel.shape
     exact = qkv.dtype in EXACT or FUSED_ADDS_IN_FLOAT32
@@ -203,47 +215,82 @@ def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
     return y.transpose(1, 2).reshape(n * t, -1).index_select(0, token)
 
 
-def norm_gelu(conv: nn.Module, norm: Any, x: Tensor) -> Tensor:
-    """GELU of the batch norm of what a convolution gave, [B, H, W, C].
+def window_pixels(shape: Sequence[int], partition: Callable[[Tensor], Tensor]
+                  ) -> Tuple[Tensor, Tensor]:
+    """Map the tokens of windows to the pixels of [B, H, W] maps and back.
 
-    Both overwrite it where nobody wants gradients or has hooked the layers.
+    Both are counted through the batch, tokens through its windows.
+
+    Args:
+        shape: B, H, W.
+        partition: Cuts maps [B, H, W, C] into windows [n, t, C], padded with
+            zeros.
+
+    Returns:
+        The pixel of each token, [n, t], which is B*H*W where the token is
+        padding; the token of each pixel, [B*H*W].
     """
-    reuse = (
-        runs_on_cpu(x) and x.dtype in EXACT and not torch.is_grad_enabled()
-        and isinstance(norm, BatchNorm) and not norm.training
-        and norm.affine and norm.running_mean is not None
-        and norm.running_var is not None
-        and not (conv._forward_hooks or norm._forward_hooks))
-    if not reuse:
-        return F.gelu(norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    return torch.ops.aten.gelu_(torch.addcmul(shift, x, scale, out=x))
+    count = math.prod(shape)
+    pixel = torch.arange(count, 0, -1).view(*shape, 1)
+    pixel = count - partition(pixel)[..., 0]
+    token = pixel.new_empty(count + 1)
+    token[pixel.flatten()] = torch.arange(pixel.numel())
+    return pixel, token[:count]
 
 
-# Bytes of a widest map that a cache holds. Allocating more takes longer than
-# calls for parts of a batch.
+def prefers_pixels(x: Tensor) -> bool:
+    """Whether :func:`attend_by_pixels` is exact and faster for a map."""
+    return runs_on_cpu(x) and (
+        x.dtype in EXACT or not torch.is_grad_enabled())
+
+
+def attend_by_pixels(attn: Any, x: Tensor,
+                     partition: Callable[[Tensor], Tensor]) -> Tensor:
+    """Windows of a map [B, H, W, C] that attend, joined to a map again.
+
+    Args:
+        attn: An unmasked ``Attention`` that may be bypassed; its layers are
+            called.
+        x: The map.
+        partition: See :func:`window_pixels`.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    pixel, token = window_pixels(x.shape[:3], partition)
+    if pixel.numel() > len(token):  # a row of zeros for padding
+        rows = F.pad(rows, (0, 0, 0, 1))
+    qkv = linear(attn.qkv, rows)
+    bias = attn.bias()
+    if bias is not None:
+        bias = bias.to(qkv.dtype)
+    y = attend_rows(qkv, bias, pixel, token, attn.heads)
+    return linear(attn.proj, y).view(x.shape)
+
+
+# Bytes of the widest maps that stay in a cache. Allocating more takes longer
+# than calls for parts of a batch.
 CACHED = 6 * 2**20
 
 
-def by_images(layers: Iterable[nn.Module], function: Callable[[Tensor], Maps],
-              x: Tensor, widest: int) -> Maps:
+def by_images(function: Callable[[Tensor], Maps], x: Tensor,
+              layers: Iterable[nn.Module], width: int) -> Maps:
     """``function(x)``, a few images at a time where that is faster.
 
-    Images must not depend on each other, so nothing may be in training. Nor
-    may hooks wait inside, which would see parts.
+    Images must not depend on each other, so nothing may be in training mode.
+    Nor may there be hooks inside, which would see parts.
 
     Args:
-        layers: What ``function`` calls.
-        function: Takes a batch; gives one, or a tuple of them.
-        x: A batch.
-        widest: Elements of the largest batch of maps inside.
+        function: Maps a batch to one batch, or to a tuple of them.
+        x: A batch [B, C, H, W].
+        layers: Modules that ``function`` calls.
+        width: Elements of the widest maps inside, per pixel of x.
     """
     if not runs_on_cpu(x) or torch.is_grad_enabled():
         return function(x)
-    parts = min(-(-widest * x.element_size() // CACHED), len(x))
-    if parts < 2 or any(m.training or m._forward_hooks
-                        for layer in layers for m in layer.modules()):
+    widest = x[:, 0].numel() * width * x.element_size()
+    parts = min(-(-widest // CACHED), len(x))
+    if parts < 2 or nn_module._has_any_global_hook() or any(
+            m.training or has_hooks(m)
+            for layer in layers for m in layer.modules()):
         return function(x)
     found = [function(part) for part in x.chunk(parts)]
     if isinstance(found[0], Tensor):

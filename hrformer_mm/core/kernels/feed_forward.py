@@ -1,0 +1,85 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Convolutions of the feed-forward, with the norm and GELU behind them."""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpointing import BatchNorm
+from .bypass import may_bypass
+from .cpu import EXACT, mix_channels, runs_on_cpu
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution that is one matrix product of channels-last maps."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # [B, H, W, C], without a copy
+        x = mix_channels(x, self.weight.flatten(1), self.bias)
+        return x.permute(0, 3, 1, 2)
+
+
+def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module,
+                  x: Tensor) -> Tensor:
+    """``act(norm(conv(x)))`` of a map [B, C, H, W], channels-last in memory.
+
+    CPUs overwrite what the convolution returned where no gradient is needed,
+    and put a GELU inside the product where no norm is left in between.
+    """
+    if not (runs_on_cpu(x) and may_bypass(act, nn.GELU)
+            and getattr(act, 'approximate') == 'none'
+            and may_bypass(conv, PointwiseConv, nn.Conv2d)):
+        return act(norm(conv(x)))
+    if may_bypass(norm, nn.Identity) and not needs_gradient(conv, x):
+        if fuses_gelu(conv, x):
+            return product_gelu(conv, x)
+        return torch.ops.aten.gelu_(conv(x))
+    y = conv(x)
+    if torch.is_grad_enabled() or y.dtype not in EXACT or not is_affine(norm):
+        return act(norm(y))
+    return norm_gelu_(norm, y)
+
+
+def needs_gradient(conv: nn.Module, x: Tensor) -> bool:
+    """Whether anything that enters a convolution requires a gradient."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in conv.parameters()))
+
+
+def fuses_gelu(conv: nn.Module, x: Tensor) -> bool:
+    """Whether oneDNN can put a GELU inside a convolution, and gains by it.
+
+    It takes longer behind a depth-wise convolution.
+    """
+    return (
+        may_bypass(conv, PointwiseConv)
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available())
+
+
+def product_gelu(conv: Any, x: Tensor) -> Tensor:
+    """GELU of a 1x1 convolution, by one call of oneDNN."""
+    y = torch.ops.mkldnn._linear_pointwise(
+        x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias, 'gelu', [],
+        'none')  # exact, without arguments
+    return y.permute(0, 3, 1, 2)
+
+
+def is_affine(norm: Any) -> bool:
+    """Whether a norm scales and shifts channels by constants."""
+    return (
+        may_bypass(norm, BatchNorm, nn.SyncBatchNorm) and not norm.training
+        and norm.affine is True and norm.running_mean is not None
+        and norm.running_var is not None)
+
+
+def norm_gelu_(norm: Any, x: Tensor) -> Tensor:
+    """Overwrite a map with the GELU of its batch norm."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    y = x.permute(0, 2, 3, 1)
+    torch.addcmul(shift, y, scale, out=y)
+    return torch.ops.aten.gelu_(x)
