@@ -13,6 +13,7 @@ from mmengine import registry as mmengine
 # Framework that a missing module belongs to, and the extra that installs it.
 EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='pose', mmseg='seg',
               mmpretrain='cls', timm='dpt')  # yapf: disable
+MMCV_LINE = "pip install 'mmcv-lite>=2.0.0,<2.2.0'"  # of every extra
 
 
 def install_line(extra: str) -> str:
@@ -51,12 +52,15 @@ class LazyRegistry(mmengine.Registry):
             import_module(f'hrformer_mm.{self.entries[name]}')
         except ModuleNotFoundError as error:
             package = (error.name or '').partition('.')[0]
-            extra = EXTRAS.get(package)
-            if extra is None:
+            if package == 'mmcv':
+                line = MMCV_LINE
+            elif package in EXTRAS:
+                line = install_line(EXTRAS[package])
+            else:
                 raise
             raise ImportError(
                 f'hrformer_mm.{name} needs {package}, which is not '
-                f'installed: {install_line(extra)}') from error
+                f'installed: {line}') from error
 
 
 MODELS = LazyRegistry(

@@ -23,7 +23,7 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 import hrformer_mm
-from hrformer_mm import compat
+from hrformer_mm import compat, registry
 
 
 def run_python(code: str, *path: Path) -> str:
@@ -219,3 +219,22 @@ def test_installing_again_changes_nothing():
     before = patched()
     compat.install()
     assert before == patched()
+
+
+@pytest.mark.parametrize('package, line', [
+    ('mmpose.codecs', r"'hrformer-mm\[pose\]'.*--no-deps mmpose"),
+    ('mmseg.models', r"'hrformer-mm\[seg\]'"),
+    ('mmpretrain', r"'hrformer-mm\[cls\]'"),
+    ('mmdet.models', r"'hrformer-mm\[pose\]'"),
+    ('mmcv.cnn', "'mmcv-lite>=")])
+def test_a_missing_framework_is_named_with_the_line_that_installs_it(
+        package, line, monkeypatch):
+
+    def fail(name):
+        raise ModuleNotFoundError('missing', name=package)
+
+    monkeypatch.setattr(registry, 'import_module', fail)
+    monkeypatch.setitem(registry.MODELS.entries, 'Any', 'models.any')
+    with pytest.raises(ImportError, match='hrformer_mm.Any needs '
+                       f'{package.partition(".")[0]}, .*{line}'):
+        registry.MODELS.get('Any')
