@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Faults of data are reported with file, value and fix."""
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -9,12 +10,14 @@ import torch
 from helpers import run_row, tiny_row
 from mmengine.config import Config
 from mmengine.structures import PixelData
+from PIL import Image
 from test_custom_pose import (TEMPLATE, TINY, annotations, config, save,
                               write_animals)
 from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
 
 from hrformer_mm import preflight
 from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.seg import Labels, judge_label
 from hrformer_mm.engine import train as training
 from hrformer_mm.engine.hooks.labels import LabelRangeHook
 
@@ -28,6 +31,13 @@ for package in ('mmpose', 'mmseg', 'mmpretrain'):
 ODD = {  # harm to annotation or image 2, and what is said of it
     'null keypoints': (
         lambda a, i: a.update(keypoints=None), 'has the keypoints null'),
+    'NaN among keypoints': (
+        lambda a, i: a['keypoints'].__setitem__(3, float('nan')),
+        'has nan among its keypoints'),
+    'negative width': (
+        lambda a, i: a['bbox'].__setitem__(2, -5), 'without area'),
+    'id of a truth value': (
+        lambda a, i: a.update(category_id=True), 'has the category_id True'),
     'text keypoints': (
         lambda a, i: a.update(keypoints='1,2,2'), "has the keypoints '1,2,2'"),
     'nested keypoints': (
@@ -235,6 +245,33 @@ def test_a_colour_mask_is_named_with_its_fix(channels, words, tmp_path):
     problem, = look(masks(root)).problems
     assert problem.path == str(path) and problem.fatal
     assert problem.what.startswith('has 3 channels') and words in problem.what
+
+
+@pytest.mark.parametrize('kind', ['16 bits', 'palette', '1 bit'])
+def test_label_maps_of_any_depth_are_read(kind, tmp_path):
+    root = write_masks(tmp_path, (0, 1))
+    label = np.zeros((40, 60), np.uint8)
+    label[10:] = 1
+    image = Image.fromarray(label)
+    if kind == 'palette':
+        image.putpalette([200, 0, 0, 0, 0, 90])
+    image = {'16 bits': Image.fromarray(label.astype('u2')),
+             '1 bit': Image.fromarray(label > 0)}.get(kind, image)
+    image.save(root / 'labels/train/1.png')
+    assert look(masks(root)).problems == []
+
+
+@pytest.mark.parametrize('label, words', [
+    (np.full((40, 60, 4), 1, 'u1'), 'has 4 channels'),
+    (np.full((40, 60), .5, 'f4'), 'has fractions'),
+    (np.full((40, 60), 300, 'u2'), r'has the values \[300\]'),
+    (np.full((40, 60), -1, 'i4'), r'has the values \[-1\]'),
+    (np.full((40, 60), np.nan, 'f4'), 'has fractions'),
+], ids=['RGBA', 'float', '16 bits', 'negative', 'NaN'])
+def test_label_maps_of_other_types_are_named(label, words):
+    labels = Labels(2, 255, False)
+    assert re.match(words, judge_label('a', label, None, labels).what)
+    assert judge_label('a', np.ones((40, 60), 'f4'), None, labels) is None
 
 
 @pytest.mark.parametrize('value', [2, 7, 254])

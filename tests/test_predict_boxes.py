@@ -187,6 +187,10 @@ def categories_of(content, **options):
      dict(own=[dict(id=2, name='cat')]), [2]),
     ([dict(image_id=1, bbox=PERSON, category_id=5)],
      dict(own=[dict(id=2, name='cat')]), [2]),
+    ([dict(image_id=1, bbox=PERSON, **{key: name})
+      for key in ('category_id', 'category_name', 'category')
+      for name in ('cat', 'dog')],
+     dict(own=[dict(id=7, name='Cat'), dict(id=40, name='lynx')]), [7] * 3),
     ([dict(image_id=1, bbox=PERSON, category_id=n) for n in (1, 2)],
      dict(metainfo=PEOPLE), [1]),
     ({'1.jpg': [PERSON]}, dict(own=[dict(id=2, name='cat')]), [2]),

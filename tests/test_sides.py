@@ -18,6 +18,8 @@ PAIRS = [
     ('frontLeftPaw2', 'frontRightPaw2'), ('paw-l-1', 'paw-r-1'),
     ('hindlegL1', 'hindlegR1'), ('lefteye', 'righteye'),
     ('lshoulder', 'rshoulder'), ('knee_lft', 'knee_rgt'),
+    ('rightEyeInner', 'leftEyeInner'), ('Left Eye 2', 'Right Eye 2'),
+    ('hand.left', 'hand.right'), ('paw_FL', 'paw_FR'), ('LB hoof', 'RB hoof'),
     ('Left_Ear', 'right ear'), ('left_r_fin', 'right_r_fin'), ('L', 'R'),
 ]  # yapf: disable
 

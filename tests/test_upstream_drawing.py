@@ -82,3 +82,26 @@ def test_classes_of_mmpretrain():
     sample.set_gt_label(1).set_pred_label(1)
     drawn = judge.visualize_cls(IMAGE, sample, classes=['a', 'b'])
     assert (drawn != IMAGE).any()
+
+
+def test_keypoints_in_a_tensor_are_drawn():
+    from mmpose.datasets.datasets.utils import parse_pose_metainfo
+    sample = people()
+    sample.pred_instances = InstanceData(
+        keypoints=torch.tensor(sample.pred_instances.keypoints),
+        keypoint_scores=torch.ones(2, 17))
+    judge = build('mmpose', 'PoseLocalVisualizer')
+    judge.set_dataset_meta(parse_pose_metainfo(
+        dict(from_file='configs/_base_/datasets/coco.py')))
+    drawn = judge.add_datasample('a', IMAGE, sample, draw_gt=False,
+                                 draw_bbox=False, show=False)
+    drawn = judge.get_image() if drawn is None else drawn
+    assert (drawn != IMAGE).any()
+
+
+def test_metrics_of_retrieval_run():
+    from mmpretrain.evaluation.metrics import RetrievalRecall
+    found = RetrievalRecall.calculate(
+        [np.array([0, 1]), np.array([1, 0])], [np.array([1]), np.array([1])],
+        topk=(1, 2), pred_indices=True, target_indices=True)
+    assert [round(float(x)) for x in found] == [50, 100]

@@ -41,6 +41,14 @@ def key_of(name: Any) -> Any:
     return tuple(p for p in path.split('/') if p not in ('', '.', '..'))
 
 
+def category_of(row: Any) -> Any:
+    """Return the category of a box: its id, else its name."""
+    for key in ('category_id', 'category_name', 'category'):
+        if row.get(key) is not None:
+            return row[key]
+    return None
+
+
 def read_entries(content: Any) -> Dict[Any, Entry]:
     """Return the boxes in the content of a JSON file, by image.
 
@@ -67,7 +75,7 @@ def read_entries(content: Any) -> Dict[Any, Entry]:
         for row in content:
             x, y, width, height = map(float, row['bbox'])
             box = [x, y, width, height, float(row.get('score', 1))]
-            entry(row['image_id']).rows.append((box, row.get('category_id')))
+            entry(row['image_id']).rows.append((box, category_of(row)))
     except (TypeError, KeyError, ValueError, IndexError,
             AttributeError) as error:
         raise ValueError(f'boxes are {FORMATS}; this file is none of them '

@@ -160,7 +160,8 @@ class BoxTable(CountingSource):
                                      dict) and 'annotations' in content
         self.matcher = Matcher(self.entries)
         self.present: Dict[Any, Mapping] = {
-            category: {} for entry in self.entries.values()
+            category: dict(name=category) if isinstance(
+                category, str) else {} for entry in self.entries.values()
             for _, category in entry.rows if category is not None
         }  # yapf: disable
         if self.is_dataset:

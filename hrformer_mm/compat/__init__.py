@@ -351,6 +351,19 @@ def draw_keypoints() -> bool:
     return True
 
 
+def restore_numpy() -> bool:
+    """Let metrics and visualizers run that use what numpy >= 2 lacks.
+
+    MMPretrain <= 1.2.0 calls ``np.in1d`` in its metrics of retrieval, MMPose
+    <= 1.3.2 ``np.array(..., copy=False)`` in its visualizers. These modules
+    see their own numpy.
+    """
+    from .old_numpy import MODULES, use_old_numpy
+    for name in MODULES:
+        after_import.add(name, use_old_numpy)
+    return True
+
+
 def train_on_several_cpus() -> bool:
     """Let several processes train on a machine without GPU.
 
@@ -382,5 +395,6 @@ def install():
         read_text_in_utf8()
         log_in_utf8()
         draw_keypoints()
+        restore_numpy()
         train_on_several_cpus()
         prepare_processes()

@@ -11,7 +11,9 @@ from typing import Collection, Dict, Iterator, List, Sequence, Tuple
 OTHER = dict(left='right', right='left')
 # Abbreviations count only where no whole word says the side.
 SHORT = dict(l='left', r='right', lt='left', rt='right', lft='left',
-             rgt='right', lh='left', rh='right')  # yapf: disable
+             rgt='right', lh='left', rh='right', lf='left', rf='right',
+             lb='left', rb='right', fl='left', fr='right', bl='left',
+             br='right', hl='left', hr='right')  # yapf: disable
 # LEFT | Left, left | 12 | letters without case
 WORDS = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+')
 SHORTEST = 3  # letters that must remain beside an attached l or r

@@ -120,6 +120,8 @@ def judge_label(path: str, label: ndarray, image: Optional[ndarray],
         sizes = ['{1} x {0}'.format(*x.shape) for x in (label, image)]
         return Problem(
             path, f'is {sizes[0]}, its image {sizes[1]} (width x height)')
+    if label.dtype.kind == 'f' and not (label == label.round()).all():
+        return Problem(path, 'has fractions; labels are whole numbers')
     wrong = labels.wrong(label)
     if wrong:
         return Problem(
@@ -129,7 +131,7 @@ def judge_label(path: str, label: ndarray, image: Optional[ndarray],
 
 
 def count_pixels(label: ndarray, labels: Labels) -> Counts:
-    counts = np.bincount(label.ravel(), minlength=256)
+    counts = np.bincount(label.ravel().astype(np.int64), minlength=256)
     ignored = counts[[v for v in {*labels.ignored} if v < 256]].sum()
     pixels = counts[labels.first:][:labels.classes].copy()
     if 0 <= labels.ignore_index - labels.first < labels.classes:
