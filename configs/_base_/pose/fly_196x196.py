@@ -5,6 +5,7 @@ _base_ = './openfield_252x336.py'
 data_root = 'data/fly/'
 codec = dict(
     type='UDPHeatmap', input_size=(196, 196), heatmap_size=(49, 49), sigma=1.5)
+task = dict(head=dict(out_channels=32, decoder=codec))
 crop = dict(
     type='TopdownAffine', input_size=codec['input_size'], use_udp=True)
 train_dataloader = dict(
