@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from hrformer_mm.engine.train import merge_options, read_config, set_data_root
 from hrformer_mm.quickstart.runner import HISTORY, LOG, fit_and_evaluate
+from hrformer_mm.tasks import get_task
 from hrformer_mm.utils import cli
 from hrformer_mm.utils.config import bare_name
 from hrformer_mm.utils.config_checks import check_inputs
@@ -28,12 +29,6 @@ EXAMPLES = """example, on four images in a COCO file of their own:
       train_dataloader.dataset.ann_file=person_keypoints.json \\
       train_dataloader.dataset.data_prefix.img=images/
 """
-# Of each framework: its metric, what to call it, and when it is known by
-# heart. Segmentation and classification count in percent.
-METRICS = dict(
-    mmpose=('coco/AP', 'AP', 0.9),
-    mmseg=('mIoU', 'mIoU', 90.),
-    mmpretrain=('accuracy/top1', 'top-1', 99.))
 
 
 def is_random(transform: Mapping[str, Any]) -> bool:
@@ -116,11 +111,12 @@ def overfit(config: str,
     cfg.train_dataloader.batch_size = batch_size
     cfg.work_dir = work_dir
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
-    metric, label, target = METRICS[cfg.default_scope]
+    task = get_task(cfg)
+    metric, target = task.metric, task.overfit_target
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     stream = sys.stdout  # what is called this inside goes to the log
     with redirect_output(Path(work_dir) / LOG):
-        metrics = fit_and_evaluate(cfg, metric, label, stream)
+        metrics = fit_and_evaluate(cfg, metric, task.metric_label, stream)
     losses = [r['loss'] for r in read_history(Path(work_dir) / HISTORY)
               if 'loss' in r]
     report = dict(config=config, metric=metric, value=metrics[metric],

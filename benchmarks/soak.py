@@ -24,11 +24,12 @@ from hrformer_mm.engine.train import (fit_machine, merge_options, read_config,
                                       set_data_root)
 from hrformer_mm.quickstart.progress import Progress
 from hrformer_mm.quickstart.runner import HISTORY, LOG, provide_data
+from hrformer_mm.tasks import get_task
 from hrformer_mm.utils import cli
 from hrformer_mm.utils.paths import root
 from hrformer_mm.utils.redirect import redirect_output
 
-from .overfit import METRICS, learn_by_heart
+from .overfit import learn_by_heart
 
 EXAMPLES = """examples:
   python -m benchmarks.soak                # pose, a few minutes on one core
@@ -172,9 +173,9 @@ def soak(task: str,
         runner = Runner.from_cfg(cfg)
         watch = Watch()
         runner.register_hook(watch)
-        metric, label, _ = METRICS[cfg.default_scope]
+        kind = get_task(cfg)
         runner.register_hook(
-            Progress(folder / HISTORY, metric, label, stream))
+            Progress(folder / HISTORY, kind.metric, kind.metric_label, stream))
         runner.train()
     return summarize(watch)
 

@@ -13,7 +13,7 @@ from hrformer_mm.utils.moved import MOVED
 PACKAGE = ROOT / 'hrformer_mm'
 # A package may import those of its own floor and below, none above.
 FLOORS = (
-    ('version', 'compat', 'registry'),
+    ('version', 'compat', 'registry', 'tasks'),
     ('utils', 'core'),
     ('visualization', 'checkpoints'),
     ('datasets', 'models', 'baselines'),

@@ -17,6 +17,7 @@ from mmengine.visualization import Visualizer
 
 from hrformer_mm.engine import distributed
 from hrformer_mm.engine import train as training
+from hrformer_mm.tasks import TASKS
 from hrformer_mm.utils import cli
 from hrformer_mm.utils import config_checks as checks
 
@@ -400,7 +401,7 @@ def test_tta_wraps_the_model():
     assert cfg.test_dataloader.dataset.pipeline == [1]
 
 
-@pytest.mark.parametrize('scope', training.VISUALIZATION_HOOKS)
+@pytest.mark.parametrize('scope', TASKS)
 def test_pictures_are_drawn_in_every_framework(scope, tmp_path):
     pytest.importorskip(scope, reason=f'{scope} is not installed')
     cfg = Config(dict(default_scope=scope, default_hooks={}, visualizer={}))

@@ -19,29 +19,22 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
 from rich.text import Text
 
 from ..engine.train import read_config
+from ..tasks import get_task
 from ..utils.cli import one_line
 from ..utils.config import name_types
 from .inputs import Frame, Source, find_sources, length_of, read_frames
 from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor
 
-PREDICTORS = dict(mmpose=('pose', 'PosePredictor'),
-                  mmseg=('seg', 'SegPredictor'),
-                  mmpretrain=('cls', 'ClsPredictor'))  # yapf: disable
-
 
 def predictor_of(cfg: Config) -> Type[Predictor]:
-    """The class of predictors that serves a config.
+    """Return the class of predictors that serves a config.
 
     Raises:
         ValueError: If it is of none of the three frameworks.
     """
-    scope = cfg.get('default_scope')
-    if scope not in PREDICTORS:
-        raise ValueError(f'default_scope of {cfg.filename} must be one of '
-                         f'{sorted(PREDICTORS)}, got {scope!r}')
-    module, name = PREDICTORS[scope]
-    return getattr(import_module(f'.{module}', __package__), name)
+    task = get_task(cfg)
+    return getattr(import_module(f'.{task.name}', __package__), task.predictor)
 
 
 def config_of(config: Union[str, PathLike, Config]) -> Config:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..core.hrformer import HRFormer
+from ..tasks import TASKS
 from ..utils.config_checks import check_checkpoint
 from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
                       interpolate_table, unwrap, window_of)
@@ -27,8 +28,6 @@ from .files import PathLike, find_file, read_checkpoint
 from .guard import guard_predictions, is_for_training
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
-# Tasks of the frameworks by their default scope.
-TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
            'of the backbone takes what there is')
 
@@ -231,7 +230,8 @@ def warn_of_contradictions(truths: Mapping[str, Any],
 def current_task() -> Optional[str]:
     """Return the task of the framework whose scope is the default now."""
     scope = DefaultScope.get_current_instance()
-    return TASKS.get(scope.scope_name) if scope else None
+    task = TASKS.get(scope.scope_name) if scope else None
+    return task.name if task else None
 
 
 def comparable(source: Optional[str],

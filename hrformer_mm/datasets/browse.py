@@ -21,6 +21,7 @@ from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
 from numpy import ndarray
 
+from ..tasks import get_task
 from ..visualization.figures import enlarge
 
 HEIGHT = 400  # that smaller images are enlarged to
@@ -60,8 +61,7 @@ def draw_cls(visualizer: Visualizer, image: ndarray, sample, path: str):
         enlarge(image, HEIGHT), sample, out_file=path)
 
 
-DRAW: Dict[str, Callable] = dict(
-    mmpose=draw_pose, mmseg=draw_seg, mmpretrain=draw_cls)
+DRAW: Dict[str, Callable] = dict(pose=draw_pose, seg=draw_seg, cls=draw_cls)
 
 
 def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:
@@ -91,15 +91,14 @@ def browse(cfg: Config,
         Images [H, W, 3] of uint8, blue first.
 
     Raises:
-        ValueError: If there is no such loader, or the framework is another.
+        ValueError: If the config has no such loader, or no known scope.
     """
-    scope = cfg.get('default_scope')
-    if scope not in DRAW or not cfg.get(loader):
-        raise ValueError(f'configs of {sorted(DRAW)} can be browsed, which '
-                         f'have {loader}; got one of {scope!r}')
-    init_default_scope(scope)
+    task = get_task(cfg)
+    if not cfg.get(loader):
+        raise ValueError(f'{cfg.filename} has no {loader} to browse')
+    init_default_scope(task.scope)
     settings = deepcopy(cfg[loader].dataset)
-    if scope == 'mmpose':
+    if task.name == 'pose':
         settings.pipeline[-1].pack_transformed = True
     dataset = DATASETS.build(settings)
     visualizer = build_visualizer(cfg, dataset.metainfo)
@@ -111,6 +110,6 @@ def browse(cfg: Config,
         for i in chosen.tolist():
             item = dataset[i]
             image = item['inputs'].numpy().transpose(1, 2, 0)[..., ::-1]
-            DRAW[scope](visualizer, image, item['data_samples'], path)
+            DRAW[task.name](visualizer, image, item['data_samples'], path)
             images.append(cv2.imread(path))
     return images

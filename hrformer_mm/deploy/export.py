@@ -25,6 +25,7 @@ from ..checkpoints.files import replacing
 from ..checkpoints.loading import load_weights
 from ..core.versions import can_export
 from ..registry import install_line
+from ..tasks import get_task
 from ..utils.config import bare_name, name_types
 from ..utils.dataset_leaves import data_of
 from ..visualization.drawing import make_palette
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
-TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 META = 'hrformer_mm'  # where a file says what it holds
 FUSED_OPSET = 23  # the first with an operator for attention
 OPSETS = range(OLDEST_OPSET, FUSED_OPSET + 1)
@@ -71,19 +71,6 @@ class Report:
     # Worst difference of each output, by the shape of the images.
     differences: Dict[Tuple[int, ...], Dict[str, float]] = field(
         default_factory=dict)
-
-
-def task_of(cfg: Config) -> str:
-    """``pose``, ``seg`` or ``cls``.
-
-    Raises:
-        ValueError: For a framework other than the three.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in TASKS:
-        raise ValueError(f'default_scope of a config to export must be one of '
-                         f'{sorted(TASKS)}, got {scope!r}')
-    return TASKS[scope]
 
 
 def input_shape(cfg: Config, model: nn.Module) -> Tuple[int, int]:
@@ -122,7 +109,7 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         shape that holds the box or image (``maximum``) or the largest inside
         of it (``minimum``), made larger by ``padding``.
     """
-    task, normal = task_of(cfg), cast(Any, model.data_preprocessor)
+    task, normal = get_task(cfg).name, cast(Any, model.data_preprocessor)
     facts: Dict[str, Any] = dict(
         task=task,
         post=post,
@@ -366,7 +353,7 @@ def export(cfg: Config,
             written, or the model cannot be exported so.
     """
     cfg = name_types(cfg)
-    file, task = Path(out), task_of(cfg)
+    file, task = Path(out), get_task(cfg).name
     check_before(file, format, force)
     model, meta = load(cfg, weights)
     shape = shape or input_shape(cfg, model)

@@ -30,6 +30,7 @@ from ..checkpoints.schemes import protected_loading
 from ..datasets.validation.class_folders import refuse_other_folders
 from ..datasets.validation.common import name_loading_faults
 from ..registry import EXTRAS, install_line
+from ..tasks import get_task
 from ..utils.config import bare_name, name_types
 from ..utils.config_checks import (TESTED, TRAINED, check_checkpoint,
                                    check_inputs, check_parts, check_types)
@@ -48,9 +49,6 @@ RUNNER_KEYS = {
     'model_wrapper_cfg', 'parallel', 'runner_type', 'strategy', 'sync_bn',
     'tta_model', 'tta_pipeline'
 }
-VISUALIZATION_HOOKS = dict(mmpose='PoseVisualizationHook',
-                           mmseg='SegVisualizationHook',
-                           mmpretrain='VisualizationHook')  # yapf: disable
 # How systems report a disk, a quota or a limit of file sizes that is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds between a broken connection and the signal that says who died.
@@ -227,13 +225,11 @@ def show_predictions(cfg: Config, show: bool, folder: Optional[str],
     Raises:
         ValueError: For a framework other than the three.
     """
-    scope = cfg.get('default_scope')
-    if scope not in VISUALIZATION_HOOKS:
-        raise ValueError(f'--show and --show-dir know the scopes '
-                         f'{sorted(VISUALIZATION_HOOKS)}, got {scope!r}')
+    task = get_task(cfg)
+    scope = task.scope
     hook = dict(
         cfg.default_hooks.get('visualization', {}),
-        type=VISUALIZATION_HOOKS[scope],
+        type=task.visualization_hook,
         show=show,
         interval=interval,
         wait_time=wait_time)

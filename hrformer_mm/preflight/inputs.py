@@ -23,12 +23,12 @@ from ..checkpoints import load_pretrained
 from ..checkpoints.convert import first_few
 from ..checkpoints.schemes import protected_loading
 from ..core.hrformer import HRFormer
-from ..datasets.validation.common import (CHECKERS, LOADERS, check, describe,
-                                          spread)
+from ..datasets.validation.common import LOADERS, check, describe, spread
 from ..engine.distributed import apply_parallel
 from ..engine.hooks.starting import START, newest_checkpoint
 from ..engine.optim import is_amp, supports_amp
 from ..engine.train import fit_machine
+from ..tasks import TASKS
 from ..utils.config import bare_name
 from ..utils.config_checks import data_paths, wrong_types
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
@@ -191,7 +191,7 @@ def check_data(flight: Flight) -> Iterator[Finding]:
             'data', OK, f'{loader}: {flight.sizes[loader]} samples, '
             f'{1000 * flight.reading[loader]:.0f} ms to read and augment one')
     found: List[Finding] = []
-    if present and flight.cfg.get('default_scope') in CHECKERS:
+    if present and flight.cfg.get('default_scope') in TASKS:
         found = list(check_files(flight, present))
     for loader, error in errors:
         # The same fault with the name of its file says more.

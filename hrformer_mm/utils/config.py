@@ -17,8 +17,9 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
+from ..tasks import SCOPES
+
 LAZY = (LazyAttr, LazyObject)
-SCOPES = ('mmpose', 'mmseg', 'mmpretrain')
 
 
 def bare_name(kind: Any) -> str:

@@ -81,10 +81,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..tasks import NAMES
 from ..utils.paths import root
 from ..utils.suggest import did_you_mean
 
-TASKS = ('pose', 'seg', 'cls')
+TASKS = NAMES
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
 UNKNOWN = 'unknown'
 Metrics = Mapping[str, Union[float, str]]

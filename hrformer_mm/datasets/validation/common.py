@@ -19,12 +19,12 @@ import cv2
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
+from ...tasks import get_task
 from ...utils.cli import one_line
 from ...utils.config_checks import check_data, check_parts
 from ...utils.dataset_leaves import Leaf, type_name, unwrap
 
 # By the config's default_scope.
-CHECKERS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 Size = Tuple[int, int]  # width and height
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF; on their side
@@ -145,10 +145,7 @@ def check(cfg: Config,
         ValueError: If the task cannot be checked, or a number is not
             positive.
     """
-    scope = cfg.get('default_scope')
-    if scope not in CHECKERS:
-        raise ValueError(f'data of the scopes {sorted(CHECKERS)} can be '
-                         f'checked, got {scope!r}')
+    task = get_task(cfg)
     for name, value in (('limit', limit), ('workers', workers)):
         if value is not None and value < 1:
             raise ValueError(f'{name} must be at least 1, got {value}')
@@ -157,7 +154,7 @@ def check(cfg: Config,
     if not loaders:
         raise ValueError(f'{cfg.filename} has no data loaders')
     check_data(cfg, *loaders)
-    checker = import_module(f'.{CHECKERS[scope]}', __package__)
+    checker = import_module(f'.{task.name}', __package__)
     leaves = [leaf for loader in loaders for leaf in unwrap(cfg, loader)]
     result = checker.check_leaves(cfg, leaves, limit, workers)
     for leaf in leaves:

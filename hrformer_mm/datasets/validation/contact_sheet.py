@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from numpy import ndarray
 
+from ...tasks import get_task
 from ...utils.cli import one_line
 from ...utils.dataset_leaves import Leaf, unwrap
 from ...visualization.drawing import (draw_box, draw_lines, draw_regions,
@@ -116,7 +117,7 @@ def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
 
 
 TILES: Dict[str, Callable] = dict(
-    mmpose=pose_tiles, mmseg=seg_tiles, mmpretrain=cls_tiles)
+    pose=pose_tiles, seg=seg_tiles, cls=cls_tiles)
 
 
 def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
@@ -127,7 +128,7 @@ def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
     leaves = unwrap(cfg, loader)
     tiles: List[ndarray] = []
     for leaf in leaves:
-        found = islice(TILES[cfg.default_scope](leaf),
+        found = islice(TILES[get_task(cfg).name](leaf),
                        -(-SHOWN // len(leaves)))
         try:
             tiles += [tile for tile in found if tile is not None]

@@ -1,0 +1,56 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The one table of what differs between the three frameworks."""
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, and the framework that serves it.
+
+    Attributes:
+        name: Folder in ``configs``, extra to install, and module of the task
+            in packages such as ``apis``.
+        scope: ``default_scope`` of its configs, the framework's package.
+        visualization_hook: Hook that draws predictions of a test.
+        predictor: Class in the module of the task in ``apis``.
+        metric: Headline metric, as the evaluator returns it.
+        metric_label: Its name in text and figures.
+        overfit_target: Value of the metric, in its own unit, that a model
+            reaches on a few images it was overfitted on.
+    """
+    name: str
+    scope: str
+    visualization_hook: str
+    predictor: str
+    metric: str
+    metric_label: str
+    overfit_target: float
+
+
+TASKS: Dict[str, Task] = {
+    task.scope: task
+    for task in (
+        Task('pose', 'mmpose', 'PoseVisualizationHook', 'PosePredictor',
+             'coco/AP', 'AP', 0.9),
+        Task('seg', 'mmseg', 'SegVisualizationHook', 'SegPredictor', 'mIoU',
+             'mIoU', 90.),
+        Task('cls', 'mmpretrain', 'VisualizationHook', 'ClsPredictor',
+             'accuracy/top1', 'top-1', 99.),
+    )
+}
+SCOPES = tuple(TASKS)
+NAMES = tuple(task.name for task in TASKS.values())
+
+
+def get_task(cfg: Mapping[str, Any]) -> Task:
+    """Return the task of a config.
+
+    Raises:
+        ValueError: If its ``default_scope`` is none of the frameworks.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in TASKS:
+        raise ValueError(f'default_scope of {getattr(cfg, "filename", None)} '
+                         f'must be one of {sorted(TASKS)}, got {scope!r}')
+    return TASKS[scope]
