@@ -364,22 +364,6 @@ def restore_numpy() -> bool:
     return True
 
 
-def train_on_several_cpus() -> bool:
-    """Let several processes train on a machine without GPU.
-
-    mmengine <= 0.10.7 selects a GPU in each process before it joins them,
-    gives its number to PyTorch with the model, and synchronises batch norms
-    by a class for GPUs. So the same config, which asks for nccl, fails on CPU
-    in all tools but ours. With a GPU nothing changes.
-    """
-    from . import several_cpus
-    after_import.add('mmengine.dist.utils',
-                     several_cpus.join_by_gloo_without_gpu)
-    after_import.add('mmengine.model.wrappers.distributed',
-                     several_cpus.take_models_on_cpu)
-    return True
-
-
 def install():
     """Work around everything above; safe to call again.
 
@@ -396,5 +380,4 @@ def install():
         log_in_utf8()
         draw_keypoints()
         restore_numpy()
-        train_on_several_cpus()
         prepare_processes()

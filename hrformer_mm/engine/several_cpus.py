@@ -1,7 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Patches with which several processes train on a machine without GPU."""
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any, Callable
+
+from ..compat import after_import
 
 
 def join_by_gloo_without_gpu(module: Any):
@@ -19,7 +22,7 @@ def unless_on_cpu(original: Callable, launcher: str) -> Callable:
     @wraps(original)
     def initialize(backend: str, *args: Any, init_backend: str = 'torch',
                    **kwargs: Any):
-        from ..engine.distributed import has_no_gpu, join_by_gloo
+        from .distributed import has_no_gpu, join_by_gloo
         if init_backend == 'torch' and has_no_gpu():
             join_by_gloo(launcher, *args, **kwargs)
             return
@@ -40,9 +43,24 @@ def take_models_on_cpu(module: Any):
         if all(p.device.type in ('cpu', 'mps') for p in module.parameters()):
             from torch.nn import SyncBatchNorm
 
-            from ..engine.distributed import synchronise_norms
+            from .distributed import synchronise_norms
             module = synchronise_norms(module, SyncBatchNorm)
             kwargs['device_ids'] = None
         original(self, module, *args, **kwargs)
 
     kind.__init__ = initialize
+
+
+def install():
+    """Let several processes train on a machine without GPU.
+
+    mmengine <= 0.10.7 selects a GPU in each process before it joins them,
+    passes its number to PyTorch with the model, and synchronises batch norms
+    by a class for GPUs. So the same config, which asks for nccl, fails on CPU
+    in all tools but ours. With a GPU nothing changes.
+    """
+    if find_spec('mmengine') is None:
+        return
+    after_import.add('mmengine.dist.utils', join_by_gloo_without_gpu)
+    after_import.add('mmengine.model.wrappers.distributed',
+                     take_models_on_cpu)
