@@ -59,7 +59,7 @@ def learn_by_heart(cfg: Config, iters: int, lr: float):
     """From scratch, without anything that keeps from overfitting."""
     cfg.model.backbone.update(init_cfg=None, drop_path_rate=0.)
     if 'flip_test' in cfg.model.get('test_cfg', {}):
-        cfg.model.test_cfg.flip_test = False  # mirror images are not learnt
+        cfg.model.test_cfg.flip_test = False  # mirror images are not learned
     cfg.optim_wrapper.type = 'OptimWrapper'
     cfg.optim_wrapper.optimizer.update(lr=lr, weight_decay=0.)
     warmup = max(iters // 20, 1)

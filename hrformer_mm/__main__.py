@@ -51,7 +51,7 @@ def add_predict(parser: ArgumentParser):
         help='pose: names or ids of the categories whose boxes count '
         "(default: the dataset's own; people for a model of people)")
     add('--keypoint-thr', type=float, metavar='SCORE',
-        help='pose: least score of a key point that is drawn (default: 0.3)')
+        help='pose: least score of a keypoint that is drawn (default: 0.3)')
     add('--batch-size', type=positive, metavar='N',
         help='people, or images of one size, that the model gets at once '
         '(default: 32; segmentation 1)')  # yapf: disable

@@ -102,7 +102,7 @@ def last_state(folder: Path) -> dict:
 
 
 def differences(a: dict, b: dict) -> int:
-    """How many weights and moments of the optimiser are not the same bits."""
+    """How many weights and moments of the optimizer are not the same bits."""
     count = sum(not torch.equal(a['state_dict'][n], b['state_dict'][n])
                 for n in b['state_dict'])
     moments, others = a['optimizer']['state'], b['optimizer']['state']
@@ -130,7 +130,7 @@ def trial(number: int, task: str, reference: dict, duration: float,
     finish(start(task, folder, log))
     return dict(
         task=task, kills=kills,
-        passed_over=log.read_text().count('not resumed from'),
+        skipped=log.read_text().count('not resumed from'),
         left_over=len(list(folder.glob('run/.*.pth.*'))),
         differences=differences(last_state(folder), reference))
 

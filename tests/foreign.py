@@ -185,7 +185,7 @@ def names(layout: str,
     """All tensors of a whole model in ``layout``.
 
     Args:
-        classes: Or key points; by default as many as the released models.
+        classes: Or keypoints; by default as many as the released models.
         version: Of the official segmentation head.
     """
     style = 'official' if layout.startswith('official') else layout

@@ -83,7 +83,7 @@ def last_scalars(runner: Runner) -> Dict[str, float]:
 
 
 def person(rng: np.random.Generator, image: int, number: int) -> dict:
-    """A COCO annotation with all key points at random inside a random box."""
+    """A COCO annotation with all keypoints at random inside a random box."""
     x, y, w, h = box = (rng.random(4) * 40 + (5, 5, 30, 60)).tolist()
     points = rng.random((17, 3)) * (w, h, 0) + (x, y, 2)
     return dict(

@@ -66,12 +66,12 @@ def smooth(seed: int, height: int = 100, width: int = 120) -> np.ndarray:
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def write_film(path: Path, frames: int = 6) -> Path:
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12,
-                           (120, 100))
+def write_video(path: Path, frames: int = 6) -> Path:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12,
+                            (120, 100))
     for i in range(frames):
-        film.write(smooth(i))
-    film.release()
+        video.write(smooth(i))
+    video.release()
     return path
 
 
@@ -92,7 +92,7 @@ def write_zoo(folder: Path) -> Path:
     (folder / 'cut.jpg').write_bytes(whole[:len(whole) // 3])
     (folder / 'empty.png').write_bytes(b'')
     (folder / 'text.jpg').write_text('no image')
-    (folder / 'broken.mp4').write_bytes(b'no film' * 99)
+    (folder / 'broken.mp4').write_bytes(b'no video' * 99)
     (folder / 'notes.txt').write_text('left alone')
     return folder
 

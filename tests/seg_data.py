@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A few images in the real folder layout of each segmentation data set."""
+"""A few images in the real folder layout of each segmentation dataset."""
 from pathlib import Path
 from typing import Tuple
 
@@ -9,7 +9,7 @@ import numpy as np
 SIZE = (48, 64)  # height and width
 
 # Folder and suffix of images and of labels, lists of names, and the labels
-# that the files of the data set hold.
+# that the files of the dataset hold.
 LAYOUTS = {
     'cityscapes': dict(
         images=('leftImg8bit/{}/town', '_leftImg8bit.png'),
@@ -57,7 +57,7 @@ def pair(root: Path, layout: dict, split: str,
 
 
 def write_tiny(dataset: str, root: Path, images: int = 4) -> Path:
-    """Noise in the layout of a data set, ``images`` in each split."""
+    """Noise in the layout of a dataset, ``images`` in each split."""
     layout, rng = LAYOUTS[dataset], np.random.default_rng(0)
     for split in layout['splits']:
         names = [f'town_{split}_{i:06d}' for i in range(images)]

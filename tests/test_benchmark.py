@@ -85,7 +85,7 @@ def test_subjects_that_differ_are_not_timed(monkeypatch):
         measure.compare(CASE, ['ours', 'wrong'], CPU, 2, limits)
 
 
-def test_optimised_networks_are_not_trained():
+def test_optimized_networks_are_not_trained():
     case = Case('tiny', (64, 64), 1, 'train')
     with pytest.raises(ValueError, match='cannot be trained'):
         subjects.build('optimized', case, CPU)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from seg_data import write_tiny
 from test_custom_pose import NAMES, write_animals
 
-from hrformer_mm.datasets import keypoint_metainfo as key_points
+from hrformer_mm.datasets import keypoint_metainfo as keypoints
 from hrformer_mm.datasets.validation.common import check, describe
 from hrformer_mm.utils.dataset_leaves import unwrap
 
@@ -27,7 +27,7 @@ def config(scope, dataset, **others):
 def animals(root, split='train', **changes):
     return dict(
         type='CocoDataset', data_root=str(root),
-        metainfo=key_points.describe(NAMES),
+        metainfo=keypoints.describe(NAMES),
         ann_file=f'annotations/{split}.json',
         data_prefix=dict(img=f'{split}/'), **changes)
 
@@ -129,7 +129,7 @@ def test_a_combined_dataset_is_compared_with_its_own_keypoints(data):
         dict(type='KeypointConverter', num_keypoints=2,
              mapping=[(0, 0), (5, 1)])])
     combined = dict(type='CombinedDataset', datasets=[part, part],
-                    metainfo=key_points.describe(names), pipeline=[])
+                    metainfo=keypoints.describe(names), pipeline=[])
     for outputs, problems in ((2, 0), (6, 1)):
         found = check(config('mmpose', combined,
                              model=dict(head=dict(out_channels=outputs))))
@@ -219,5 +219,5 @@ def test_sigmas_are_missed_only_if_the_metric_asks(metric, asked, tmp_path):
                       val_evaluator=dict(type=metric),
                       val_dataloader=dict(dataset=dataset)))
     found = [str(p) for p in check(cfg)['val_dataloader'].problems]
-    assert found == ['metainfo of custom has 0 sigmas for 6 key points'
+    assert found == ['metainfo of custom has 0 sigmas for 6 keypoints'
                      ] * asked

@@ -146,7 +146,7 @@ def test_a_head_of_other_classes_is_named(root):
     cfg.model.decode_head.num_classes = 7
     found = check(cfg)['train_dataloader'].problems
     assert [str(p) for p in found] == [
-        'model.decode_head.num_classes is 7, but the data set has 19 classes'
+        'model.decode_head.num_classes is 7, but the dataset has 19 classes'
     ]
 
 

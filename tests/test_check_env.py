@@ -10,14 +10,15 @@ import pytest
 from helpers import ROOT
 
 from hrformer_mm.check_env import __main__ as check_env
-from hrformer_mm.check_env.__main__ import (ABSENT, BROKEN, FAULTS, INSTALL,
-                                            MENDED, OK, Fault, find, run_probe)
+from hrformer_mm.check_env.__main__ import (ABSENT, BROKEN, FAULTS, FIXED,
+                                            INSTALL, OK, Fault, find,
+                                            run_probe)
 
 PROBES = """
 import os, sys, time
 
 def well(): print('noise'); print('remark: all is well')
-def mended(): assert 'hrformer_mm' in sys.modules
+def fixed(): assert 'hrformer_mm' in sys.modules
 def broken(): raise ValueError('two\\nlines')
 def crashes(): os.abort()
 def hangs(): time.sleep(60)
@@ -34,12 +35,12 @@ def probes(tmp_path, monkeypatch):
 
 def fault(probe: str, of=('torch', ), needed: bool = True) -> Fault:
     return Fault(
-        f'{probe} holds', probe, of, f'mend {probe}', ours=True, needed=needed)
+        f'{probe} holds', probe, of, f'fix {probe}', ours=True, needed=needed)
 
 
 @pytest.mark.parametrize('probe, state, remark', [
     ('well', OK, 'all is well'),
-    ('mended', MENDED, ''),
+    ('fixed', FIXED, ''),
     ('broken', BROKEN, 'lines'),
     ('crashes', BROKEN, 'ended with -6'),
 ])
@@ -48,7 +49,7 @@ def test_a_fault_is_looked_for_with_and_without_us(probes, probe, state,
     finding = find(fault(probe))
     assert (finding.state, finding.remark) == (state, remark)
     assert finding.is_fatal == (state == BROKEN)
-    assert finding.command == ('mend ' + probe) * (state == BROKEN)
+    assert finding.command == ('fix ' + probe) * (state == BROKEN)
 
 
 def test_a_framework_that_refuses_this_mmcv_gets_another():
@@ -59,7 +60,7 @@ def test_a_framework_that_refuses_this_mmcv_gets_another():
 
 def test_a_probe_that_hangs_is_given_up(probes, monkeypatch):
     monkeypatch.setattr(check_env, 'SECONDS', 1)
-    assert run_probe('hangs', mended=False) == (False, 'took more than 1 s')
+    assert run_probe('hangs', fixed=False) == (False, 'took more than 1 s')
 
 
 def test_what_is_absent_is_not_looked_for(monkeypatch):
@@ -80,8 +81,8 @@ def test_the_exit_code_says_whether_something_needed_is_broken(
     out = capsys.readouterr().out
     assert 'torch ' in out and sys.executable in out
     assert all(f'{name} holds' in out for name in names)
-    assert '  mend broken\n' in out
-    assert ('  mend crashes\n' in out) == bool(code)
+    assert '  fix broken\n' in out
+    assert ('  fix crashes\n' in out) == bool(code)
 
 
 def test_every_fault_has_a_probe_and_what_is_absent_a_command():
@@ -147,9 +148,9 @@ def test_tested_versions_are_those_of_the_requirements():
 @pytest.mark.parametrize(
     'probe',
     ['xtcocotools_fits', 'runner_checkpoint_loads', 'mmcv_ops_import'])
-def test_this_environment_has_no_fault_that_is_not_mended(probe):
+def test_this_environment_has_no_fault_that_is_not_fixed(probe):
     finding = find(next(f for f in FAULTS if f.probe == probe))
-    assert finding.state in (OK, MENDED, ABSENT), finding.remark
+    assert finding.state in (OK, FIXED, ABSENT), finding.remark
 
 
 def test_without_torch_it_still_says_what_to_do(tmp_path):
@@ -164,5 +165,5 @@ def test_without_torch_it_still_says_what_to_do(tmp_path):
         text=True)
     assert done.returncode == 1, done.stderr
     assert 'ImportError: torch is gone' in done.stdout
-    first = done.stdout.partition('To mend it')[2].splitlines()[1]
+    first = done.stdout.partition('To fix it')[2].splitlines()[1]
     assert 'pip install --force-reinstall torch torchvision' in first

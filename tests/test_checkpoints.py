@@ -476,7 +476,7 @@ def test_checkpoints_of_ours_say_how_they_were_trained(log):
     other.backbone.upsample = 'nearest'
     other.load_state_dict(model.state_dict())
     assert log.text.count('model.backbone.upsample=bilinear') == 1
-    # They go on with the tensors, from layout to layout.
+    # They continue with the tensors, from layout to layout.
     there = convert(model.state_dict(), to='ours')[0]
     assert convert(there)[1].truths == dict(
         rel_pos_bias=True, upsample='bilinear', mask_padding=False)

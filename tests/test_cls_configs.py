@@ -82,7 +82,7 @@ def test_weight_decay_spares_vectors_and_nothing_else(cfg, model):
     assert tables and all(decay[id(p)] == 0.05 for p in tables)
 
 
-def test_optimiser_has_the_official_numbers(cfg, model):
+def test_optimizer_has_the_official_numbers(cfg, model):
     wrapper = build_optim_wrapper(
         model, dict(cfg.optim_wrapper, type='OptimWrapper'))
     optimizer = wrapper.optimizer
@@ -113,7 +113,7 @@ class NoSteps(torch.optim.SGD):
 
 
 def schedule(cfg, epoch_length=STEPS):
-    """An optimiser with groups of lr 1e-3 and 1e-4, and its scheduler."""
+    """An optimizer with groups of lr 1e-3 and 1e-4, and its scheduler."""
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = NoSteps([dict(params=[w], lr=lr)
                          for w, lr in zip(weights, (1e-3, 1e-4))])

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Key points of one's own: the template, and what is found wrong with data."""
+"""Keypoints of one's own: the template, and what is found wrong with data."""
 import json
 import runpy
 
@@ -10,7 +10,7 @@ from helpers import (CONFIGS, ROOT, SHARED, last_scalars, run_row, tiny_row,
                      write_tiny_coco)
 from mmengine.config import Config
 
-from hrformer_mm.datasets import keypoint_metainfo as key_points
+from hrformer_mm.datasets import keypoint_metainfo as keypoints
 from hrformer_mm.datasets.validation.common import check, describe
 from hrformer_mm.engine.train import set_data_root, use_tensorboard
 
@@ -37,7 +37,7 @@ def animal(rng, image, number):
 
 
 def write_animals(root, images=4):
-    """Noise with six key points, in the layout of the template."""
+    """Noise with six keypoints, in the layout of the template."""
     rng = np.random.default_rng(0)
     (root / 'annotations').mkdir(parents=True)
     for split in ('train', 'val'):
@@ -126,7 +126,7 @@ def test_tensorboard_that_is_not_installed_is_one_line(root, monkeypatch):
 
 
 def test_names_of_sides_make_the_pairs():
-    info = key_points.describe(['tail', 'ear_right', 'ear_left'])
+    info = keypoints.describe(['tail', 'ear_right', 'ear_left'])
     swaps = [p['swap'] for p in info['keypoint_info'].values()]
     assert swaps == ['', 'ear_left', 'ear_right']
 
@@ -135,12 +135,12 @@ def test_names_of_sides_make_the_pairs():
     (dict(names=['a', 'a']), 'must differ'),
     (dict(names=['left_ear']), r"\['left_ear'\] have no counterpart"),
     (dict(links=[('nose', 'chin')]), r"links name \['chin'\]"),
-    (dict(sigmas=[.1, .1]), 'each of the 1 key points'),
+    (dict(sigmas=[.1, .1]), 'each of the 1 keypoints'),
     (dict(sigmas=0), 'positive'),
 ])
 def test_names_that_do_not_fit_are_refused(change, match):
     with pytest.raises(ValueError, match=match):
-        key_points.describe(**{'names': ['nose'], **change})
+        keypoints.describe(**{'names': ['nose'], **change})
 
 
 # What is found
@@ -154,7 +154,7 @@ def test_sound_data_is_counted(root):
     assert summary.counts['images'] == summary.counts['instances'] == 4
     assert summary.classes == dict.fromkeys(NAMES, 4)
     lines = describe(summary)
-    assert lines[0].endswith('6 of 6 key points')
+    assert lines[0].endswith('6 of 6 keypoints')
     assert lines[1] == 'images of 90 x 70 (width x height)'
 
 
@@ -164,7 +164,7 @@ FAULTS = {
         'has nose at (95.5, 3), outside its image of 90 x 70'),
     'wrong length': (
         lambda a: a['keypoints'].append(1.),
-        'has 19 numbers for key points; 6 key points have 18'),
+        'has 19 numbers for keypoints; 6 keypoints have 18'),
     'visibility': (
         lambda a: a['keypoints'].__setitem__(2, 3),
         'has the visibilities [3]; 0 is not labelled, 1 hidden, 2 visible'),
@@ -200,7 +200,7 @@ def test_a_fault_of_an_annotation_is_named(fault, root):
     assert problems(root, 'val_dataloader') == []
 
 
-def test_hidden_and_absent_key_points_are_no_fault(root):
+def test_hidden_and_absent_keypoints_are_no_fault(root):
     content = annotations(root)
     for a in content['annotations']:
         a['keypoints'][15:] = [0, 0, 0]
@@ -209,7 +209,7 @@ def test_hidden_and_absent_key_points_are_no_fault(root):
     save(root, 'train', content)
     summary = check(config(root))['train_dataloader']
     assert summary.problems == [] and summary.absent == ['tail']
-    assert 'key points that do not occur: tail' in describe(summary)
+    assert 'keypoints that do not occur: tail' in describe(summary)
 
 
 def test_numbers_that_occur_twice_are_found(root):
@@ -229,7 +229,7 @@ def test_data_without_an_instance_is_found(root):
         a['iscrowd'] = 1
     save(root, 'train', content)
     line, = problems(root)
-    assert line.endswith('has no instance with key points that is not a crowd')
+    assert line.endswith('has no instance with keypoints that is not a crowd')
 
 
 def test_faulty_image_files_are_found(root):
@@ -244,27 +244,27 @@ def test_faulty_image_files_are_found(root):
                         '90 x 70 (width x height)')
 
 
-def test_a_head_of_other_key_points_is_found(root):
+def test_a_head_of_other_keypoints_is_found(root):
     cfg = config(root)
     cfg.model.head.out_channels = 17
     line = str(check(cfg)['train_dataloader'].problems[0])
-    assert line == ('model.head.out_channels is 17, but the data set has 6 '
-                    'key points')
+    assert line == ('model.head.out_channels is 17, but the dataset has 6 '
+                    'keypoints')
 
 
 @pytest.mark.parametrize('harm, words', [
     (lambda i: i['keypoint_info'][1].update(swap='left_paw'),
      'left_ear swaps with left_paw, but left_paw with right_paw'),
     (lambda i: i['keypoint_info'][1].update(swap='ear'),
-     'left_ear swaps with ear, which is no key point'),
+     'left_ear swaps with ear, which is no keypoint'),
     (lambda i: [i['keypoint_info'][k].update(swap='') for k in (1, 2)],
      'left_ear swaps with none in mirrored images, although there is '
      'right_ear'),
-    (lambda i: i.update(sigmas=i['sigmas'][:-1]), '5 sigmas for 6 key points'),
+    (lambda i: i.update(sigmas=i['sigmas'][:-1]), '5 sigmas for 6 keypoints'),
     (lambda i: i.update(sigmas=[0, *i['sigmas'][1:]]),
      'sigmas that are not positive'),
     (lambda i: i['skeleton_info'][0].update(link=('nose', 'chin')),
-     "links ['chin'], which are no key points"),
+     "links ['chin'], which are no keypoints"),
 ], ids=['crossed', 'unknown', 'unpaired', 'sigmas', 'zero', 'link'])
 def test_a_fault_of_pairs_and_sigmas_is_found(harm, words, root):
     cfg = config(root)

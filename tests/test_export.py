@@ -100,7 +100,7 @@ def test_blocks_with_masks_stay_as_they_are():
     assert set(kinds) == {True, False} and kinds[False].shift
 
 
-# Key points out of heat maps
+# Keypoints out of heatmaps
 
 
 def hills(codec, rng, count=40):
@@ -119,7 +119,7 @@ def hills(codec, rng, count=40):
     dict(type='MSRAHeatmap', sigma=2, unbiased=True),
     dict(type='UDPHeatmap', sigma=2),
 ], ids=['quarter', 'dark', 'udp'])  # yapf: disable
-def test_key_points_are_those_of_mmpose(codec):
+def test_keypoints_are_those_of_mmpose(codec):
     kind = getattr(codecs, codec.pop('type'))
     codec = kind(input_size=(96, 128), heatmap_size=(24, 32), **codec)
     maps = hills(codec, np.random.default_rng(0))
@@ -215,7 +215,7 @@ def test_weights_of_another_model_are_refused(rows, tmp_path, capsys):
 # Predictions without PyTorch
 
 
-def test_the_script_finds_the_key_points_of_the_predictor(
+def test_the_script_finds_the_keypoints_of_the_predictor(
         rows, folder, tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), smooth(0))

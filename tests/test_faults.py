@@ -31,7 +31,7 @@ def saved(tmp_path):
 
 
 def resumed(folder, **options):
-    """Where training goes on, and what is logged."""
+    """Where training continues, and what is logged."""
     cfg = toy_config(folder, resume=True, **options)
     runner = QuietRunner.from_cfg(cfg)
     runner.train()
@@ -42,7 +42,7 @@ def resumed(folder, **options):
 # Damaged checkpoints
 
 
-def test_a_truncated_checkpoint_is_passed_over_in_one_line(saved, tmp_path):
+def test_a_truncated_checkpoint_is_skipped_in_one_line(saved, tmp_path):
     whole = (saved / 'epoch_2.pth').read_bytes()
     (saved / 'epoch_2.pth').write_bytes(whole[:len(whole) * 2 // 3])
     log = resumed(saved)
@@ -52,7 +52,7 @@ def test_a_truncated_checkpoint_is_passed_over_in_one_line(saved, tmp_path):
 
 
 @pytest.mark.parametrize('damage', ['empty', 'zeros', 'flipped', 'gone'])
-def test_other_damage_is_passed_over_too(saved, damage):
+def test_other_damage_is_skipped_too(saved, damage):
     file = saved / 'epoch_2.pth'
     content = bytearray(file.read_bytes())
     if damage == 'flipped':
@@ -193,7 +193,7 @@ def test_a_worker_that_dies_ends_the_training_in_one_line(tmp_path):
                           cwd=ROOT / 'tests', text=True, timeout=300,
                           capture_output=True)
     # Not of all of stderr: the signal may come while Python deletes an object,
-    # which prints what is raised there and goes on.
+    # which prints what is raised there and continues.
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert 'error: a process that loads data died' in last

@@ -29,7 +29,7 @@ TINY = {
 
 @pytest.fixture(scope='module', autouse=True)
 def skip_without_mim():
-    if not MIM.exists() or not run_probe('mim_runs', mended=False)[0]:
+    if not MIM.exists() or not run_probe('mim_runs', fixed=False)[0]:
         pytest.skip('there is no mim that works; see check_env')
     if not (ROOT / 'hrformer_mm/.mim').exists():
         pytest.skip('hrformer_mm is not installed')

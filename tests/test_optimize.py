@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Networks optimised for inference, against what they were made from."""
+"""Networks optimized for inference, against what they were made from."""
 import pytest
 import torch
 from torch import nn
@@ -54,7 +54,7 @@ def images() -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_an_optimised_network_gives_the_same_outputs(segmenter, images):
+def test_an_optimized_network_gives_the_same_outputs(segmenter, images):
     assert relative(optimize(segmenter)(images), segmenter(images)) < 1e-5
 
 
@@ -87,7 +87,7 @@ def test_every_batch_norm_is_folded_and_every_bias_is_constant(segmenter):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_the_model_that_is_optimised_is_not_changed(segmenter):
+def test_the_model_that_is_optimized_is_not_changed(segmenter):
     before = {k: v.clone() for k, v in segmenter.state_dict().items()}
     optimize(segmenter, torch.bfloat16)
     after = segmenter.state_dict()

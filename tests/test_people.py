@@ -187,7 +187,7 @@ def test_a_covered_person_is_labelled_as_covered():
     np.testing.assert_array_equal(before[:, :2], after[:, :2])
 
 
-def test_who_is_hardly_seen_gets_no_key_points():
+def test_who_is_hardly_seen_gets_no_keypoints():
     rng = np.random.default_rng(2)
     canvas = people.Canvas(np.zeros((240, 320, 3), np.uint8))
     body = bodies.place_body(

@@ -136,7 +136,7 @@ def count(image, color, tolerance=12):
     return (np.abs(image.astype(int) - color).max(2) < tolerance).sum()
 
 
-def test_browsing_shows_key_points_and_heat_maps(fed):
+def test_browsing_shows_keypoints_and_heatmaps(fed):
     image = fed['pose'][0]
     assert image.shape == (400, 600, 3)  # the crop, and beside it its targets
     crop, heat = np.hsplit(image, 2)
@@ -255,7 +255,7 @@ def test_pictures_of_a_model_are_those_of_its_task(seen):
         assert cv2.imread(str(path)).std() > 20, path
 
 
-def test_pictures_are_not_written_over(seen, capsys):
+def test_pictures_are_not_overwritten(seen, capsys):
     with pytest.raises(SystemExit) as end:
         tool('analysis/visualize.py')([
             str(seen / 'pose.py'), str(seen / 'pose.pth'), 'no.jpg',

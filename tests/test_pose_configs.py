@@ -27,7 +27,7 @@ RECIPES = {
     ('s', '256x192'): (0.1, 256), ('s', '384x288'): (0.1, 256),
     ('b', '256x192'): (0.2, 256), ('b', '384x288'): (0.3, 128),
 }  # yapf: disable
-# width, height of the input; of the heat map; sigma
+# width, height of the input; of the heatmap; sigma
 CODECS = {'256x192': ((192, 256), (48, 64), 2),
           '384x288': ((288, 384), (72, 96), 3)}  # yapf: disable
 # Has all that a network of ours has, and trains in a second.

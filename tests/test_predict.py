@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 # The same as the frameworks say. Folding batch norms moves the last digits.
 
 
-def test_key_points_are_those_of_mmpose(rows, predictors, photos):
+def test_keypoints_are_those_of_mmpose(rows, predictors, photos):
     from mmpose.apis import inference_topdown, init_model
     model = init_model(*rows['pose'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
@@ -215,7 +215,7 @@ def test_results_of_classification_are_sorted(rows, photos, tmp_path):
          annotations=[dict(image_id=7, bbox=PERSON, iscrowd=0),
                       dict(image_id=7, bbox=PERSON, iscrowd=1),
                       dict(image_id=8, bbox=PERSON)]),
-], ids=['by name', 'of detectors', 'of several classes', 'data set'])
+], ids=['by name', 'of detectors', 'of several classes', 'dataset'])
 def test_boxes_come_from_files_of_all_forms(rows, photos, tmp_path, content):
     boxes = write_boxes(tmp_path / 'boxes.json', content)
     out = tmp_path / 'out'

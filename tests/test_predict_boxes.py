@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from predicting import (COCO, PERSON, names, read, run, smooth, write_boxes,
-                        write_film, write_row)
+                        write_row, write_video)
 
 from hrformer_mm.apis import boxes as boxes_module
 from hrformer_mm.apis import inputs, load_predictor, predict
@@ -372,7 +372,7 @@ def test_an_image_that_fails_does_not_lose_the_others(rows, tmp_path,
 
 def test_an_error_of_all_images_keeps_what_was_done(rows, tmp_path,
                                                     monkeypatch):
-    film = str(write_film(tmp_path / 'clip.mp4'))
+    video = str(write_video(tmp_path / 'clip.mp4'))
     from hrformer_mm.apis import run as run_module
     real, frames = run_module.Run.write_frame, []
 
@@ -384,7 +384,7 @@ def test_an_error_of_all_images_keeps_what_was_done(rows, tmp_path,
 
     monkeypatch.setattr(run_module.Run, 'write_frame', fail)
     with pytest.raises(SystemError, match='all is lost'):
-        predict(*rows['cls'], film, tmp_path / 'out', device='cpu')
+        predict(*rows['cls'], video, tmp_path / 'out', device='cpu')
     assert len(read(tmp_path / 'out/predictions.json')) == 3
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from helpers import ROOT
 from predicting import (BAD, COCO, GOOD, PERSON, ROWS, arguments, names, read,
-                        run, smooth, write_boxes, write_film, write_photos,
-                        write_rows, write_zoo)
+                        run, smooth, write_boxes, write_photos, write_rows,
+                        write_video, write_zoo)
 from rich.console import Console
 from test_tools import error_of
 
@@ -35,8 +35,8 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def film(tmp_path_factory):
-    return str(write_film(tmp_path_factory.mktemp('film') / 'clip.mp4'))
+def video(tmp_path_factory):
+    return str(write_video(tmp_path_factory.mktemp('video') / 'clip.mp4'))
 
 
 # Inputs of all kinds
@@ -75,25 +75,25 @@ def test_grey_and_16_bit_images_are_read_as_their_8_bit_colors(tmp_path):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_a_video_gives_a_video(rows, task, film, tmp_path):
-    assert run(rows, task, film, '--out-dir', tmp_path) == 0
+def test_a_video_gives_a_video(rows, task, video, tmp_path):
+    assert run(rows, task, video, '--out-dir', tmp_path) == 0
     clip = cv2.VideoCapture(str(tmp_path / 'overlays/clip.mp4'))
     frames = list(inputs.captured(clip))
     assert len(frames) == 6 and clip.get(cv2.CAP_PROP_FPS) == 12
     name = 'images.json' if task == 'pose' else 'predictions.json'
     content = read(tmp_path / name)
     images = content if task == 'cls' else content['images']
-    assert [i['file_name'] for i in images] == [f'{film}#{i}'
+    assert [i['file_name'] for i in images] == [f'{video}#{i}'
                                                 for i in range(6)]
     if task == 'seg':
         assert (tmp_path / 'labels/clip/000005.png').is_file()
 
 
-def test_frames_of_a_video_have_boxes_of_their_own(rows, film, tmp_path):
+def test_frames_of_a_video_have_boxes_of_their_own(rows, video, tmp_path):
     boxes = write_boxes(tmp_path / 'boxes.json',
                         {'clip.mp4#1': [PERSON], 'clip.mp4#4': [PERSON]})
     out = tmp_path / 'out'
-    assert run(rows, 'pose', film, '--boxes', boxes, '--out-dir', out) == 0
+    assert run(rows, 'pose', video, '--boxes', boxes, '--out-dir', out) == 0
     assert [p['image_id'] for p in read(out / 'predictions.json')] == [2, 5]
     assert len(read(out / 'images.json')['images']) == 6
     found = COCO(str(out / 'images.json')).loadRes(
@@ -137,14 +137,14 @@ def test_a_camera_is_not_kept_waiting(rows, monkeypatch, tmp_path):
     assert len(list(frames)) == 5
 
 
-def test_inputs_are_found_once_and_results_are_not(photos, film, tmp_path):
+def test_inputs_are_found_once_and_results_are_not(photos, video, tmp_path):
     (tmp_path / 'a/b').mkdir(parents=True)
     for place in ('a/b/0.png', 'a/1.png'):
         cv2.imwrite(str(tmp_path / place), smooth(0))
     missing = []
     found = inputs.find_sources(
         [str(tmp_path), str(tmp_path / '**/*.png'), str(photos / '0.png'),
-         str(photos / '1.png'), 'webcam', film, str(tmp_path / 'a/1.png')],
+         str(photos / '1.png'), 'webcam', video, str(tmp_path / 'a/1.png')],
         missing.append, tmp_path / 'out')
     assert [(s.name, s.kind) for s in found] == [
         ('a/1', 'image'), ('a/b/0', 'image'), ('0', 'image'), ('1', 'image'),
@@ -161,11 +161,11 @@ def test_inputs_are_found_once_and_results_are_not(photos, film, tmp_path):
     assert hidden == [] and len(missing) == 1
 
 
-# Files are whole, and nothing is written over
+# Files are whole, and nothing is overwritten
 
 
-def test_nothing_is_written_over_without_force(rows, photos, tmp_path,
-                                               capsys):
+def test_nothing_is_overwritten_without_force(rows, photos, tmp_path,
+                                              capsys):
     (tmp_path / 'overlays').mkdir()
     (tmp_path / 'overlays/2.png').write_text('mine')
     line = error_of(main, arguments(rows['cls'], photos, '--out-dir',
@@ -180,7 +180,7 @@ def test_nothing_is_written_over_without_force(rows, photos, tmp_path,
     assert cv2.imread(str(tmp_path / 'overlays/2.png')) is not None
 
 
-def test_an_input_is_never_written_over(rows, tmp_path, capsys):
+def test_an_input_is_never_overwritten(rows, tmp_path, capsys):
     (tmp_path / 'overlays').mkdir()
     path = tmp_path / 'overlays/a.png'
     cv2.imwrite(str(path), smooth(0))
@@ -192,9 +192,9 @@ def test_an_input_is_never_written_over(rows, tmp_path, capsys):
 
 
 def test_a_video_that_cannot_be_written_leaves_no_part_and_no_loss(
-        rows, film, tmp_path, monkeypatch):
+        rows, video, tmp_path, monkeypatch):
     from hrformer_mm.apis import outputs
-    opened = outputs.open_film
+    opened = outputs.open_video
 
     @contextmanager
     def fail_late(path):
@@ -209,16 +209,16 @@ def test_a_video_that_cannot_be_written_leaves_no_part_and_no_loss(
 
             yield once
 
-    monkeypatch.setattr(outputs, 'open_film', fail_late)
-    outcome = predict(*rows['cls'], [film], tmp_path, device='cpu')
+    monkeypatch.setattr(outputs, 'open_video', fail_late)
+    outcome = predict(*rows['cls'], [video], tmp_path, device='cpu')
     assert names(tmp_path) == {'predictions.json'}
     assert len(read(tmp_path / 'predictions.json')) == 6
     assert len(outcome.failed) == 1 and 'no space left' in outcome.failed[0]
 
 
-@pytest.mark.parametrize('done, filmed', [(6, 2), (4, 0), (2, 0)])
-def test_what_is_stopped_keeps_what_was_done(rows, photos, film, tmp_path,
-                                             monkeypatch, done, filmed):
+@pytest.mark.parametrize('done, recorded', [(6, 2), (4, 0), (2, 0)])
+def test_what_is_stopped_keeps_what_was_done(rows, photos, video, tmp_path,
+                                             monkeypatch, done, recorded):
     draw, frames = ClsPredictor.draw, []
 
     def stop(self, frame, found):
@@ -228,15 +228,15 @@ def test_what_is_stopped_keeps_what_was_done(rows, photos, film, tmp_path,
         return draw(self, frame, found)
 
     monkeypatch.setattr(ClsPredictor, 'draw', stop)
-    outcome = predict(*rows['cls'], [str(photos), film, str(photos)],
+    outcome = predict(*rows['cls'], [str(photos), video, str(photos)],
                       tmp_path, device='cpu')
     assert outcome.stopped and outcome.frames == done
     assert len(read(tmp_path / 'predictions.json')) == done
     assert names(tmp_path) == {
         'predictions.json', *(f'overlays/{i}.png' for i in range(4)[:done]),
-        *['overlays/clip.mp4'][:filmed]}  # yapf: disable
+        *['overlays/clip.mp4'][:recorded]}  # yapf: disable
     clip = cv2.VideoCapture(str(tmp_path / 'overlays/clip.mp4'))
-    assert len(list(inputs.captured(clip))) == filmed
+    assert len(list(inputs.captured(clip))) == recorded
 
 
 # The command

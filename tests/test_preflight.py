@@ -77,7 +77,7 @@ def test_a_sound_run_of_every_task_is_ready(task, data, tmp_path):
     cfg = row(task, data, tmp_path / 'work')
     code, lines = dry_run(cfg)
     assert code == 0, lines
-    assert lines[-1].startswith('ready to train: 0 to mend')
+    assert lines[-1].startswith('ready to train: 0 to fix')
     assert not state_of(lines, 'FAIL') and not state_of(lines, 'skip')
     checks = {check.__name__[len('check_'):] for check in preflight.CHECKS}
     assert {line.split()[1] for line in lines[:-1]

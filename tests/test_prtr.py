@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""PRTR: a set of key points, matched and found."""
+"""PRTR: a set of keypoints, matched and found."""
 import pytest
 import torch
 
@@ -45,7 +45,7 @@ def test_every_parameter_learns():
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_key_points_get_different_queries_at_the_least_cost():
+def test_keypoints_get_different_queries_at_the_least_cost():
     cost = torch.tensor([[[1., 2., 9.], [1., 9., 9.]]])  # both like query 0
     assert prtr.assign(cost).tolist() == [[1, 0]]
 
@@ -65,7 +65,7 @@ def test_right_guesses_cost_nothing(head):
     points = torch.zeros(1, Q, 2)
     logits = torch.full((1, Q, K + 1), -50.)
     logits[0, :, K] = 50.
-    for k in range(K):  # query k + 2 is key point k
+    for k in range(K):  # query k + 2 is keypoint k
         points[0, k + 2] = labels[0, k]
         logits[0, k + 2] = -50.
         logits[0, k + 2, k] = 50.

@@ -91,8 +91,8 @@ def records(outcome):
     return read_history(outcome.work_dir / common.HISTORY)
 
 
-def test_a_killed_quickstart_goes_on_from_its_checkpoint(finished):
-    assert 'going on with the interrupted quickstart' in finished.second
+def test_a_killed_quickstart_continues_from_its_checkpoint(finished):
+    assert 'continuing with the interrupted quickstart' in finished.second
     assert 'making' in finished.first and 'making' not in finished.second
     steps = [r['iter'] for r in records(finished.outcome) if 'loss' in r]
     assert steps == list(range(1, 7))  # 2 epochs of ceil(about 20 / 8)
@@ -169,7 +169,7 @@ def interrupted(folder, process):
     return folder
 
 
-def test_another_request_does_not_go_on_with_an_interrupted_one(tmp_path):
+def test_another_request_does_not_continue_with_an_interrupted_one(tmp_path):
     wanted = interrupted(tmp_path / 'run', 'elsewhere 1')
     tell = [].append
     assert common.choose_work_dir(wanted, dict(seed=0), tell) == wanted
@@ -224,13 +224,13 @@ def test_half_made_data_is_not_taken_for_data(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_foreign_data_is_not_written_over(tmp_path):
+def test_foreign_data_is_not_overwritten(tmp_path):
     (tmp_path / 'mine.jpg').write_text('')
     with pytest.raises(ValueError, match='--data-root'):
         common.provide_data(TASK, tmp_path, (2, 1), 0, [].append)
 
 
-def test_a_real_data_set_takes_the_place_of_the_made_one(finished):
+def test_a_real_dataset_takes_the_place_of_the_made_one(finished):
     cfg = common.read_config(str(ROOT / 'configs' / TASK.config))
     data = str(finished.folder / finished.outcome.data_root)
     common.fill_config(TASK, cfg, data, None, (5, 4), 0, None, [].append)
@@ -317,7 +317,7 @@ def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_made_people_are_learnt_by_heart(tmp_path):
+def test_made_people_are_learned_by_heart(tmp_path):
     options = generated(tmp_path / 'data')
     report = overfit(
         str(ROOT / 'configs' / TASK.config), str(tmp_path / 'run'),
@@ -329,7 +329,7 @@ def test_made_people_are_learnt_by_heart(tmp_path):
 @pytest.mark.skipif(
     not (SHARED / 'data/coco_mini').exists(),
     reason='the four images of COCO are not beside the checkout')
-def test_real_people_are_learnt_by_heart(tmp_path):
+def test_real_people_are_learned_by_heart(tmp_path):
     dataset = 'train_dataloader.dataset'
     report = overfit(
         str(ROOT / 'configs/pose/hrformer_t_coco_256x192.py'),
@@ -362,7 +362,7 @@ def test_sigterm_ends_it_in_one_line(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert errors.strip() == (
-        'stopped; the same command goes on from the last checkpoint')
+        'stopped; the same command continues from the last checkpoint')
 
 
 @pytest.mark.slow
@@ -379,6 +379,6 @@ def test_the_quickstart_learns_after_a_kill(tmp_path):
     text = subprocess.run(
         command, cwd=tmp_path, check=True, capture_output=True,
         text=True).stdout
-    assert 'going on with the interrupted quickstart' in text
+    assert 'continuing with the interrupted quickstart' in text
     state = json.loads((work_dir / common.STATE).read_text())
     assert state['metrics']['coco/AP'] >= 0.6

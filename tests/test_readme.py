@@ -15,7 +15,7 @@ from foreign import TINY
 from helpers import ROOT, tiny_row, write_tiny_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from predicting import smooth, write_film, write_photos, write_row
+from predicting import smooth, write_photos, write_row, write_video
 from seg_data import write_tiny
 from test_cls_configs import write_images
 from test_custom_pose import write_animals
@@ -118,7 +118,7 @@ def write_inputs(folder: Path):
     (folder / 'images').mkdir()
     write_photos(folder / 'images')
     cv2.imwrite(str(folder / 'photo.jpg'), smooth(0))
-    write_film(folder / 'clip.mp4')
+    write_video(folder / 'clip.mp4')
 
 
 def write_run(folder: Path) -> Path:

@@ -158,7 +158,7 @@ class Commands:
         return subprocess.CompletedProcess(command, 0)
 
 
-def test_run_goes_on_where_it_was_stopped(here, monkeypatch):
+def test_run_continues_where_it_was_stopped(here, monkeypatch):
     plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
     machine = Commands(plan, {'coco/AP': .7654, 'coco/AR': .8}, 'training')
     monkeypatch.setattr(subprocess, 'run', machine)

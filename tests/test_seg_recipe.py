@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The recipe of segmentation: optimiser, schedule, transforms, testing."""
+"""The recipe of segmentation: optimizer, schedule, transforms, testing."""
 import numpy as np
 import pytest
 import torch

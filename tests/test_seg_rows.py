@@ -16,7 +16,7 @@ DATASETS = ('cityscapes', 'pascal-context', 'pascal-context-60', 'coco-stuff',
             'coco-stuff-164k', 'ade20k')
 FILES = [r.name for r in list_rows(task='seg') if r.config]
 ROWS = [name for name in FILES if 'synthetic' not in name]
-# One for each kind of data set; the others are large or alike.
+# One for each kind of dataset; the others are large or alike.
 QUICK = ('hrformer_t_cityscapes_512x1024', 'hrformer_s_pascal-context_520x520',
          'hrformer_s_coco-stuff_520x520', 'hrformer_s_ade20k_520x520')
 
@@ -68,7 +68,7 @@ PARAMETERS = {
 
 @pytest.fixture(scope='session')
 def data(tmp_path_factory):
-    """Folder of each data set."""
+    """Folder of each dataset."""
     root = tmp_path_factory.mktemp('data')
     return {name: write_tiny(name, root / name) for name in DATASETS}
 

@@ -77,7 +77,7 @@ def test_every_pixel_reaches_every_pixel_of_transpose():
     assert (x.grad[0].abs().sum(0) > 0).all()
 
 
-def test_tokenpose_draws_a_map_for_each_key_point():
+def test_tokenpose_draws_a_map_for_each_keypoint():
     model = small_tokens().eval()
     maps = model(torch.rand(2, 8, 8, 6))
     assert maps.shape == (2, 5, 8, 6)
@@ -86,7 +86,7 @@ def test_tokenpose_draws_a_map_for_each_key_point():
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_key_points_have_no_position():
+def test_keypoints_have_no_position():
     """Positions are added to patches: once at entry, then inside groups."""
     model = small_tokens(depths=(2, 1))
     seen = []

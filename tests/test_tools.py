@@ -98,7 +98,7 @@ def test_training_leaves_checkpoints_a_config_and_logs(trained):
     assert (first['iter'], second['iter']) == (1, 2) and 'coco/AP' in val
 
 
-def test_resume_goes_on_with_iteration_and_learning_rate(trained, own_row):
+def test_resume_continues_with_iteration_and_learning_rate(trained, own_row):
     tool('train')([*own_row, '--work-dir', str(trained), '--resume',
                    '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2'])
     logs = sorted(trained.glob('*/vis_data/scalars.json'))
@@ -192,7 +192,7 @@ def test_a_misspelt_config_names_the_near_ones(path, name, capsys):
     assert 'hrformer_b_coco_384x288.py' in message
 
 
-def test_missing_data_is_named_with_the_flag_that_mends_it(capsys, tmp_path):
+def test_missing_data_is_named_with_the_flag_that_fixes_it(capsys, tmp_path):
     message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
                        capsys)
     assert 'data_root of train_dataloader' in message
@@ -303,7 +303,7 @@ def test_data_root_of_a_config_without_one_is_refused():
         training.set_data_root(Config(dict(a=1)), '/d')
 
 
-def test_data_of_wrapped_data_sets_is_checked(tmp_path):
+def test_data_of_wrapped_datasets_is_checked(tmp_path):
     parts = [dict(data_root=str(tmp_path), data_prefix=dict(img_path='img')),
              dict(data_root=str(tmp_path), data_prefix='more'),
              dict(data_root='s3://bucket', ann_file='a.json')]

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Draw what the data pipeline of a config really feeds to the model.
 
-Samples are shown after all augmentation, with key points and heat maps,
+Samples are shown after all augmentation, with keypoints and heatmaps,
 labels or classes as they are trained on.
 """
 from argparse import Namespace

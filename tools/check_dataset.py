@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 def parse_args(argv=None) -> Namespace:
     parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        '--limit', type=int, help='samples of each data set to look at')
+        '--limit', type=int, help='samples of each dataset to look at')
     parser.add_argument(
         '--workers', type=int, default=8, help='threads that read files')
     parser.add_argument(

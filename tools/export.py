@@ -54,8 +54,8 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--post',
         action='store_true',
-        help='give key points, label maps or probabilities instead of heat '
-        'maps and logits')
+        help='give keypoints, label maps or probabilities instead of '
+        'heatmaps and logits')
     parser.add_argument(
         '--check',
         action='store_true',

@@ -2,7 +2,7 @@
 """Predict with a file of tools/export.py --post; needs no PyTorch.
 
 Prints what is found in IMAGE and draws it into OUT. The task, and how images
-are prepared, are read from MODEL. Needs onnxruntime and OpenCV. Key points are
+are prepared, are read from MODEL. Needs onnxruntime and OpenCV. Keypoints are
 of one person: --box says where, if not all over the image.
 
 example:

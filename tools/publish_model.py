@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Make a checkpoint of a training ready to be given away.
 
-Optimiser and logs go; config, data set and results stay in the meta; part of
+Optimizer and logs go; config, dataset and results stay in the meta; part of
 the hash joins the name.
 """
 from argparse import Namespace

@@ -2,7 +2,7 @@
 """Train an HRFormer in minutes, evaluate it and draw what it predicts.
 
 Without --data-root the data is made on the fly, in the format of the real
-one. An interrupted quickstart goes on when it is started again; a finished
+one. An interrupted quickstart continues when it is started again; a finished
 one is kept, and the next one gets its own folder.
 """
 import signal
@@ -29,7 +29,7 @@ def parse_args(argv=None) -> Namespace:
         '--task', choices=TASKS, default='pose', help='default: pose')
     parser.add_argument(
         '--data-root',
-        help='train on this real data set instead of a made one, in the '
+        help='train on this real dataset instead of a made one, in the '
         'layout of COCO (pose), Cityscapes (seg) or ImageNet (cls)')
     parser.add_argument(
         '--work-dir',
@@ -40,7 +40,7 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--train-images',
         type=int,
-        help='how many to make, or to take of a real data set')
+        help='how many to make, or to take of a real dataset')
     parser.add_argument(
         '--val-images', type=int, help='how many to make for evaluation')
     parser.add_argument(
@@ -64,7 +64,7 @@ def main(argv=None):
         run(task, args.data_root, args.work_dir, args.epochs, images,
             args.seed, args.cfg_options)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print('\nstopped; the same command goes on from the last checkpoint',
+        print('\nstopped; the same command continues from the last checkpoint',
               file=sys.stderr)
         # What shells give for the signal; of SIGTERM the training tells it.
         raise SystemExit(getattr(stop, 'code', 128 + signal.SIGINT)) from None

@@ -2,7 +2,7 @@
 # Trains an HRFormer in minutes on data made on the fly, evaluates it and
 # draws what it predicts. Makes sure of the environment first.
 #
-#   bash tools/quickstart.sh                      # key points of people
+#   bash tools/quickstart.sh                      # keypoints of people
 #   bash tools/quickstart.sh --task seg           # or seg, cls
 #   bash tools/quickstart.sh --data-root DIR      # on your data
 #   bash tools/quickstart.sh --help               # all options

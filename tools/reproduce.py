@@ -3,7 +3,7 @@
 
 Prints the chain for a row, what each command makes, and what it costs; with
 --run it does it. Steps whose file is there are left out and trainings resume,
-so the same line goes on after an interruption.
+so the same line continues after an interruption.
 """
 from argparse import Namespace
 
@@ -29,7 +29,7 @@ def parse_args(argv=None) -> Namespace:
         default='work_dirs',
         help='where each training gets a folder (default: work_dirs)')
     parser.add_argument(
-        '--data-root', help="folder of the data set, instead of the row's")
+        '--data-root', help="folder of the dataset, instead of the row's")
     parser.add_argument(
         '--imagenet', help='folder of ImageNet, if weights are pretrained')
     parser.add_argument(

@@ -21,7 +21,7 @@ def parse_args(argv=None) -> Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint, or without a value (or with auto) '
+        help='continue from this checkpoint; without a value (or with auto) '
         'from the last one in the work dir')
     parser.add_argument(
         '--amp',

@@ -97,7 +97,7 @@ class Step:
 
     def __init__(self, model: nn.Module, case: Case, x: Tensor):
         self.model, self.case, self.x = model, case, x
-        # An optimised network has its precision in its weights.
+        # An optimized network has its precision in its weights.
         weights = {p.dtype for p in model.parameters()}
         self.amp = case.dtype != 'fp32' and weights == {torch.float32}
 

@@ -26,7 +26,7 @@ class Case:
         size: Height and width of the images.
         batch: Images.
         mode: ``'forward'`` is inference; ``'train'`` a forward and a backward
-            pass with all gradients, without the optimiser.
+            pass with all gradients, without the optimizer.
         dtype: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` under autocast.
         window: Of the attention.
     """

@@ -1,4 +1,4 @@
-# Your own key points: copy this file and put your names into it. README.md
+# Your own keypoints: copy this file and put your names into it. README.md
 # has the layout of the data, tools/check_dataset.py says what does not fit.
 _base_ = [
     '../_base_/pose/hrformer_s.py',

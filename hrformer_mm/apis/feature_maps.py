@@ -33,7 +33,7 @@ class View:
         streams: The branches before the last exchange, each [C, H, W].
         attended: Of the last block of each stream: its window attention, and
             the map [1, H, W, C] that it got. Empty for convolutions.
-        logits: The first guess that makes OCR's regions, [K, H, W].
+        logits: The coarse segmentation that makes OCR's regions, [K, H, W].
     """
     image: ndarray
     streams: List[Tensor] = field(default_factory=list)

@@ -64,7 +64,7 @@ class Frame:
 
 
 class Clip(NamedTuple):
-    """A film that is being read; without a count, it does not end."""
+    """A video that is being read; without a count, it does not end."""
     images: Iterator[ndarray]
     fps: float
     count: Optional[int]  # type: ignore[assignment]
@@ -131,7 +131,7 @@ def find_sources(inputs: Iterable[str], failed: Tell,
 
     Args:
         inputs: Paths, patterns, or ``webcam`` with ``:1`` for the second.
-        failed: Told of an input that is not there; the others go on.
+        failed: Told of an input that is not there; the others continue.
         without: A folder whose files are left out, for it takes the output.
     """
     found: Dict[str, Source] = {}
@@ -181,9 +181,9 @@ def captured(capture: cv2.VideoCapture) -> Iterator[ndarray]:
         yield image
 
 
-def animated(film) -> Iterator[ndarray]:
+def animated(video) -> Iterator[ndarray]:
     from PIL import ImageSequence
-    for image in ImageSequence.Iterator(film):
+    for image in ImageSequence.Iterator(video):
         yield np.asarray(image.convert('RGB'))[..., ::-1].copy()
 
 
@@ -196,9 +196,9 @@ def open_clip(source: Source) -> Iterator[Clip]:
     """
     if source.kind == 'animation':
         from PIL import Image
-        with Image.open(source.path) as film:
-            pause = film.info.get('duration') or 1000 / FPS
-            yield Clip(animated(film), 1000 / pause, film.n_frames)
+        with Image.open(source.path) as video:
+            pause = video.info.get('duration') or 1000 / FPS
+            yield Clip(animated(video), 1000 / pause, video.n_frames)
         return
     with open_capture(source) as capture:
         fps = capture.get(cv2.CAP_PROP_FPS)
@@ -243,7 +243,7 @@ def read_frames(sources: Iterable[Source], read: Callable[[str], ndarray],
 
     Args:
         read: Gives the image of a file.
-        failed: Told of what is broken; the others go on.
+        failed: Told of what is broken; the others continue.
         longest: Of a clip, in frames.
     """
     for source in sources:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Images, films and JSON files, each written whole or not at all."""
+"""Images, videos and JSON files, each written whole or not at all."""
 import json
 import sys
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ Write = Callable[[ndarray, float], None]  # an image, and frames a second
 
 
 def ending_of(source: Source) -> str:
-    """Of the picture, or the film, of a source."""
+    """Of the picture, or the video, of a source."""
     if source.is_clip:
         return '.mp4'
     ending = Path(source.path).suffix.lower()
@@ -25,25 +25,25 @@ def ending_of(source: Source) -> str:
 
 
 @contextmanager
-def open_film(path: Path) -> Iterator[Write]:
-    """A function that adds a frame to a film, which is there at the end.
+def open_video(path: Path) -> Iterator[Write]:
+    """A function that adds a frame to a video, which is there at the end.
 
     Raises:
         OSError: If OpenCV cannot write it.
     """
-    film: Optional[cv2.VideoWriter] = None
+    video: Optional[cv2.VideoWriter] = None
 
     def write(image: ndarray, fps: float):
-        nonlocal film
-        if film is None:  # without frames, there is no film
+        nonlocal video
+        if video is None:  # without frames, there is no video
             fresh = stack.enter_context(replacing(path))
-            film = cv2.VideoWriter(
+            video = cv2.VideoWriter(
                 str(fresh), cv2.VideoWriter_fourcc(*'mp4v'), fps,
                 image.shape[1::-1])
-            stack.callback(film.release)
-        if not film.isOpened():
+            stack.callback(video.release)
+        if not video.isOpened():
             raise OSError(f'this OpenCV cannot write {path}')
-        film.write(image)
+        video.write(image)
 
     with ExitStack() as stack:
         yield write
@@ -61,11 +61,11 @@ class Outputs:
         self.folder, self.force = folder, force
 
     def check(self, names: Iterable[str], sources: Iterable[Source]):
-        """Look for what would be written over, before any work is done.
+        """Look for what would be overwritten, before any work is done.
 
         Args:
             names: Of files and folders that will be written.
-            sources: That are never written over.
+            sources: That are never overwritten.
 
         Raises:
             FileExistsError: Names what is there.
@@ -98,7 +98,7 @@ class Outputs:
         """A function that takes the drawn frames of a source."""
         name = f'overlays/{source.name}{ending_of(source)}'
         if source.is_clip:
-            with open_film(self.folder / name) as write:
+            with open_video(self.folder / name) as write:
                 yield write
         else:
             yield lambda image, fps: self.write_image(name, image)
@@ -118,7 +118,7 @@ class Window:
             raise ValueError('--show needs a screen, and there is none')
 
     def show(self, image: ndarray, wait: bool) -> bool:
-        """Show an image; whether to go on.
+        """Show an image; whether to continue.
 
         Args:
             wait: For any key.

@@ -24,12 +24,12 @@ class People(NamedTuple):
     """People of one image."""
     keypoints: ndarray  # [N, K, 2] in pixels
     keypoint_scores: ndarray  # [N, K]
-    scores: ndarray  # [N], of the key points that count, times the box's
+    scores: ndarray  # [N], of the keypoints that count, times the box's
     boxes: Boxes
 
 
 def person_scores(keypoint_scores: ndarray, box_scores: ndarray) -> ndarray:
-    """Means over the key points that count, times those of the boxes.
+    """Means over the keypoints that count, times those of the boxes.
 
     Args:
         keypoint_scores: [N, K]

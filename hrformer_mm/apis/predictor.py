@@ -63,7 +63,7 @@ class Predictor:
         batch_size: Images, or people, that the model gets at once.
 
     Attributes:
-        meta: Classes, key points and colours.
+        meta: Classes, keypoints and colours.
         files: Names of the JSON files that are written.
         has_labels: Whether results are images themselves.
         notes: What the user should know before.

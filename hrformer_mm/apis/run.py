@@ -274,7 +274,7 @@ def predict(config: Union[str, PathLike, Config],
 
     Raises:
         FileNotFoundError: If there is nothing to predict on.
-        FileExistsError: If a file would be written over.
+        FileExistsError: If a file would be overwritten.
         ValueError: For what does not fit together.
     """
     cfg = config_of(config)

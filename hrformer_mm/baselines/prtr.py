@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""PRTR: key points as a set, found by the queries of a decoder.
+"""PRTR: keypoints as a set, found by the queries of a decoder.
 
 Li et al., Pose Recognition with Cascade Transformers, CVPR 2021,
 https://arxiv.org/abs/2104.06976: the second stage, which works on the crop of
 one person (Table 3 of HRFormer). Letters: B batch, C channels, Q queries, K
-key points, L layers of the decoder.
+keypoints, L layers of the decoder.
 """
 from copy import deepcopy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -44,13 +44,13 @@ class DecoderLayer(nn.TransformerDecoderLayer):
 class PRTR(nn.Module):
     """Encoder and decoder on HRNet's representation for classification.
 
-    Four maps become, for each decoder layer and query, logits of the key
-    points and of none of them [L, B, Q, K + 1], and a place [L, B, Q, 2] as
+    Four maps become, for each decoder layer and query, logits of the keypoints
+    and of no keypoint [L, B, Q, K + 1], and a position [L, B, Q, 2] as
     fractions of width and height.
 
     Args:
         in_channels: Of the four maps, finest first.
-        out_channels: Key points.
+        out_channels: Keypoints.
         dim: Channels of the transformer.
         hidden: Channels inside its feed-forward layers.
         depth: Layers of the encoder, and of the decoder.
@@ -101,10 +101,10 @@ class PRTR(nn.Module):
 
 
 def assign(cost: Tensor) -> Tensor:
-    """The query of each key point, all different, at the least total cost.
+    """The query of each keypoint, all different, at the least total cost.
 
     Args:
-        cost: [B, K, Q] with at least as many queries as key points.
+        cost: [B, K, Q] with at least as many queries as keypoints.
 
     Returns:
         Indices [B, K].
@@ -120,7 +120,7 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 def match(logits: Tensor, points: Tensor, labels: Tensor,
           loss_weight: float) -> Tensor:
-    """Queries [B, K] that are to become the key points of ``labels``.
+    """Queries [B, K] that are to become the keypoints of ``labels``.
 
     Args:
         logits: [B, Q, K + 1].
@@ -139,7 +139,7 @@ class PRTRHead(PRTR, BaseHead):
     Args:
         decoder: The codec, which knows the size of the input.
         loss_weight: Of the distances; that of the classes is 1.
-        none_weight: Of queries that are no key point, among the classes.
+        none_weight: Of queries that are no keypoint, among the classes.
         init_cfg: As in mmengine.
         **kwargs: See :class:`PRTR`.
     """
@@ -196,7 +196,7 @@ class PRTRHead(PRTR, BaseHead):
                 feats: Any,
                 batch_data_samples: list,
                 test_cfg: Mapping = {}) -> List[InstanceData]:
-        """Key points in pixels of the input, averaged over a flip."""
+        """Keypoints in pixels of the input, averaged over a flip."""
         if test_cfg.get('flip_test', False):
             (places, scores), (mirrored, again) = map(self.find, feats)
             order = batch_data_samples[0].metainfo['flip_indices']

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What is installed, which known faults it has, and what mends them.
+"""What is installed, which known faults it has, and what fixes them.
 
     python -m hrformer_mm.check_env
 
@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PROBES = PACKAGE / 'check_env' / 'probes.py'
 SECONDS = 180  # for one probe; the first import of torch can be slow
 OK, BROKEN, ABSENT = 'ok', 'BROKEN', 'not installed'
-MENDED = 'mended by hrformer_mm'
+FIXED = 'fixed by hrformer_mm'
 
 # Distributions that bring the same module.
 ENGINE = ('mmengine', 'onedl-mmengine')
@@ -90,14 +90,14 @@ class Fault:
         what: What holds without it, and where it was reported.
         probe: Function of ``probes.py`` that fails with it.
         of: Distributions that have it.
-        mend: The command that mends it.
-        ours: Whether hrformer_mm mends it, see :mod:`hrformer_mm.compat`.
+        fix: The command that fixes it.
+        ours: Whether hrformer_mm fixes it, see :mod:`hrformer_mm.compat`.
         needed: Whether hrformer_mm cannot be used with it.
     """
     what: str
     probe: str
     of: Tuple[str, ...]
-    mend: str
+    fix: str
     ours: bool = False
     needed: bool = True
 
@@ -158,14 +158,14 @@ class Finding:
 
     @property
     def command(self) -> str:
-        """What mends it, or brings what is absent; empty if all is well."""
+        """What fixes it, or brings what is absent; empty if all is well."""
         if self.state == ABSENT:
             return INSTALL[self.fault.of]
         if self.state != BROKEN:
             return ''
         if 'is used but incompatible' in self.remark:  # a framework's check
             return ONE_MMCV
-        return self.fault.mend.format(torch=installed(TORCH).get('torch'))
+        return self.fault.fix.format(torch=installed(TORCH).get('torch'))
 
 
 def installed(names: Sequence[str]) -> Dict[str, str]:
@@ -179,7 +179,7 @@ def installed(names: Sequence[str]) -> Dict[str, str]:
     return found
 
 
-def run_probe(*names: str, mended: bool) -> Tuple[bool, str]:
+def run_probe(*names: str, fixed: bool) -> Tuple[bool, str]:
     """Whether all of these probes pass in one process, and what they say."""
     code = (f'import runpy; probes = runpy.run_path({str(PROBES)!r})\n'
             f'for name in {names}: probes[name]()')
@@ -188,7 +188,7 @@ def run_probe(*names: str, mended: bool) -> Tuple[bool, str]:
                       os.environ.get('PYTHONPATH')]))
     try:
         run = subprocess.run(
-            [sys.executable, '-c', 'import hrformer_mm\n' * mended + code],
+            [sys.executable, '-c', 'import hrformer_mm\n' * fixed + code],
             env=dict(os.environ, PYTHONPATH=path, PYTHONWARNINGS='ignore'),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -204,11 +204,11 @@ def run_probe(*names: str, mended: bool) -> Tuple[bool, str]:
 
 
 def find(fault: Fault) -> Finding:
-    """Look for a fault, at first without us if it is one that we mend."""
+    """Look for a fault, at first without us if it is one that we fix."""
     if fault.of and not installed(fault.of):
         return Finding(fault, ABSENT)
-    for state in (OK, MENDED)[not fault.ours:]:
-        passed, remark = run_probe(fault.probe, mended=state == MENDED)
+    for state in (OK, FIXED)[not fault.ours:]:
+        passed, remark = run_probe(fault.probe, fixed=state == FIXED)
         if passed:
             return Finding(fault, state if fault.ours else OK, remark)
     return Finding(fault, BROKEN, remark)
@@ -218,7 +218,7 @@ def all_is_well() -> bool:
     """Whether everything needed is there and passes in one process."""
     needed = [f for f in FAULTS if f.needed]
     return all(installed(f.of) for f in needed) and run_probe(
-        *(f.probe for f in needed), mended=True)[0]
+        *(f.probe for f in needed), fixed=True)[0]
 
 
 def print_versions():
@@ -305,7 +305,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = ArgumentParser(
         prog='python -m hrformer_mm.check_env',
         description='Say what is installed, which known faults it has, and '
-        'what mends them.')
+        'what fixes them.')
     parser.add_argument(
         '--offline',
         action='store_true',
@@ -322,7 +322,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     print('\nLooking for known faults:', flush=True)
     findings = check([f for f in FAULTS if f.of or not args.offline])
     print_commands([f for f in findings if f.state == BROKEN or f.is_fatal],
-                   'To mend it, from the top; each may mend those below it:',
+                   'To fix it, from the top; each may fix those below it:',
                    together)
     print_commands(
         [f for f in findings if f.state == ABSENT and not f.is_fatal],

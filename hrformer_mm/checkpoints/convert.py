@@ -290,7 +290,7 @@ def convert(checkpoint: Mapping,
     Args:
         checkpoint: Of any layout, a state dict or what holds one. It is not
             changed; tensors that only change their name are shared. What we
-            have stored of its truths goes on with ours.
+            have stored of its truths continues with ours.
         to: One of :data:`~hrformer_mm.checkpoints.keymap.LAYOUTS`.
         arch: Tells the number of heads where neither the tensors nor the
             channels do.

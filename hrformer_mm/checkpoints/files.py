@@ -115,7 +115,7 @@ def check_hash(name: str, path: PathLike):
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place at the end.
 
-    It has the same ending, from which writers of films see the format.
+    It has the same ending, from which writers of videos see the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(

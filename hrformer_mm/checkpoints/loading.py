@@ -239,7 +239,7 @@ def comparable(source: Optional[str],
     """Semantics that ``init_cfg`` must share with the weights of a task.
 
     Fusion is the business of each task, and other tasks' weights are meant to
-    be trained on. The bias is learnt in classification, from which training
+    be trained on. The bias is learned in classification, from which training
     starts; pose and segmentation use it or not, as their own recipes say.
 
     Args:

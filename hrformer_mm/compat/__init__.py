@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The one place that knows about broken upstream versions.
 
-Each function mends one fault, names the versions that have it, and touches
+Each function fixes one fault, names the versions that have it, and touches
 nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
 """
 import locale

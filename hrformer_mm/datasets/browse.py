@@ -29,7 +29,7 @@ numbers = count()  # visualizers of one process must have different names
 
 
 def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """Key points where the crop has them, and the heat maps beside it."""
+    """Keypoints where the crop has them, and the heatmaps beside it."""
     sample, enlarged = deepcopy(sample), enlarge(image, HEIGHT)
     zoom, image = len(enlarged) / len(image), enlarged
     instances = sample.gt_instances
@@ -40,7 +40,7 @@ def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
     visualizer.add_datasample(
         '', image, sample, draw_pred=False, draw_heatmap=True, out_file=path)
     drawn = cv2.imread(path)
-    if len(drawn) > len(image):  # heat maps below, which evaluation has not
+    if len(drawn) > len(image):  # heatmaps below, which evaluation has not
         cv2.imwrite(path, np.hstack(np.vsplit(drawn, 2)))
 
 

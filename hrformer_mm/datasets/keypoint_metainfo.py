@@ -14,15 +14,15 @@ def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
     """Raise ValueError if names, links and sigmas do not fit together."""
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise ValueError(f'names of key points must differ, got {twice} twice')
+        raise ValueError(f'names of keypoints must differ, got {twice} twice')
     check_sides(names)
     unknown = sorted({end for link in links for end in link} - set(names))
     if unknown:
-        raise ValueError(f'links name {unknown}, which are not among the key '
-                         f'points {list(names)}')
+        raise ValueError(f'links name {unknown}, which are not among the '
+                         f'keypoints {list(names)}')
     if len(sigmas) != len(names) or min(sigmas) <= 0:
         raise ValueError(f'sigmas must be one positive number, or one for '
-                         f'each of the {len(names)} key points, got '
+                         f'each of the {len(names)} keypoints, got '
                          f'{list(sigmas)}')
 
 

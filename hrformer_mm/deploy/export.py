@@ -52,7 +52,7 @@ DECISIONS = dict(keypoints=0.1, labels=0.)  # what counts as another one
 class Tolerance:
     """How far outputs may be from PyTorch's in float32."""
     values: float  # largest difference over largest value
-    decisions: float  # share of key points or labels that are others
+    decisions: float  # share of keypoints or labels that are others
 
 
 # Of noise, where many maxima are near another, float16 decides some anew.

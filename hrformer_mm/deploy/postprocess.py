@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""From the maps of a network to key points, labels and scores, in a graph.
+"""From the maps of a network to keypoints, labels and scores, in a graph.
 
 The modules compute in tensors what the frameworks compute in NumPy after the
-network. Letters: K key points or classes, H x W a heat map, h x w an image.
+network. Letters: K keypoints or classes, H x W a heatmap, h x w an image.
 """
 from typing import Any, List, Sequence, Tuple
 
@@ -44,7 +44,7 @@ def newton_step(dx: Tensor, dy: Tensor, dxx: Tensor, dxy: Tensor,
 
 
 class Keypoints(nn.Module):
-    """Key points [B, K, 2] in pixels of the image, and their scores [B, K].
+    """Keypoints [B, K, 2] in pixels of the image, and their scores [B, K].
 
     Without an answer (no positive value in a map) points lie left of and
     above the image, as in MMPose. Subclasses refine the pixel of the maximum.
@@ -271,7 +271,7 @@ class Network(nn.Module):
     Args:
         model: Of one of the three frameworks.
         task: ``pose``, ``seg`` or ``cls``.
-        post: Give key points, labels or probabilities; otherwise heat maps
+        post: Give keypoints, labels or probabilities; otherwise heatmaps
             and logits of stride 4, or the logits of an image.
 
     Attributes:

@@ -3,7 +3,7 @@
 
 Everything that mmengine has for GPUs is used as it is. What is here lets the
 same configs run on CPU, where tests of distributed training run, and names
-the switches for sharded optimisers and models.
+the switches for sharded optimizers and models.
 """
 import os
 import subprocess
@@ -159,7 +159,7 @@ class ShardedStrategy(FSDPStrategy):
     """
 
     def optim_state_dict(self) -> dict:
-        """State of the optimiser in one piece, on the first process.
+        """State of the optimizer in one piece, on the first process.
 
         PyTorch gathers one kind of state after the other in the same memory,
         which it copies from GPUs only, so on CPU it is asked for one at a
@@ -212,7 +212,7 @@ class ShardedRunner(FlexibleRunner):
 
 @OPTIMIZERS.register_module()
 class ShardedOptimizer(ZeroRedundancyOptimizer):
-    """Keep the state of an optimiser in parts, one on each process (ZeRO-1).
+    """Keep the state of an optimizer in parts, one on each process (ZeRO-1).
 
     mmengine's class of this kind gathers the parts while it is saved, which
     only the first process does, so that it waits for ever. Here
@@ -354,7 +354,7 @@ def apply_parallel(cfg: Config):
     """Do what the key ``parallel`` of a config says.
 
     ``'ddp'``: a copy of everything on each process, the default. ``'zero'``:
-    the optimiser's state in parts. ``'fsdp'``: weights and gradients, too, by
+    the optimizer's state in parts. ``'fsdp'``: weights and gradients, too, by
     mmengine's ``FSDPStrategy``, saved in one piece.
 
     Raises:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""How parameters are handed to the optimiser, and in which precision."""
+"""How parameters are handed to the optimizer, and in which precision."""
 import logging
 from collections import Counter
 from contextlib import contextmanager
@@ -180,7 +180,7 @@ class FewGroupsConstructor(QuietConstructor):
     """Make one group for all parameters of equal options.
 
     With ``paramwise_cfg`` mmengine makes a group of every parameter, over a
-    thousand for HRFormer. Optimisers update a group at once, so each step
+    thousand for HRFormer. Optimizers update a group at once, so each step
     then launches as many times more kernels, and building them and writing
     checkpoints takes seconds longer. Updates are the same.
     """

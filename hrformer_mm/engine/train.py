@@ -344,7 +344,7 @@ def one_error_for_dead_workers() -> Iterator[None]:
         raise RuntimeError(
             f'a process that loads data died ({error}), most often for lack '
             'of memory: use fewer num_workers in the dataloader; a training '
-            'goes on with --resume') from error
+            'continues with --resume') from error
 
 
 @contextmanager

@@ -88,6 +88,6 @@ def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
             states.append(finding.state)
     failed, warned = states.count(FAIL), states.count(WARN)
     verdict = 'this run would fail' if failed else 'ready to train'
-    print(f'{verdict}: {failed} to mend, {warned} to think about',
+    print(f'{verdict}: {failed} to fix, {warned} to think about',
           file=stream, flush=True)
     return int(failed > 0)

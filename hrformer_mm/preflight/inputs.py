@@ -33,9 +33,9 @@ from ..utils.config import bare_name
 from ..utils.config_checks import data_paths, wrong_types
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
-FILES = 100  # of each data set to look at
+FILES = 100  # of each dataset to look at
 READ = 4  # of these, to send through the pipeline
-PROBLEMS = 5  # to print of each data set
+PROBLEMS = 5  # to print of each dataset
 MORE = 'python tools/check_dataset.py CONFIG looks at all files'
 
 
@@ -90,14 +90,14 @@ def check_config(flight: Flight) -> Iterator[Finding]:
         yield Finding('config', FAIL, error)
     if not errors:
         yield Finding(
-            'config', OK, f'{type(flight.model).__name__}, optimiser, hooks, '
+            'config', OK, f'{type(flight.model).__name__}, optimizer, hooks, '
             'pipelines and metrics can be built')
 
 
 def check_machine(flight: Flight) -> Iterator[Finding]:
     """Fit the config to the machine, as the run does.
 
-    Weights and optimisers that processes share are not shared here, where
+    Weights and optimizers that processes share are not shared here, where
     there is one; memory is then an upper bound.
     """
     launched = deepcopy(flight.cfg)
@@ -159,14 +159,14 @@ def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:
 
 
 def read_samples(flight: Flight, loader: str):
-    """Send a few samples of a data set through its pipeline.
+    """Send a few samples of a dataset through its pipeline.
 
     Raises:
         ValueError: If there is none.
     """
     dataset = DATASETS.build(deepcopy(flight.cfg[loader].dataset))
     if not len(dataset):
-        raise ValueError('the data set has no samples')
+        raise ValueError('the dataset has no samples')
     few = spread(len(dataset), READ)
     began = time.perf_counter()
     for index in few:
@@ -229,7 +229,7 @@ def logged() -> Iterator[Words]:
 
 
 def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
-    """Load weights as mmengine does, which goes on if few of them fit.
+    """Load weights as mmengine does, which continues if few of them fit.
 
     Args:
         module: That shall have them.
@@ -297,7 +297,7 @@ def check_weights(flight: Flight) -> Iterator[Finding]:
         state, found = result
         yield Finding(
             'weights', state, f'{path}: {found}', '' if state == OK else
-            'a head starts anew where classes or key points differ; if you '
+            'a head starts anew where classes or keypoints differ; if you '
             'did not mean that, these are the weights of another model')
     if not files:
         yield Finding('weights', OK, 'none: training starts from scratch')

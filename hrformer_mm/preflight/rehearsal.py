@@ -35,7 +35,7 @@ class Measured:
     Attributes:
         samples: In each step.
         seconds: Of a step, without loading data.
-        states: Bytes of weights and optimiser, which no batch changes.
+        states: Bytes of weights and optimizer, which no batch changes.
         peak: Bytes at the fullest moment of a step, states included.
         slope: Bytes for each further sample.
         losses: By step.

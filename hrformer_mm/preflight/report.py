@@ -25,16 +25,16 @@ class Finding:
         what: That was looked at.
         state: :data:`OK`, :data:`WARN`, :data:`FAIL` or :data:`SKIP`.
         found: In words.
-        mend: What to do about it.
+        fix: What to do about it.
     """
     what: str
     state: str
     found: str
-    mend: str = ''
+    fix: str = ''
 
     def __str__(self) -> str:
         line = f'{self.state:5} {self.what:11} {self.found}'
-        return line + (f'\n{"":18}-> {self.mend}' if self.mend else '')
+        return line + (f'\n{"":18}-> {self.fix}' if self.fix else '')
 
 
 @dataclass

@@ -176,7 +176,7 @@ def check_memory(flight: Flight) -> Iterator[Finding]:
     measured = flight.rehearsal.measured
     need, free = needed_memory(flight), free_memory()
     found = (f'about {size(need)} of {size(free)} that are free, '
-             f'{size(measured.states)} of it for weights and optimiser')
+             f'{size(measured.states)} of it for weights and optimizer')
     state = OK if need < TIGHT * free else WARN if need < free else FAIL
     yield Finding(
         'memory', state, found, '' if state == OK else

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Key points of people, in the layout of COCO."""
+"""Keypoints of people, in the layout of COCO."""
 from itertools import groupby
 from pathlib import Path
 from typing import List, Sequence
@@ -19,7 +19,7 @@ from .synthetic.people import make_people
 # Blue, green, red: a person's left, right, and what joins the two.
 COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))
 LINKS = [(start - 1, end - 1) for start, end in SKELETON]
-SEEN = 0.3  # least score of a key point to draw
+SEEN = 0.3  # least score of a keypoint to draw
 SHOWN = 12  # images
 HEIGHT = 660  # to draw at; shown at half of it, which smooths the lines
 CAPTION = 'predicted: blue left, orange right; white: labelled'
@@ -103,7 +103,7 @@ TASK = Task(
     images=(1000, 150),
     draw=draw,
     next_commands=next_commands,
-    layout='COCO 2017 key points: annotations/person_keypoints_train2017.json '
+    layout='COCO 2017 keypoints: annotations/person_keypoints_train2017.json '
     'and _val2017.json, train2017/ and val2017/ with the images',
     needs=('annotations/person_keypoints_train2017.json',
            'annotations/person_keypoints_val2017.json', 'train2017',

@@ -31,7 +31,7 @@ class Progress(Hook):
     Args:
         path: File for one JSON record a line: ``iter`` with ``loss``, and
             with the metrics of each evaluation. When training resumes, it
-            goes on from the same iteration.
+            continues from the same iteration.
         metric: Name of the one that the line shows.
         label: What to call it.
         stream: Where the line goes. A terminal has it rewritten in place;

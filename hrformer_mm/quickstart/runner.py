@@ -48,12 +48,12 @@ class Task:
     Attributes:
         name: pose, seg or cls.
         config: The row, below ``configs``. It has ``data_root`` at its top
-            level, in the layout that the task's real data set has.
+            level, in the layout that the task's real dataset has.
         metric: Name of the figure to report, as the evaluator gives it
             (``'coco/AP'``, ``'mIoU'``, ``'accuracy/top1'``).
         metric_label: What to call it in pictures and in the summary.
         make_data: ``make_data(root, train, val, seed)`` writes that many
-            images, in the layout of the real data set, into the empty folder
+            images, in the layout of the real dataset, into the empty folder
             ``root``. It need not care for interruptions: the folder is put
             in place when it is complete.
         images: How many to make for training and for validation.
@@ -65,9 +65,9 @@ class Task:
             words; shown by ``--help`` and in errors.
         needs: The paths below a real ``data_root`` to check for.
         data_version: Raise it when ``make_data`` gives other data than
-            before, so that an old data set is not taken for the new one.
+            before, so that an old dataset is not taken for the new one.
         use_data_root: ``use_data_root(cfg, root)`` moves the config to a real
-            data set and adapts what depends on it, such as classes.
+            dataset and adapts what depends on it, such as classes.
     """
     name: str
     config: str
@@ -124,7 +124,7 @@ def provide_data(task: Task, folder: Path, images: Tuple[int, int],
 
 
 def check_layout(task: Task, folder: str):
-    """Raise FileNotFoundError if a real data set lacks what is needed."""
+    """Raise FileNotFoundError if a real dataset lacks what is needed."""
     missing = [p for p in task.needs if not (Path(folder) / p).exists()]
     if missing:
         raise FileNotFoundError(
@@ -181,7 +181,7 @@ def choose_work_dir(wanted: Path, request: dict,
     """The wanted folder if it is free or was interrupted in the same work.
 
     Otherwise the first of ``wanted_2``, ``wanted_3``, ... for which that
-    holds, so nothing that exists is written over.
+    holds, so nothing that exists is overwritten.
     """
     number = 0
     while True:
@@ -193,7 +193,7 @@ def choose_work_dir(wanted: Path, request: dict,
             found = json.loads(state.read_text(encoding='utf-8-sig'))
             if found['request'] == request and 'metrics' not in found and \
                     not is_running(found['process']):
-                tell(f'going on with the interrupted quickstart in {folder}')
+                tell(f'continuing with the interrupted quickstart in {folder}')
                 return folder
         elif not folder.exists() or not any(folder.iterdir()):
             return folder
@@ -253,7 +253,7 @@ def last_checkpoint(work_dir: Path) -> Optional[Path]:
 
 def fit_and_evaluate(cfg: Config, metric: str, label: str,
                      stream: TextIO) -> dict:
-    """Train, or go on with it, and give the metrics of the last weights."""
+    """Train, or continue with it, and give the metrics of the last weights."""
     work_dir = Path(cfg.work_dir)
     history = work_dir / HISTORY
     fit_machine(cfg)
@@ -310,14 +310,14 @@ def run(task: Task,
     """Make data, train, evaluate, draw and tell what came of it.
 
     Args:
-        data_root: A real data set instead of the synthetic one.
+        data_root: A real dataset instead of the synthetic one.
         work_dir: Default ``work_dirs/quickstart_<task>``. An interrupted
             quickstart is resumed; a finished one is kept and a folder with
             the next free number is taken.
         epochs: Instead of the config's; for a config in iterations too,
             these are passes over the training images.
         images: To make for training and for validation, instead of
-            ``task.images``. Of a real data set, the first of these is how
+            ``task.images``. Of a real dataset, the first of these is how
             many samples to train on.
         seed: Of data and training.
         cfg_options: Merged into the config last.
@@ -325,7 +325,7 @@ def run(task: Task,
 
     Raises:
         ValueError: If the data is not as the task needs it; says how.
-        FileNotFoundError: If a real data set lacks files; says which.
+        FileNotFoundError: If a real dataset lacks files; says which.
     """
     began, stream = time.time(), stream or sys.stdout
 

@@ -37,7 +37,7 @@ def is_building(error: BaseException) -> bool:
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether an error is one that a user can mend by reading one line.
+    """Whether an error is one that a user can fix by reading one line.
 
     Wrong values, missing files, packages and registered names are; so is all
     that this package raises, an argument that a class does not have, and
@@ -146,7 +146,7 @@ def make_parser(description: str, examples: str) -> ArgumentParser:
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--data-root',
-        help="folder of the data set, instead of the config's data_root")
+        help="folder of the dataset, instead of the config's data_root")
     add_cfg_options(parser)
     return parser
 

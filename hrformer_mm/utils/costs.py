@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 from .config import bare_name
 
 GIB = 2**30
-# Tensors of a parameter's size that optimisers keep beside it.
+# Tensors of a parameter's size that optimizers keep beside it.
 MOMENTS = dict(SGD=1, Adam=2, AdamW=2)
 
 
@@ -125,5 +125,5 @@ class PeakMemory(TorchDispatchMode):
 
 
 def optimizer_bytes(state: Mapping) -> int:
-    """Bytes of the tensors of an optimiser's ``state_dict``."""
+    """Bytes of the tensors of an optimizer's ``state_dict``."""
     return nbytes(tensors_in(state['state']))

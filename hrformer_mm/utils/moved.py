@@ -29,7 +29,7 @@ MOVED = {  # old module: new module
     'datasets.check_seg': 'datasets.validation.seg',
     'datasets.contact_sheet': 'datasets.validation.contact_sheet',
     'datasets.digits': 'quickstart.synthetic.digits',
-    'datasets.key_points': 'datasets.keypoint_metainfo',
+    'datasets.key_points': 'datasets.keypoint_metainfo',  # language: allow
     'datasets.people': 'quickstart.synthetic.people',
     'datasets.pose_transforms': 'datasets.transforms.pose',
     'datasets.scenes': 'quickstart.synthetic.scenes',

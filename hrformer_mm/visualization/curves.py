@@ -57,7 +57,7 @@ def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
 
 
 def join(earlier: Dict[str, Points], later: Dict[str, Points]):
-    """Add a log that went on with a run; what it did again takes its place."""
+    """Join the log of a resumed run; repeated iterations replace old ones."""
     if not later:
         return
     first = min(points[0][0] for points in later.values())

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Key points, labels and class names, drawn on images (blue first)."""
+"""Keypoints, labels and class names, drawn on images (blue first)."""
 from colorsys import hsv_to_rgb
 from typing import List, NamedTuple, Sequence, Tuple
 

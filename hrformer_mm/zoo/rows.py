@@ -60,7 +60,7 @@ Rules: what the paper has but nobody could find is the string ``unknown``, and
 so is ``Metrics: unknown`` as a whole; what it does not have is left out.
 ``Note`` may stand in every block of ours, for a discrepancy in one sentence.
 Tasks are called ``Body 2D Keypoint``, ``Semantic Segmentation`` and
-``Image Classification``; data sets ``COCO``, ``COCO test-dev``,
+``Image Classification``; datasets ``COCO``, ``COCO test-dev``,
 ``Cityscapes``, ``PASCAL-Context``, ``COCO-Stuff``, ``ADE20K``,
 ``ImageNet-1k``; metrics ``AP``, ``AP50``, ``AP75``, ``APM``, ``APL``, ``AR``,
 ``mIoU``, ``mIoU (ms+flip)``, ``Top 1 Accuracy``, ``Top 5 Accuracy``. Accuracy
@@ -90,7 +90,7 @@ TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
 UNKNOWN = 'unknown'
 Metrics = Mapping[str, Union[float, str]]
 # Keys of OpenMMLab's schema that rows do not carry.
-PASSED_OVER = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
+IGNORED_KEYS = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def parse_paper(tables: Mapping[str, Mapping],
 def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
     """One entry of ``Models`` or ``Missing``; ``key`` tells them apart."""
     where = f"{where}: {entry.get('Name', 'an entry without Name')}"
-    values = {k: v for k, v in entry.items() if k not in PASSED_OVER}
+    values = {k: v for k, v in entry.items() if k not in IGNORED_KEYS}
     if {'Config', 'Reason'} & set(values) != {key}:
         raise ValueError(f'{where} must have Config if it is one of Models, '
                          'Reason if it is Missing')

@@ -106,7 +106,7 @@ def metric_text(metrics: Union[zoo.Metrics, str],
 
 
 def data_of(row: Row) -> str:
-    """Data set of a row; the name of one without a config says it."""
+    """Dataset of a row; the name of one without a config says it."""
     if row.results:
         return row.results[0].dataset
     names = [DATA[part] for part in row.name.split('_') if part in DATA]

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Draw loss, learning rate and metric of training runs into one picture.
 
-Reads the logs that MMEngine leaves in work dirs, also while a run goes on.
+Reads the logs that MMEngine leaves in work dirs, also while a run continues.
 """
 from argparse import Namespace
 from pathlib import Path

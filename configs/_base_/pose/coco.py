@@ -1,4 +1,4 @@
-# COCO 2017 key points; boxes of val are those of the detector with 56.4 AP.
+# COCO 2017 keypoints; boxes of val are those of the detector with 56.4 AP.
 # The fragments beside this one add the input size and what follows from it.
 data_root = 'data/coco/'
 load = [dict(type='LoadImage'), dict(type='GetBBoxCenterScale')]

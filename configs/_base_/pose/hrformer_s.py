@@ -1,4 +1,4 @@
-# HRFormer-S on one finest map, and a 1x1 convolution to the heat maps. The
+# HRFormer-S on one finest map, and a 1x1 convolution to the heatmaps. The
 # released pose code fuses bilinearly, unlike that of the other two tasks.
 model = dict(
     type='TopdownPoseEstimator',

@@ -1,4 +1,4 @@
-# Your own key points in COCO's format, with labelled boxes: annotations/
+# Your own keypoints in COCO's format, with labelled boxes: annotations/
 # {train,val}.json, and their images in train/ and val/. Half bodies are not
 # cut out, as they are of people.
 _base_ = './coco_256x192.py'

@@ -1,4 +1,4 @@
-# PRTR over HRNet-W32: 100 queries look for the key points of one person.
+# PRTR over HRNet-W32: 100 queries look for the keypoints of one person.
 _base_ = './hrnet_w32.py'
 
 model = dict(

@@ -187,10 +187,10 @@ def list_fault(key: str, points: Any) -> Optional[str]:
     """Return what is wrong with the type of a list of keypoints."""
     if not is_list(points):
         return (f'has the {key} {show(points)}; it must be a list of x, y, '
-                'visibility for each key point')
+                'visibility for each keypoint')
     if any(map(is_list, points)):
         return (f'has nested {key} {show(points)}; it must be one flat list '
-                'of x, y, visibility for each key point')
+                'of x, y, visibility for each keypoint')
     wrong = [value for value in points if not is_number(value)]
     if wrong:
         return f'has {show(wrong[0])} among its {key}; all must be numbers'
@@ -214,8 +214,8 @@ def check_points(annotation: Mapping, form: Format) -> Iterator[str]:
         return
     length = sum(len(annotation[key]) for key in form.points)
     if length != 3 * len(form.names):
-        yield (f'has {length} numbers for key points; {len(form.names)} key '
-               f'points have {3 * len(form.names)}')
+        yield (f'has {length} numbers for keypoints; {len(form.names)} '
+               f'keypoints have {3 * len(form.names)}')
 
 
 def check_values(annotation: Mapping, form: Format,

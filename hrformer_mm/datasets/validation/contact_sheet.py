@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Annotated samples of a data set side by side, as they lie on disk.
+"""Annotated samples of a dataset side by side, as they lie on disk.
 
 Files are read as the checks read them, so data that training would stop at
 can be looked at. A sample that cannot be read is left out.
@@ -24,7 +24,7 @@ from .common import spread
 SHOWN = 24  # samples
 SMALLEST = 330  # height that annotations are drawn at, so that lines are fine
 HEIGHT = 240  # of a row, at most
-FALLBACK = (60, 60, 230)  # where a data set has no colour
+FALLBACK = (60, 60, 230)  # where a dataset has no colour
 
 
 def draw_instances(image: ndarray, infos: Sequence[Mapping],
@@ -46,7 +46,7 @@ def draw_instances(image: ndarray, infos: Sequence[Mapping],
 
 
 def style_of(info: Mapping) -> Dict[str, List]:
-    """Links and colours (blue, green, red) of key points."""
+    """Links and colours (blue, green, red) of keypoints."""
     points = list(info['keypoint_info'].values())
     links = list(info['skeleton_info'].values())
     number = {point['name']: i for i, point in enumerate(points)}

@@ -63,7 +63,7 @@ def check_pairs(names: List[str], swaps: Mapping[str, str]) -> Iterator[str]:
     for name in names:
         other, expected = swaps.get(name), pairs.get(name)
         if other and other not in names:
-            yield f'{name} swaps with {other}, which is no key point'
+            yield f'{name} swaps with {other}, which is no keypoint'
         elif other and swaps.get(other) != name:
             yield (f'{name} swaps with {other}, but {other} with '
                    f"{swaps.get(other) or 'none'}")
@@ -108,16 +108,16 @@ def check_metainfo(info: Mapping,
     if len({*listed}) < len(listed):
         yield Problem(where, f'has a name twice: {listed}', False)
     for fault in check_pairs(listed, swaps_of(info)):
-        yield Problem(where, f'says that {fault}', 'no key point' in fault)
+        yield Problem(where, f'says that {fault}', 'no keypoint' in fault)
     for link in info['skeleton_info'].values():
         unknown = [end for end in link['link'] if end not in listed]
         if unknown:
-            yield Problem(where, f'links {unknown}, which are no key points')
+            yield Problem(where, f'links {unknown}, which are no keypoints')
     for key in ('sigmas', 'joint_weights'):
         wanted = key != 'sigmas' or asks_sigmas or len(info[key])
         if wanted and len(info[key]) != len(listed):
             yield Problem(where, f'has {len(info[key])} {key} for '
-                          f'{len(listed)} key points',
+                          f'{len(listed)} keypoints',
                           key != 'sigmas' or asks_sigmas)
     if not all(sigma > 0 for sigma in info['sigmas']):
         yield Problem(where, 'has sigmas that are not positive: '

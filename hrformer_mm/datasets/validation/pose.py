@@ -38,7 +38,7 @@ READS: Dict[str, Dict[str, Any]] = dict(
     JhmdbDataset=dict(needed=('id', 'image_id')),
     PanopticHand2DDataset=dict(needed=('id', 'image_id')),
     PoseTrack18VideoDataset=dict(needed=('id', 'image_id')))
-LEFT_OUT = 'instances left out (crowds, or without key points)'
+LEFT_OUT = 'instances left out (crowds, or without keypoints)'
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def check_head(cfg: Config, leaf: Leaf, names: Sequence[str]
     head = cfg.model.get('head') or {}
     outputs = head.get('out_channels', points)
     if outputs != points:
-        yield Problem('model.head.out_channels', f'is {outputs}, but the data '
-                      f'set has {points} key points')
+        yield Problem('model.head.out_channels', f'is {outputs}, but the '
+                      f'dataset has {points} keypoints')
 
 
 def is_trained_on(annotation: Mapping, form: Format) -> bool:
@@ -178,7 +178,7 @@ class CocoCheck:
         self.found = read_content(content, source)
         self.folder = image_folder(leaf, dataset)
         self.summary = Summary(
-            classes=dict.fromkeys(form.names, 0), kind='key points')
+            classes=dict.fromkeys(form.names, 0), kind='keypoints')
         self.evaluates = leaf.loader != 'train_dataloader'
 
     def path(self, image: Mapping) -> str:
@@ -223,7 +223,7 @@ class CocoCheck:
                                      left_out + (not is_trained))
         if self.found.has_annotations and not trained:
             self.summary.problems.append(
-                Problem(str(self.source), 'has no instance with key points '
+                Problem(str(self.source), 'has no instance with keypoints '
                         'that is not a crowd'))
         self.summary.counts = {'images': len(chosen), 'instances': trained,
                                LEFT_OUT: left_out}  # yapf: disable
@@ -279,7 +279,7 @@ class CocoCheck:
 def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
                   limit: Optional[int], workers: int) -> Summary:
     """Ask a dataset of any format for its samples, and check these."""
-    summary = Summary(classes=dict.fromkeys(names, 0), kind='key points')
+    summary = Summary(classes=dict.fromkeys(names, 0), kind='keypoints')
     infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
     if infos and 'img_path' not in infos[0]:
         return skip(f'{leaf.name} does not name image files')
@@ -291,8 +291,8 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
         seen = seen.reshape(-1, *seen.shape[-1:])[:, :len(names)]
         if points.ndim == 3 and points.shape[1] != len(names):
             summary.problems.append(
-                Problem(str(info['img_path']), f'has {points.shape[1]} key '
-                        f'points, but the data set has {len(names)}'))
+                Problem(str(info['img_path']), f'has {points.shape[1]} '
+                        f'keypoints, but the dataset has {len(names)}'))
         elif points.ndim == 3 and seen.shape[-1] == len(names):
             for name, count in zip(names, (seen > 0).sum(0).tolist()):
                 summary.classes[name] += count

@@ -175,7 +175,7 @@ def check_heads(cfg: Config, classes: int) -> Iterator[Problem]:
         if head.get('num_classes', classes) != classes:
             yield Problem(
                 f'{key}.num_classes', f'is {head["num_classes"]}, but '
-                f'the data set has {classes} classes',
+                f'the dataset has {classes} classes',
                 head['num_classes'] < classes)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Resuming as if nothing had happened.
 
-mmengine restores weights and optimiser; random numbers start again, an epoch
+mmengine restores weights and optimizer; random numbers start again, an epoch
 that was cut off too, and iteration-based training reads all former data anew.
 Here random numbers follow from the seed and from what they are drawn for, so
 there is nothing to restore but a position in the data.
@@ -293,7 +293,7 @@ def evaluate_if_due(runner):
 def install(loader: DataLoader, seed: int) -> NumberedSampler:
     """Let random numbers of a loader's samples follow from their draws."""
     iterator: Any = loader._iterator
-    if iterator is not None:  # workers have the data set as it was
+    if iterator is not None:  # workers have the dataset as it was
         iterator._shutdown_workers()
         loader._iterator = None
     if hasattr(loader.sampler, 'seed'):

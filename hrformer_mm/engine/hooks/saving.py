@@ -331,7 +331,7 @@ def free_space(folder: str) -> str:
 
 
 def gather_optimizer(runner):
-    """Bring the parts of a sharded optimiser to the first process."""
+    """Bring the parts of a sharded optimizer to the first process."""
     gather = getattr(
         getattr(runner.optim_wrapper, 'optimizer', None),
         'consolidate_state_dict', None)

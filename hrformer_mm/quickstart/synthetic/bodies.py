@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Bodies of random proportions in random poses, as key points.
+"""Bodies of random proportions in random poses, as keypoints.
 
 They face the viewer, more or less. A body is measured in statures from the
 middle of its hips; x is to the right in the image, y down. ``side`` is +1 for
@@ -26,7 +26,7 @@ SIDES = (1, -1)
 
 
 def of_side(index: int, side: int) -> int:
-    """Number of a key point or part on one side, of that on the left."""
+    """Number of a keypoint or part on one side, of that on the left."""
     return index + (side < 0)
 
 

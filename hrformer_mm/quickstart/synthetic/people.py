@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Drawn people in COCO key point format, to train pose models on.
+"""Drawn people in COCO keypoint format, to train pose models on.
 
 They face the viewer, more or less, so left and right are decided by what is
 seen and stay right when an image is flipped. Reading order: canvas, drawing
@@ -24,7 +24,7 @@ from .bodies import (ANKLE, EAR, ELBOW, EYE, HIP, KEYPOINTS, KNEE, NOSE,
 # Parts of a person, by number; those of a side are of the left.
 HEAD, TORSO, ARM, FOREARM, THIGH, SHIN, EARS = 1, 2, 3, 5, 7, 9, 11
 PAIRED = (ARM, FOREARM, THIGH, SHIN, EARS)
-# The parts on which each key point is seen, if nothing lies over them.
+# The parts on which each keypoint is seen, if nothing lies over them.
 SEEN_ON = [(HEAD, )] + [
     tuple(of_side(p, side) if p in PAIRED else p for p in parts)
     for parts in ((HEAD, ), (EARS, ), (ARM, TORSO), (ARM, FOREARM),
@@ -33,7 +33,7 @@ SEEN_ON = [(HEAD, )] + [
 ]
 PARTS = 16  # numbers that a person takes in the map of parts
 OCCLUDER = 255
-HIDDEN = 0.3  # who shows less of the body than this gets no key points
+HIDDEN = 0.3  # who shows less of the body than this gets no keypoints
 SMALLEST = 32  # area of a person to mention
 SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 
@@ -372,10 +372,10 @@ def write_split(root: Path, split: str, count: int, seed: int):
 
 
 def make_people(root: Path, train: int, val: int, seed: int = 0):
-    """Write a data set in the layout of COCO 2017 key points.
+    """Write a dataset in the layout of COCO 2017 keypoints.
 
     Args:
-        root: A folder without such a data set.
+        root: A folder without such a dataset.
         train: Images in ``train2017``.
         val: Images in ``val2017``, none of which is in ``train2017``.
     """

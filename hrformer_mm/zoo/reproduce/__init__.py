@@ -2,7 +2,7 @@
 """The commands that give one number of the paper, from pretraining to test.
 
 A :class:`Plan` is made of steps, each a command and the file that proves it
-was done; so running a plan again goes on where it was stopped::
+was done; so running a plan again continues where it was stopped::
 
     plan = make_plan('hrformer_b_coco_384x288', gpus=8)
     print(describe(plan))

@@ -15,7 +15,7 @@ from ...utils.costs import count_iterations
 from ...utils.paths import root
 from ..rows import Row, get_config, list_rows, load_row
 
-# Training samples of the data sets whose rows count epochs: key point
+# Training samples of the datasets whose rows count epochs: keypoint
 # annotations of people in COCO train2017, and images of ImageNet-1k.
 SAMPLES = {'COCO': 149813, 'ImageNet-1k': 1281167}
 

@@ -81,5 +81,5 @@ def run(plan: Plan, tell: Callable[[str], None] = print):
             raise RuntimeError(
                 f'{step.name} ended with code {code} and '
                 f'{"with" if step.makes.exists() else "without"} '
-                f'{step.makes}; the same command goes on from there')
+                f'{step.makes}; the same command continues from there')
     tell(compare(plan))
