@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Import borders of the package, and the old names of its modules."""
 import ast
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -127,3 +128,13 @@ def test_old_names_of_modules_work_with_a_warning():
         for name, value in vars(new).items():
             if getattr(value, '__module__', '') == new.__name__:
                 assert getattr(found, name) is value
+
+
+def test_the_walks_through_the_code_name_what_exists():
+    text = (ROOT / 'docs/architecture.md').read_text()
+    steps = re.findall(r'`([\w/]+\.py)`:\s+((?:`\w+`(?:,? and |, )?)+)', text)
+    assert len(steps) > 20
+    for path, names in steps:
+        tree = ast.parse((PACKAGE / path).read_text(encoding='utf-8'))
+        defined = {getattr(node, 'name', None) for node in ast.walk(tree)}
+        assert set(re.findall(r'\w+', names)) - {'and'} <= defined, path
