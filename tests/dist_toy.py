@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the processes of test_distributed.py do, started by torchrun."""
+"""Run by the processes of test_distributed.py, started by torchrun."""
 import os
 import signal
 import sys
@@ -25,7 +25,7 @@ def run(folder: Path, **options):
     return runner
 
 
-def tell_second_process(runner):
+def signal_second_process(runner):
     if get_rank() == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -33,10 +33,10 @@ def tell_second_process(runner):
 def stop_and_resume(folder: Path, at: int, where: str = 'train', hooks=(),
                     **options):
     """SIGTERM for one process before a batch, then --resume."""
-    CallAt.functions['tell'] = tell_second_process
+    CallAt.functions['signal'] = signal_second_process
     try:
         run(folder, custom_hooks=[*hooks, dict(
-            type='CallAt', name='tell', at=at, where=where)], **options)
+            type='CallAt', name='signal', at=at, where=where)], **options)
     except SystemExit as stop:
         (folder / f'code_{get_rank()}').write_text(str(stop.code))
     barrier()

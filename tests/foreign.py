@@ -186,7 +186,7 @@ def names(layout: str,
 
     Args:
         classes: Or keypoints; by default as many as the released models.
-        version: Of the official segmentation head.
+        version: Version of the official segmentation head.
     """
     style = 'official' if layout.startswith('official') else layout
     task = layout.partition('-')[2] if style == 'official' else 'pose'

@@ -93,7 +93,7 @@ def test_a_state_saved_with_a_gpu_is_resumed_without(no_gpu):
 
 
 def test_with_a_gpu_it_is_mmengine_s(monkeypatch, logged):
-    """What the methods do is followed on the CPU, by a scaler's calls."""
+    """Record the calls of a gradient scaler, since the test has no GPU."""
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
     monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
     monkeypatch.setattr(optim, 'supports_amp', lambda: True)

@@ -52,7 +52,7 @@ def test_results_hold_every_subject_of_every_case(results):
     assert (results / 'sizes.png').stat().st_size > 1e4
 
 
-def test_a_run_that_was_stopped_goes_on(results, tool, monkeypatch, capsys):
+def test_a_stopped_run_is_continued(results, tool, monkeypatch, capsys):
     def fail(*args):
         raise AssertionError('measured again')
 
@@ -91,7 +91,7 @@ def test_optimized_networks_are_not_trained():
         subjects.build('optimized', case, CPU)
 
 
-def test_a_profile_tells_where_the_time_goes(tool, capsys):
+def test_a_profile_lists_the_time_of_each_part(tool, capsys):
     tool.main(['--arch', 'tiny', '--size', '64x64', '--batch', '1', '--mode',
                'forward', '--profile', '--device', 'cpu'])  # yapf: disable
     rows = {}

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""check_env tells what is broken, and survives it."""
+"""check_env reports what is broken and does not crash on it."""
 import os
 import runpy
 import subprocess

@@ -381,7 +381,7 @@ def test_whatever_a_file_holds_the_mistake_is_one_line(content, to):
         assert '\n' not in str(error)
 
 
-def test_two_backbones_are_told_apart_by_their_prefix(tiny):
+def test_two_backbones_are_distinguished_by_their_prefix(tiny):
     both = {
         f'{who}.{k}': v
         for who in ('student', 'teacher')
@@ -454,7 +454,7 @@ def test_other_modules_take_no_hook():
     [('official-pose', dict(), 'rel_pos_bias=False'),
      ('official-seg', dict(upsample='bilinear'), 'upsample=nearest'),
      ('mmpose', dict(upsample='nearest'), 'upsample=bilinear')])
-def test_a_contradiction_is_told_in_one_line_that_names_the_argument(
+def test_contradicting_semantics_are_reported_with_the_argument(
         tiny, layout, kwargs, argument, log):
     maps = maps_of(task_of(layout))
     kwargs = {**dict(upsample='bilinear'), **kwargs}

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What is found wrong with image folders for classification."""
+"""Errors in image folders for classification are found."""
 import runpy
 
 import cv2

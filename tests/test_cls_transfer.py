@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What classification trains is what the other tasks start from."""
+"""Backbones trained for classification initialize the other tasks."""
 import re
 
 import pytest

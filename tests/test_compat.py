@@ -132,7 +132,7 @@ def test_importing_without_torch_leaves_the_error_to_those_who_need_it(
 
 @pytest.fixture
 def runner_checkpoint(tmp_path) -> Path:
-    """What the Runner saves: meta, weights, optimizer and logged scalars."""
+    """Save meta, weights, optimizer and logged scalars as the Runner does."""
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=.1)
     model(torch.ones(1, 3)).sum().backward()

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What holds for the config rows of all tasks."""
+"""Properties of the configs of all tasks."""
 import ast
 import re
 
@@ -24,7 +24,7 @@ def code_lines(path):
 
 
 def bases_and_own(path, folder):
-    """What a config inherits, and what it writes itself."""
+    """Split a config into what it inherits and what it sets itself."""
     tree = ast.parse(path.read_text())
     bases = []
     for node in list(tree.body):

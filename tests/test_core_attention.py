@@ -22,7 +22,7 @@ SIZES = [(6, 9), (5, 9), (6, 7), (5, 7), (3, 3), (2, 8)]
 
 
 def dense_attention(module: WindowAttention, x: torch.Tensor) -> torch.Tensor:
-    """What WindowAttention gives, as one masked softmax over the whole map.
+    """Compute WindowAttention as one masked softmax over the whole map.
 
     Every token of the padded map is moved by the shift, given its window, its
     place in it and the side of the wrap-around it is on; a pair of tokens

@@ -66,7 +66,7 @@ def meta_of(path):
 
 
 def predict(*args):
-    """What the script without PyTorch prints, as rows of words."""
+    """Return the output of the script without PyTorch, split into words."""
     done = subprocess.run(
         [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
         capture_output=True, text=True)  # yapf: disable
@@ -167,7 +167,7 @@ def test_files_take_batches_and_segmentation_any_size(rows, folder, task):
         np.testing.assert_allclose(outputs[0].sum(1), 1, rtol=1e-5)
 
 
-def test_the_tool_tells_the_differences_and_the_nodes(rows, tmp_path, capsys):
+def test_the_tool_prints_the_differences_and_the_nodes(rows, tmp_path, capsys):
     run(rows, 'cls', '--out', tmp_path / 'a.onnx')
     lines = capsys.readouterr().out.strip().splitlines()
     assert 'images [1, 3, 64, 64] differ from PyTorch by: logits' in lines[-2]
@@ -270,7 +270,7 @@ def test_the_script_takes_images_of_any_size(rows, folder, tmp_path, task):
 
 
 def failure_of(folder, *args):
-    """What the script says of its one mistake."""
+    """Return the one line that the script prints when it fails."""
     done = subprocess.run(
         [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
         cwd=folder, text=True, capture_output=True)  # yapf: disable
@@ -280,7 +280,7 @@ def failure_of(folder, *args):
     return line
 
 
-def test_the_script_tells_what_it_cannot_use(rows, folder, tmp_path):
+def test_the_script_reports_files_it_cannot_use(rows, folder, tmp_path):
     model = exported(rows, folder, 'cls')
     cv2.imwrite(str(tmp_path / 'a.png'), smooth(0))
     (tmp_path / 'cut.onnx').write_bytes(model.read_bytes()[:1000])

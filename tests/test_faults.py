@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What a training does when something breaks: it ends, in one line."""
+"""A training that breaks fails with one line."""
 import multiprocessing
 import resource
 import subprocess
@@ -201,7 +201,7 @@ def test_a_worker_that_dies_ends_the_training_in_one_line(tmp_path):
 
 
 def _try_get_data(error):
-    """What a dead worker leaves in the function of torch of this name."""
+    """Raise what the torch function of this name raises for a dead worker."""
     raise error
 
 
@@ -209,7 +209,7 @@ def _try_get_data(error):
     ConnectionResetError('reset by peer'), EOFError(),
     RuntimeError('DataLoader worker (pid 7) is killed')
 ], ids=lambda e: type(e).__name__)
-def test_a_dead_worker_is_told_of_however_it_is_seen(monkeypatch, error):
+def test_a_dead_worker_is_reported_for_any_torch_error(monkeypatch, error):
     monkeypatch.setattr(training, 'SIGNAL_WAIT', 0)
     with pytest.raises(RuntimeError, match='a process that loads data died'):
         with training.one_error_for_dead_workers():
@@ -256,7 +256,7 @@ def test_a_worker_obeys_its_own_process_at_once():
     worker = start_worker()
     worker.terminate()
     worker.join(30)
-    assert worker.exitcode == 0  # others are told as a failure
+    assert worker.exitcode == 0  # others are reported as failures
 
 
 @pytest.mark.slow

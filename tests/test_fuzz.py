@@ -262,7 +262,7 @@ def assert_all_is_there(model, path):
 
 
 def load_damaged(model, sound, number, folder):
-    """What became of one damaged checkpoint."""
+    """Load one damaged checkpoint and return what happened."""
     suffix, damage, content = damaged(sound, number)
     path = folder / f'{number}{suffix}'
     path.write_bytes(content)
@@ -331,12 +331,12 @@ def images():
 
 
 def look_at(path, damage):
-    """What became of one damaged image: in both readers the same."""
-    reader, told = Predictor.__new__(Predictor), []
+    """Read one damaged image with both readers and compare what happens."""
+    reader, reported = Predictor.__new__(Predictor), []
     reader.load = LoadImageFromFile()
     with reading():
         frames = list(read_frames([Source(str(path), 'x', 'image')],
-                                  reader.read, told.append, None))
+                                  reader.read, reported.append, None))
     fetch = SeededFetch(Photos([path]), 0)
     try:
         with reading():
@@ -344,11 +344,11 @@ def look_at(path, damage):
     except ValueError as error:
         one_line(error)
         assert path.name in str(error)
-        (line, ) = told
+        (line, ) = reported
         one_line(line)
         assert path.name in line and not frames
         return f'{damage}: refused'
-    assert not told and np.array_equal(frames[0].image, image)
+    assert not reported and np.array_equal(frames[0].image, image)
     assert image.dtype == np.uint8 and image.ndim == 3
     assert image.shape[2] == 3 and image.size > 0
     return f'{damage}: read'

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What is computed on a GPU, against the CPU and the authors' code.
+"""Compare results of a GPU with the CPU and the authors' code.
 
 ``bash tools/run_tests.sh -m gpu`` runs the cases with CUDA, which are skipped
 where there is none. Each test also runs on the CPU, which keeps it from

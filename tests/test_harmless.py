@@ -139,7 +139,7 @@ def dataset_classes(package):
 
 
 def meta_of(kind):
-    """What a dataset of a class has as ``metainfo``, by default."""
+    """Return the default ``metainfo`` of a dataset class."""
     file = (kind.METAINFO or {}).get('from_file')
     return pose_metas()[pathlib.Path(file).stem] if file else (
         kind._load_metainfo())

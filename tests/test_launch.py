@@ -41,10 +41,10 @@ SCRIPT = '''
 import os, signal, sys, time
 if sys.argv[1] == 'fail':
     sys.exit(3 * int(os.environ['RANK']))
-told = []
-signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+signals = []
+signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
 open(f"{sys.argv[2]}/up_{os.environ['RANK']}", 'w').write(str(os.getpid()))
-while not told:
+while not signals:
     time.sleep(.05)
 time.sleep(2)
 open(f"{sys.argv[2]}/left_{os.environ['RANK']}", 'w').close()
@@ -127,7 +127,7 @@ def processes_of(text):
         text in word for word in p.info['cmdline'] or ())]
 
 
-def stop_in_the_second_evaluation(config, folder, count, tell):
+def stop_in_the_second_evaluation(config, folder, count, send):
     """Start dist_train.sh in a group of its own, signal it, and resume it."""
     args = ['bash', ROOT / 'tools/dist_train.sh', config, count, '--work-dir',
             folder, '--resume']
@@ -139,7 +139,7 @@ def stop_in_the_second_evaluation(config, folder, count, tell):
         lines.append(line)
         if re.search(r'Epoch\(val\) +\[2\]\[1/', line):
             break
-    tell(process)
+    send(process)
     rest = process.communicate(timeout=900)[0]
     text = ''.join(lines) + rest
     assert process.returncode == 143, text
@@ -151,15 +151,15 @@ def stop_in_the_second_evaluation(config, folder, count, tell):
     assert 'resumed epoch' in text
 
 
-def tell_script(process):
+def signal_script(process):
     process.send_signal(signal.SIGTERM)
 
 
-def tell_group(process):
+def signal_group(process):
     os.killpg(process.pid, signal.SIGTERM)
 
 
-def tell_all(process):
+def signal_all(process):
     """Signal every process of the job, as Slurm and systemd do."""
     for pid in processes_of(str(process.args[-2])):
         try:
@@ -169,12 +169,13 @@ def tell_all(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('count, tell', [
-    (1, tell_script), (2, tell_script), (2, tell_group), (2, tell_all)])
-def test_sigterm_stops_all_processes_and_nothing_is_lost(count, tell, config,
+@pytest.mark.parametrize('count, send', [
+    (1, signal_script), (2, signal_script), (2, signal_group),
+    (2, signal_all)])
+def test_sigterm_stops_all_processes_and_nothing_is_lost(count, send, config,
                                                          tmp_path):
     folder = tmp_path / 'stopped'
-    stop_in_the_second_evaluation(config, folder, count, tell)
+    stop_in_the_second_evaluation(config, folder, count, send)
     saved = torch.load(folder / 'epoch_4.pth')
     finish(start('dist_train.sh', config, count, '--work-dir',
                  tmp_path / 'whole'))

@@ -121,10 +121,10 @@ def test_old_names_of_modules_work_with_a_warning():
     for old, target in MOVED.items():
         new = import_module(f'hrformer_mm.{target}')
         sys.modules.pop(f'hrformer_mm.{old}', None)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
             found = import_module(f'hrformer_mm.{old}')
-        assert any(target in str(warning.message) for warning in told), old
+        assert any(target in str(warning.message) for warning in caught), old
         for name, value in vars(new).items():
             if getattr(value, '__module__', '') == new.__name__:
                 assert getattr(found, name) is value

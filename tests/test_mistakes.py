@@ -41,7 +41,7 @@ free_keys = st.text('amodel._0 ', min_size=1, max_size=12).filter(
 
 
 def last_words(name, *args):
-    """What a tool says at its end, which must be one line and code 2."""
+    """Return the error of a tool, which must be one line with code 2."""
     said = io.StringIO()
     with redirect_stderr(said), redirect_stdout(io.StringIO()):
         with pytest.raises(SystemExit) as exit:

@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module', params=SPLITS)
 def split(request, folder):
-    """What COCO says of a split, with the folder of its images."""
+    """Return the COCO annotations of a split and its image folder."""
     path = folder / 'annotations' / f'person_keypoints_{request.param}.json'
     return json.loads(path.read_text()), folder / request.param
 

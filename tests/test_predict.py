@@ -142,7 +142,7 @@ def test_images_of_other_sizes_are_not_in_one_batch(predictors, monkeypatch):
     assert found == [x.shape[:2] for x in images]
 
 
-def test_too_large_a_batch_is_told(predictors, monkeypatch):
+def test_too_large_a_batch_is_reported(predictors, monkeypatch):
 
     def fail(data):
         raise torch.cuda.OutOfMemoryError('of the GPU')
@@ -241,7 +241,7 @@ def test_names_of_regions_do_not_cover_each_other(monkeypatch):
         assert image[r.top:r.bottom, r.left:r.right].max() > 240
 
 
-def test_boxes_that_are_nobodys_are_told(rows, photos, tmp_path, capsys):
+def test_boxes_without_an_image_are_reported(rows, photos, tmp_path, capsys):
     boxes = write_boxes(tmp_path / 'boxes.json', {'other.png': [PERSON]})
     out = tmp_path / 'out'
     assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1

@@ -43,14 +43,13 @@ def video(tmp_path_factory):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_bad_inputs_are_told_and_the_others_done(rows, task, tmp_path,
-                                                 capsys):
+def test_bad_inputs_are_reported_and_skipped(rows, task, tmp_path, capsys):
     zoo, out = write_zoo(tmp_path / 'zoo'), tmp_path / 'out'
     code = run(rows, task, zoo, tmp_path / 'nowhere.jpg', tmp_path / '*.tif',
                '--out-dir', out)
-    told = capsys.readouterr()
-    assert code == 1 and '6 skipped' in told.out
-    lines = [x for x in told.err.splitlines() if x.startswith('skipped')]
+    captured = capsys.readouterr()
+    assert code == 1 and '6 skipped' in captured.out
+    lines = [x for x in captured.err.splitlines() if x.startswith('skipped')]
     assert len(lines) == 6
     for name in (*BAD, 'nowhere.jpg', '*.tif'):
         assert sum(name in line for line in lines) == 1, name

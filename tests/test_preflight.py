@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A dry run tells all that would end a training, and what it will need."""
+"""A dry run reports all errors of a training and the resources it needs."""
 import io
 import os
 import signal
@@ -85,7 +85,7 @@ def test_a_sound_run_of_every_task_is_ready(task, data, tmp_path):
     assert not (tmp_path / 'work').exists()
 
 
-def test_all_that_is_wrong_is_told_at_once(data, tmp_path, monkeypatch):
+def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
     wall = tmp_path / 'file'

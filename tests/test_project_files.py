@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the project tells GitHub and contributors fits the rest of it."""
+"""Files for GitHub and contributors agree with the rest of the project."""
 import re
 import shlex
 import subprocess

@@ -21,7 +21,7 @@ pytest.importorskip('mmpose')
 
 from benchmarks.overfit import overfit  # noqa: E402
 from hrformer_mm.quickstart import pose  # noqa: E402
-from hrformer_mm.quickstart import progress as told  # noqa: E402
+from hrformer_mm.quickstart import progress  # noqa: E402
 from hrformer_mm.quickstart import runner as common  # noqa: E402
 from hrformer_mm.utils.io import read_history  # noqa: E402
 from hrformer_mm.visualization import figures as pictures  # noqa: E402
@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 
 class Terminal(io.StringIO):
-    """A stream that may be killed when it has told so many evaluations."""
+    """A stream that can be killed after a number of evaluations."""
 
     def __init__(self, until=None, is_terminal=False):
         super().__init__()
@@ -73,7 +73,7 @@ def tool(name, *args):
 def finished(tmp_path_factory):
     """A quickstart that is killed after its first epoch, and its second start.
 
-    Gives the outcome, what was told the first time and the second time.
+    Returns the outcome, the output of the first time and the second time.
     """
     folder = tmp_path_factory.mktemp('quickstart')
     with pytest.MonkeyPatch.context() as patch:
@@ -114,7 +114,7 @@ def test_it_leaves_metrics_pictures_and_a_checkpoint(finished):
     assert cfg.resume is False and cfg.load_from is None
 
 
-def test_it_tells_where_things_are_and_what_to_try(finished):
+def test_output_files_and_next_commands_are_printed(finished):
     for path in (*finished.outcome.pictures, finished.outcome.checkpoint):
         assert str(path) in finished.second
     commands = TASK.next_commands(finished.outcome)
@@ -171,20 +171,20 @@ def interrupted(folder, process):
 
 def test_another_request_does_not_continue_with_an_interrupted_one(tmp_path):
     wanted = interrupted(tmp_path / 'run', 'elsewhere 1')
-    tell = [].append
-    assert common.choose_work_dir(wanted, dict(seed=0), tell) == wanted
-    assert common.choose_work_dir(wanted, dict(seed=1), tell) != wanted
+    report = [].append
+    assert common.choose_work_dir(wanted, dict(seed=0), report) == wanted
+    assert common.choose_work_dir(wanted, dict(seed=1), report) != wanted
 
 
 def test_two_at_once_do_not_share_a_folder(tmp_path):
     sleeper = subprocess.Popen(['sleep', '60'])
     process = f'{gethostname()} {sleeper.pid}'
     wanted = interrupted(tmp_path / 'run', process)
-    tell = [].append
-    assert common.choose_work_dir(wanted, dict(seed=0), tell) != wanted
+    report = [].append
+    assert common.choose_work_dir(wanted, dict(seed=0), report) != wanted
     sleeper.kill()
     sleeper.wait()
-    assert common.choose_work_dir(wanted, dict(seed=0), tell) == wanted
+    assert common.choose_work_dir(wanted, dict(seed=0), report) == wanted
 
 
 def test_a_folder_with_something_else_is_not_used(tmp_path):
@@ -240,14 +240,14 @@ def test_a_real_dataset_takes_the_place_of_the_made_one(finished):
     assert not cfg.val_dataloader.dataset.get('bbox_file')
 
 
-def test_a_data_root_without_its_files_is_told_in_one_line(tmp_path, capsys):
+def test_a_data_root_without_its_files_fails_with_one_line(tmp_path, capsys):
     assert tool('quickstart.py', '--data-root', tmp_path) == 2
     error = capsys.readouterr().err
     assert 'person_keypoints_val2017.json' in error
     assert error.count('\n') == 1
 
 
-def test_counts_below_one_are_told_in_one_line(capsys):
+def test_counts_below_one_fail_with_one_line(capsys):
     assert tool('quickstart.py', '--epochs', 0) == 2
     assert capsys.readouterr().err == (
         'error: epochs must be at least 1, got 0\n')
@@ -285,7 +285,7 @@ def test_a_torn_record_is_left_out(tmp_path):
 
 @pytest.mark.parametrize('seconds, text', [(7, '0:07'), (3723, '1:02:03')])
 def test_time_is_written_as_on_a_clock(seconds, text):
-    assert told.clock(seconds) == text
+    assert progress.clock(seconds) == text
 
 
 def test_rows_of_pictures_fill_the_width():
@@ -317,7 +317,7 @@ def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_made_people_are_learned_by_heart(tmp_path):
+def test_generated_people_are_overfit(tmp_path):
     options = generated(tmp_path / 'data')
     report = overfit(
         str(ROOT / 'configs' / TASK.config), str(tmp_path / 'run'),
@@ -329,7 +329,7 @@ def test_made_people_are_learned_by_heart(tmp_path):
 @pytest.mark.skipif(
     not (SHARED / 'data/coco_mini').exists(),
     reason='the four images of COCO are not beside the checkout')
-def test_real_people_are_learned_by_heart(tmp_path):
+def test_real_people_are_overfit(tmp_path):
     dataset = 'train_dataloader.dataset'
     report = overfit(
         str(ROOT / 'configs/pose/hrformer_t_coco_256x192.py'),

@@ -114,7 +114,7 @@ def official_pose_weights(path: Path) -> Path:
 
 
 def write_inputs(folder: Path):
-    """What to predict on, under the names that the commands have."""
+    """Write inputs under the names that the commands use."""
     (folder / 'images').mkdir()
     write_photos(folder / 'images')
     cv2.imwrite(str(folder / 'photo.jpg'), smooth(0))

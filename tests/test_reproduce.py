@@ -166,11 +166,11 @@ def test_run_continues_where_it_was_stopped(here, monkeypatch):
         run(plan, lambda text: None)
     assert machine.ran == [plan.steps[0].name, 'training']
     machine.ran, machine.fail_at = [], None
-    told = []
-    run(plan, told.append)
+    printed = []
+    run(plan, printed.append)
     assert machine.ran == ['training', 'test']
-    assert 'done' in told[0]
-    table = told[-1].splitlines()
+    assert 'done' in printed[0]
+    table = printed[-1].splitlines()
     assert 'paper, Table 3' in table[0] and 'here' in table[0]
     (line, ) = [row for row in table if row.startswith('| AP ')]
     assert '77.2' in line and '76.54' in line

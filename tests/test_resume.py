@@ -16,11 +16,11 @@ def die(runner):
     raise Killed
 
 
-def be_told_to_stop(runner):
+def send_sigterm(runner):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-CallAt.functions.update(die=die, sigterm=be_told_to_stop)
+CallAt.functions.update(die=die, sigterm=send_sigterm)
 
 
 def assert_same(a, b):

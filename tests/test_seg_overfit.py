@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rows learn single images by heart, through MMSegmentation's Runner.
+"""Segmentation configs overfit single images with MMSegmentation's Runner.
 
 The images are enlarged, because an output of stride 4 cannot hold classes of
 a few pixels, and the hardest pixels are mined, because of those classes.
@@ -51,7 +51,7 @@ def shared(name):
 
 
 @pytest.mark.slow
-def test_a_drawn_street_is_learned_by_heart(tmp_path):
+def test_a_drawn_street_is_overfit(tmp_path):
     make_scenes(tmp_path / 'data', 1, 1)
     value = learn(
         'hrformer_t_cityscapes_512x1024', tmp_path / 'data', tmp_path / 'run',
@@ -61,7 +61,7 @@ def test_a_drawn_street_is_learned_by_heart(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_street_of_cityscapes_is_learned_by_heart(tmp_path):
+def test_a_street_of_cityscapes_is_overfit(tmp_path):
     value = learn(
         'hrformer_t_cityscapes_512x1024', shared('cityscapes_mini'),
         tmp_path / 'run', 250, width=512, height=256,
@@ -71,7 +71,7 @@ def test_a_street_of_cityscapes_is_learned_by_heart(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_a_person_of_lip_is_learned_by_heart(split, tmp_path):
+def test_a_person_of_lip_is_overfit(split, tmp_path):
     value = learn(
         'hrformer_t_pascal-context_520x520', shared('lip_mini'),
         tmp_path / 'run', 250, width=224, height=320,

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What we are imported into stays as it was."""
+"""Importing the package leaves other code unchanged."""
 import gc
 import os
 import subprocess

@@ -53,8 +53,8 @@ def task_row(task: str, folder: Path, samples: int = 8, batch: int = 2,
         task: pose, seg or cls.
         folder: Data and the work dir ``run`` go there.
         samples: For training; five less one are evaluated on.
-        batch: Of each process.
-        passes: Over the training data of one process.
+        batch: Batch size of each process.
+        passes: Number of passes over the training data of one process.
     """
     data = folder / 'data'
     if not data.exists():

@@ -3,7 +3,9 @@
 
 CONTRIBUTING.md has the glossary. Held are the rules that can be counted: no
 docstring begins with "What", no argument description with "Of", and none of
-the words in WORDS is used. Prints each finding as FILE:LINE and exits with 1.
+the words in WORDS is used, except in a line with "language: allow" or between
+the lines "language: off" and "language: on". Prints each finding as FILE:LINE
+and exits with 1.
 """
 import argparse
 import ast
@@ -37,6 +39,7 @@ PATTERN = re.compile(
 OF = re.compile(r'^\s+\**\w+( \([^)]*\))?: Of\b')
 WHAT = re.compile(r'\s*What\b')
 ALLOW = 'language: allow'  # in a line that quotes a word
+OFF, ON = 'language: off', 'language: on'  # around lines that quote words
 OWN = 'tools/lint_language.py'
 
 
@@ -55,8 +58,10 @@ def advice(word: str) -> str:
 
 def check_lines(path: Path, text: str) -> Iterator[Finding]:
     """Find words of the list, and argument descriptions with "Of"."""
+    off = False
     for number, line in enumerate(text.splitlines(), 1):
-        if ALLOW in line:
+        off = OFF in line or (off and ON not in line)
+        if off or ALLOW in line:
             continue
         for match in PATTERN.finditer(line.replace('_', ' ')):
             yield Finding(path, number,
