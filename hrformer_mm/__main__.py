@@ -13,8 +13,8 @@ EXAMPLES = """examples:
   hrformer-mm predict CONFIG WEIGHTS images/ --boxes detections.json
   hrformer-mm predict CONFIG WEIGHTS webcam --show
 
-It leaves predictions.json in --out-dir, and images and videos with the
-predictions drawn below overlays/:
+Writes predictions.json to --out-dir, and images and videos with the
+predictions drawn to overlays/ below it:
   pose            COCO's results, and images.json: COCO('images.json')
                   .loadRes('predictions.json')
   segmentation    a PNG of labels for each image, below labels/
@@ -30,39 +30,41 @@ def positive(text: str) -> int:
 
 
 def add_predict(parser: ArgumentParser):
-    """Arguments of ``hrformer-mm predict``."""
+    """Add the arguments of ``hrformer-mm predict``."""
     add = parser.add_argument
-    add('config', help='path of the config, of any of the three tasks')
+    add('config', help='path of a config of any of the three tasks')
     add('weights', help='path of the checkpoint')
     add('inputs', nargs='+', metavar='input',
         help='image, folder, pattern, video, animated GIF, or webcam '
         '(webcam:1 is the second one)')  # yapf: disable
     add('--out-dir', default='predictions',
-        help='where results go (default: predictions)')  # yapf: disable
+        help='write results to this folder '
+        '(default: predictions)')  # yapf: disable
     add('--boxes', metavar='WHERE',
-        help='pose: boxes of people or other objects. A JSON file; whole, for '
-        'one object that fills the image; or detector, one of torchvision '
-        'whose weights are on this machine (default: detector if there is '
-        'one, else whole)')
+        help='pose: source of the bounding boxes. A JSON file; whole: one '
+        'object fills the image; detector: a torchvision detector whose '
+        'weights are on this machine (default: detector if there is one, '
+        'else whole)')
     add('--box-thr', type=float, metavar='SCORE',
         help='pose: minimum score of a box (default: 0.5); the number of '
         'boxes dropped is reported')  # yapf: disable
     add('--box-categories', nargs='+', metavar='CATEGORY',
-        help='pose: names or ids of the categories whose boxes count '
-        "(default: the dataset's own; people for a model of people)")
+        help='pose: names or ids of the categories whose boxes are used '
+        "(default: the dataset's own; person for a model of people)")
     add('--keypoint-thr', type=float, metavar='SCORE',
-        help='pose: least score of a keypoint that is drawn (default: 0.3)')
+        help='pose: minimum score of a keypoint to draw (default: 0.3)')
     add('--batch-size', type=positive, metavar='N',
-        help='people, or images of one size, that the model gets at once '
-        '(default: 32; segmentation 1)')  # yapf: disable
+        help='people, or images of one size, per forward pass '
+        '(default: 32; segmentation: 1)')  # yapf: disable
     add('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is '
         'one)')  # yapf: disable
     add('--max-frames', type=positive, metavar='N',
-        help='of each video or camera')  # yapf: disable
-    add('--no-overlay', action='store_true', help='write the results alone')
+        help='stop after N frames of each video or camera')  # yapf: disable
+    add('--no-overlay', action='store_true',
+        help='do not write images with the predictions drawn')
     add('--show', action='store_true',
-        help='show the predictions in a window, too; q ends it')
-    add('--force', action='store_true', help='replace files that are there')
+        help='also show the predictions in a window; press q to quit')
+    add('--force', action='store_true', help='overwrite existing files')
     cli.add_cfg_options(parser)
 
 
@@ -83,7 +85,10 @@ def make_parser() -> ArgumentParser:
 
 
 def quieten():
-    """Let libraries not tell of every damaged file; one line will."""
+    """Silence the libraries' own messages about each damaged file.
+
+    One line of the report names it.
+    """
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     warnings.filterwarnings('ignore', module='mm(pose|seg|pretrain|det|cv)')

@@ -2,8 +2,8 @@
 """Registries of scope ``hrformer_mm``, children of mmengine's.
 
 ``type='hrformer_mm.HRFormer'`` resolves from any scope: mmengine imports this
-file by itself. A class is imported when it is asked for, so a task needs only
-its own framework.
+file by itself. A class is imported on its first use, so a task needs only its
+own framework.
 """
 from importlib import import_module
 from typing import Dict, Optional
@@ -17,7 +17,7 @@ MMCV_LINE = "pip install 'mmcv-lite>=2.0.0,<2.2.0'"  # of every extra
 
 
 def install_line(extra: str) -> str:
-    """The command that installs what an extra stands for."""
+    """Return the command that installs an extra of this package."""
     line = f"pip install 'hrformer-mm[{extra}]'"
     if extra == 'pose':  # no extra can ask for a package without chumpy
         line += ' && pip install --no-deps mmpose==1.3.2'
@@ -25,12 +25,12 @@ def install_line(extra: str) -> str:
 
 
 class LazyRegistry(mmengine.Registry):
-    """A registry that imports the module of an entry on its first use.
+    """Registry that imports the module of an entry on its first use.
 
     Args:
         parent: mmengine's registry.
-        entries: Name of each class and the module, inside this package, that
-            registers it.
+        entries: Class names, and the modules inside this package that
+            register them.
     """
 
     def __init__(self, parent: mmengine.Registry, entries: Dict[str, str]):
@@ -39,7 +39,7 @@ class LazyRegistry(mmengine.Registry):
         self.entries = entries
 
     def import_from_location(self):
-        """Nothing to do: :meth:`get` imports what is asked for."""
+        """Do nothing: :meth:`get` imports each entry on demand."""
 
     def get(self, key: str) -> Optional[type]:
         name = key.rpartition('.')[2]

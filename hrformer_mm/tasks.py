@@ -1,12 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The one table of what differs between the three frameworks."""
+"""Table of the differences between the three frameworks."""
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and the framework that serves it.
+    """Task and the framework that implements it.
 
     Attributes:
         name: Folder in ``configs``, extra to install, and module of the task
@@ -15,9 +15,9 @@ class Task:
         visualization_hook: Hook that draws predictions of a test.
         predictor: Class in the module of the task in ``apis``.
         metric: Headline metric, as the evaluator returns it.
-        metric_label: Its name in text and figures.
+        metric_label: Name of the metric in text and figures.
         overfit_target: Value of the metric, in its own unit, that a model
-            reaches on a few images it was overfitted on.
+            reaches when it overfits a few images.
     """
     name: str
     scope: str

@@ -270,7 +270,7 @@ def test_epochs_end_the_schedules():
 
 
 def test_a_terminal_has_one_line_and_a_file_has_few(finished):
-    line = finished.second.split('all that the frameworks print')[1]
+    line = finished.second.split('output of the frameworks')[1]
     line = line.split('\n')[1]
     assert line.count('\r') >= 3 and 'eta' in line and '6/6' in line
     assert '\r' not in finished.first

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Handwritten digits, in the layout of ImageNet."""
+"""Quickstart of classification: handwritten digits in ImageNet's layout."""
 from pathlib import Path
 from typing import List, NamedTuple
 
@@ -15,12 +15,12 @@ from .runner import Outcome, Task
 from .synthetic.digits import write_digits
 
 SHOWN = (4, 8)  # rows and columns of images
-READABLE = 30  # most classes whose numbers are written into the matrix
+READABLE = 30  # maximum number of classes to write counts into the matrix
 RIGHT, WRONG = '#2a7f3f', '#c44e52'
 
 
 class Predictions(NamedTuple):
-    """What a model says of all validation images."""
+    """Predictions of a model for all validation images."""
     paths: List[str]
     truth: ndarray  # [N], classes
     scores: ndarray  # [N, classes], probabilities
@@ -46,7 +46,7 @@ def predict(cfg: Config, checkpoint: str) -> Predictions:
 
 
 def draw_confusion(found: Predictions, path: Path):
-    """Draw how many images of each class were taken for which."""
+    """Draw the confusion matrix."""
     classes = found.scores.shape[1]
     guess = found.scores.argmax(1)
     counts = np.zeros((classes, classes), int)
@@ -70,7 +70,7 @@ def draw_confusion(found: Predictions, path: Path):
 
 
 def draw_images(found: Predictions, path: Path):
-    """Draw images with what was predicted; mistakes and doubts come first."""
+    """Draw images with predicted classes, least certain and wrong first."""
     import cv2
     sure = found.scores[np.arange(len(found.truth)), found.truth]
     order = np.argsort(sure, kind='stable')[:SHOWN[0] * SHOWN[1]]
@@ -90,7 +90,7 @@ def draw_images(found: Predictions, path: Path):
 
 
 def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
-    """The confusion matrix, and the images that were hardest."""
+    """Draw the confusion matrix and the least certain images."""
     found = predict(cfg, checkpoint)
     paths = [out_dir / 'confusion_matrix.png', out_dir / 'predictions.png']
     draw_confusion(found, paths[0])
@@ -99,13 +99,13 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 
 def use_data_root(cfg: Config, root: str):
-    """Move the config to an image folder and fit its number of classes.
+    """Set the image folder and the number of classes of a config.
 
-    Without class folders in ``val``, as ImageNet is unpacked, classes are
+    If ``val`` has no class folders, as in ImageNet's archive, the labels are
     read from ``meta/train.txt`` and ``meta/val.txt``.
 
     Raises:
-        ValueError: If ``train`` has less than two class folders.
+        ValueError: If ``train`` has fewer than two class folders.
     """
     set_data_root(cfg, root)
     names = folders(Path(root) / 'train')
@@ -127,7 +127,7 @@ def folders(root: Path) -> List[str]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
-    """Evaluate it, train longer or on data of one's own."""
+    """Return commands to evaluate, train longer and train on own data."""
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',
         'python tools/train.py configs/cls/custom_folder.py '

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoints of people, in the layout of COCO."""
+"""Quickstart of pose estimation: drawn people in COCO's layout."""
 from itertools import groupby
 from pathlib import Path
 from typing import List, Sequence
@@ -16,23 +16,23 @@ from .runner import Outcome, Task
 from .synthetic.bodies import SKELETON
 from .synthetic.people import make_people
 
-# Blue, green, red: a person's left, right, and what joins the two.
+# BGR: a person's left, right, and links between both.
 COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))
 LINKS = [(start - 1, end - 1) for start, end in SKELETON]
-SEEN = 0.3  # least score of a keypoint to draw
-SHOWN = 12  # images
-HEIGHT = 660  # to draw at; shown at half of it, which smooths the lines
+SEEN = 0.3  # minimum score of a keypoint to draw
+SHOWN = 12  # number of images
+HEIGHT = 660  # height to draw at; halved afterwards for smooth lines
 CAPTION = 'predicted: blue left, orange right; white: labelled'
 
 
 def side_of(*joints: int) -> int:
-    """0 for the left, 1 for the right, 2 for both or the nose."""
+    """Return 0 for the left, 1 for the right, 2 for both or the nose."""
     sides = {2 if j == 0 else (j + 1) % 2 for j in joints}
     return sides.pop() if len(sides) == 1 else 2
 
 
 def draw_truth(image: ndarray, points: ndarray, seen: Sequence[bool]):
-    """Draw the labelled skeleton as thin white lines, dark around."""
+    """Draw the labelled skeleton as thin white lines with dark borders."""
     where = np.round(points * 16).astype(int)
     for color, thick in (((0, 0, 0), 4), ((255, 255, 255), 2)):
         for start, end in LINKS:
@@ -42,7 +42,7 @@ def draw_truth(image: ndarray, points: ndarray, seen: Sequence[bool]):
 
 
 def draw_image(model, people: List[dict]) -> ndarray:
-    """Predict the people of one image in their labelled boxes and draw."""
+    """Predict and draw the poses of an image in its labelled boxes."""
     from mmpose.apis import inference_topdown
     path = people[0]['img_path']
     boxes = np.concatenate([person['bbox'] for person in people])
@@ -65,7 +65,10 @@ def draw_image(model, people: List[dict]) -> ndarray:
 
 
 def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
-    """A grid of validation images with predicted and labelled skeletons."""
+    """Draw a grid of validation images with both kinds of skeletons.
+
+    These are the predicted and the labelled ones.
+    """
     from mmengine.registry import DATASETS
     from mmpose.apis import init_model
     model = init_model(cfg.copy(), checkpoint, device=get_device())
@@ -83,7 +86,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
-    """Evaluate it, train longer or on data of one's own."""
+    """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
     return [

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""One line that tells how far training is, and a file of what it gave."""
+"""Show the progress of training in one line and record its history."""
 import json
 import sys
 import time
@@ -11,13 +11,13 @@ from mmengine.runner import Runner
 
 from ..utils.io import read_history
 
-WIDTH = 24  # of the bar
-POINTS = 200  # on the curve of the loss
-LINES = 10  # without a terminal
+WIDTH = 24  # characters of the progress bar
+POINTS = 200  # points of the loss curve
+LINES = 10  # lines to print without a terminal
 
 
 def clock(seconds: float) -> str:
-    """As 5:07 or 1:02:03."""
+    """Format a duration as 5:07 or 1:02:03."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -26,16 +26,16 @@ def clock(seconds: float) -> str:
 
 
 class Progress(Hook):
-    """Tell the progress of training and record its curves.
+    """Show the progress of training and record its curves.
 
     Args:
-        path: File for one JSON record a line: ``iter`` with ``loss``, and
-            with the metrics of each evaluation. When training resumes, it
-            continues from the same iteration.
-        metric: Name of the one that the line shows.
-        label: What to call it.
-        stream: Where the line goes. A terminal has it rewritten in place;
-            elsewhere there are a few lines.
+        path: File of one JSON record per line: ``iter`` with ``loss``, or
+            with the metrics of an evaluation. When training resumes, records
+            after its iteration are dropped.
+        metric: Name of the metric to show.
+        label: Label of the metric.
+        stream: Stream to write to. In a terminal the line is rewritten in
+            place; elsewhere about ``LINES`` lines are printed.
     """
     priority = 'LOWEST'
 
@@ -46,8 +46,8 @@ class Progress(Hook):
         self.loss: Optional[float] = None
         self.value: Optional[float] = None
         self.shown = 0.
-        self.told = 0
-        # An evaluation may come first, where a run was killed in it.
+        self.printed = 0
+        # A run that was killed in an evaluation resumes with it.
         self.began, self.first = time.time(), sys.maxsize
 
     def before_train(self, runner: Runner):
@@ -58,7 +58,7 @@ class Progress(Hook):
             self.loss = record.get('loss', self.loss)
             self.value = record.get(self.metric, self.value)
         self.began, self.first = time.time(), runner.iter
-        self.told = LINES * runner.iter // max(runner.max_iters, 1)
+        self.printed = LINES * runner.iter // max(runner.max_iters, 1)
 
     def record(self, **values: Any):
         with self.path.open('a', encoding='utf-8') as file:
@@ -75,7 +75,7 @@ class Progress(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch=None):
-        self.show(runner)  # here, as an evaluation may come after the last
+        self.show(runner)  # not after it: an evaluation may follow
 
     def before_val_epoch(self, runner: Runner):
         if self.stream.isatty():
@@ -113,13 +113,13 @@ class Progress(Hook):
         return '  '.join(parts + ([note] if note else []))
 
     def show(self, runner: Runner, note: str = '', always: bool = False):
-        """Rewrite the line, or print one for each tenth of training."""
+        """Rewrite the line, or print one per tenth of the training."""
         share = LINES * runner.iter // max(runner.max_iters, 1)
         if self.stream.isatty():
             if always or time.time() - self.shown > .2:
                 self.shown = time.time()
                 self.stream.write(f'\r\033[K{self.line(runner, note)}')
-        elif always or share > self.told:
-            self.told = share
+        elif always or share > self.printed:
+            self.printed = share
             self.stream.write(self.line(runner, note) + '\n')
         self.stream.flush()

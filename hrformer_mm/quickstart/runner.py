@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the quickstarts of all tasks share; a task says only what differs."""
+"""Run a quickstart; the modules of the tasks define what differs."""
 import json
 import os
 import sys
@@ -24,50 +24,50 @@ from ..utils.tracebacks import logged_traceback
 from ..visualization.curves import Run, collect, draw_curves
 from .progress import Progress
 
-STAMP = 'quickstart_data.json'  # in data that was made here
-STATE = 'quickstart.json'  # in a work dir: what was asked, and what it gave
+STAMP = 'quickstart_data.json'  # marks a dataset as generated
+STATE = 'quickstart.json'  # request and metrics, in the work dir
 HISTORY = 'history.jsonl'
 LOG = 'log.txt'
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a quickstart leaves behind."""
-    config: Path  # dumped, self-contained, with the data that was used
+    """Result of a quickstart."""
+    config: Path  # dumped, self-contained, with the dataset used
     checkpoint: Optional[Path]
     work_dir: Path
-    metrics: dict  # of the last evaluation, by name as in ``Task.metric``
+    metrics: dict  # metrics of the last evaluation by name
     pictures: List[Path]
     data_root: Path
 
 
 @dataclass(frozen=True)
 class Task:
-    """One quickstart.
+    """Quickstart of one task.
 
     Attributes:
         name: pose, seg or cls.
-        config: The row, below ``configs``. It has ``data_root`` at its top
-            level, in the layout that the task's real dataset has.
-        metric: Name of the figure to report, as the evaluator gives it
+        config: Path of the config below ``configs``. It has ``data_root`` at
+            its top level, in the layout of the task's real dataset.
+        metric: Name of the metric to report, as the evaluator returns it
             (``'coco/AP'``, ``'mIoU'``, ``'accuracy/top1'``).
-        metric_label: What to call it in pictures and in the summary.
+        metric_label: Label of the metric in figures and in the summary.
         make_data: ``make_data(root, train, val, seed)`` writes that many
-            images, in the layout of the real dataset, into the empty folder
-            ``root``. It need not care for interruptions: the folder is put
-            in place when it is complete.
-        images: How many to make for training and for validation.
+            images, in the layout of the real dataset, to the empty folder
+            ``root``. It need not handle interruptions: the folder is moved
+            to its place when it is complete.
+        images: Number of images to make for training and for validation.
         draw: ``draw(cfg, checkpoint, out_dir)`` writes PNGs of predictions on
-            validation images and gives their paths. ``cfg`` is what was
-            trained, its data in place.
-        next_commands: ``next_commands(outcome)`` gives three commands to try.
-        layout: Files and folders that a real ``data_root`` must have, in
-            words; shown by ``--help`` and in errors.
-        needs: The paths below a real ``data_root`` to check for.
-        data_version: Raise it when ``make_data`` gives other data than
-            before, so that an old dataset is not taken for the new one.
-        use_data_root: ``use_data_root(cfg, root)`` moves the config to a real
-            dataset and adapts what depends on it, such as classes.
+            validation images and returns their paths. ``cfg`` is the config
+            of the training.
+        next_commands: ``next_commands(outcome)`` returns commands to try next.
+        layout: Description of the files and folders of a real ``data_root``,
+            for ``--help`` and errors.
+        needs: Paths that must exist below a real ``data_root``.
+        data_version: Version of ``make_data``. Increase it when its output
+            changes, so that old datasets are not reused.
+        use_data_root: ``use_data_root(cfg, root)`` sets the real dataset of
+            the config and adapts all that depends on it, such as classes.
     """
     name: str
     config: str
@@ -85,7 +85,10 @@ class Task:
 
 def folder_of(task: Task, cfg: Config, images: Tuple[int, int],
               seed: int) -> Path:
-    """Where made data goes; what is not the usual says so in its name."""
+    """Return the folder of generated data.
+
+    Its name has the counts and the seed if they are not the default ones.
+    """
     folder = Path(cfg.data_root)
     if (images, seed) == (task.images, 0):
         return folder
@@ -93,14 +96,14 @@ def folder_of(task: Task, cfg: Config, images: Tuple[int, int],
 
 
 def provide_data(task: Task, folder: Path, images: Tuple[int, int],
-                 seed: int, tell: Callable[[str], None]):
-    """Make the synthetic data, unless it is there already.
+                 seed: int, report: Callable[[str], None]):
+    """Make the synthetic data, unless it exists already.
 
-    It is written elsewhere and moved to its place when it is complete, so an
-    interrupted attempt leaves nothing that could be taken for it.
+    It is written to a temporary folder and moved to its place when it is
+    complete, so an interrupted attempt leaves no incomplete dataset.
 
     Raises:
-        ValueError: If the folder holds something that was not made here.
+        ValueError: If the folder contains data that was not generated.
     """
     made = dict(task=task.name, version=task.data_version, seed=seed,
                 train=images[0], val=images[1])
@@ -109,31 +112,31 @@ def provide_data(task: Task, folder: Path, images: Tuple[int, int],
         return
     if folder.exists() and not stamp.exists() and any(folder.iterdir()):
         raise ValueError(
-            f'{folder} holds data that the quickstart did not make; give it '
-            'as --data-root to train on it, or move it away')
-    tell(f'making {images[0]} + {images[1]} images in {folder}')
+            f'{folder} contains data that the quickstart did not make; pass '
+            'it as --data-root to train on it, or move it away')
+    report(f'making {images[0]} + {images[1]} images in {folder}')
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix='.making_') as parent:
         fresh = Path(parent) / 'data'
         fresh.mkdir()
         task.make_data(fresh, *images, seed)
         (fresh / STAMP).write_text(json.dumps(made), encoding='utf-8')
-        if folder.exists():  # what an older version made
+        if folder.exists():  # made by an older version
             folder.rename(Path(parent) / 'old')
         fresh.rename(folder)
 
 
 def check_layout(task: Task, folder: str):
-    """Raise FileNotFoundError if a real dataset lacks what is needed."""
+    """Raise FileNotFoundError if a real dataset lacks required files."""
     missing = [p for p in task.needs if not (Path(folder) / p).exists()]
     if missing:
         raise FileNotFoundError(
-            f'--data-root {folder} lacks {", ".join(missing)}; it must hold '
-            f'{task.layout}')
+            f'--data-root {folder} lacks {", ".join(missing)}; it must '
+            f'contain {task.layout}')
 
 
 def count_iters(cfg: Config, epochs: int) -> int:
-    """Iterations of so many passes over the training images."""
+    """Return the number of iterations in a number of epochs."""
     from mmengine.registry import DATASETS, init_default_scope
     init_default_scope(cfg.default_scope)
     loader = cfg.train_dataloader
@@ -142,9 +145,9 @@ def count_iters(cfg: Config, epochs: int) -> int:
 
 
 def set_epochs(cfg: Config, epochs: int):
-    """Set the length of training, and end all schedules with it.
+    """Set the length of training and of its schedules.
 
-    Evaluation and checkpoints come ten times at most.
+    The model is evaluated and saved ten times at most.
     """
     by_epoch = 'max_epochs' in cfg.train_cfg
     key = 'max_epochs' if by_epoch else 'max_iters'
@@ -162,7 +165,7 @@ def set_epochs(cfg: Config, epochs: int):
 
 
 def is_running(process: str) -> bool:
-    """Whether a process, as host and number, is another one of this host."""
+    """Whether a process, as ``'HOST PID'``, is another one of this host."""
     host, _, number = process.rpartition(' ')
     if host != gethostname() or int(number) == os.getpid() or \
             os.name != 'posix':
@@ -171,17 +174,18 @@ def is_running(process: str) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         pass
     return True
 
 
 def choose_work_dir(wanted: Path, request: dict,
-                    tell: Callable[[str], None]) -> Path:
-    """The wanted folder if it is free or was interrupted in the same work.
+                    report: Callable[[str], None]) -> Path:
+    """Return the work dir of a request, to start or to resume in.
 
-    Otherwise the first of ``wanted_2``, ``wanted_3``, ... for which that
-    holds, so nothing that exists is overwritten.
+    This is the first of ``wanted``, ``wanted_2``, ``wanted_3``, ... that is
+    empty or has an interrupted run of the same request, so nothing that
+    exists is overwritten.
     """
     number = 0
     while True:
@@ -193,17 +197,18 @@ def choose_work_dir(wanted: Path, request: dict,
             found = json.loads(state.read_text(encoding='utf-8-sig'))
             if found['request'] == request and 'metrics' not in found and \
                     not is_running(found['process']):
-                tell(f'continuing with the interrupted quickstart in {folder}')
+                report('continuing with the interrupted quickstart in '
+                       f'{folder}')
                 return folder
         elif not folder.exists() or not any(folder.iterdir()):
             return folder
         if number == 1:
-            tell(f'{folder} is kept; it holds a finished, running or '
-                 'different run')
+            report(f'{folder} is kept; it has a finished, running or '
+                   'different run')
 
 
 def write_json(path: Path, content: dict):
-    """Replace a file at once, so that it is never half written."""
+    """Write a JSON file atomically."""
     fresh = path.with_suffix('.new')
     fresh.write_text(json.dumps(content, default=str), encoding='utf-8')
     os.replace(fresh, path)
@@ -222,8 +227,8 @@ def check_counts(epochs: Optional[int], images: Optional[Tuple[int, int]]):
 def fill_config(task: Task, cfg: Config, data_root: Optional[str],
                 epochs: Optional[int], images: Optional[Tuple[int, int]],
                 seed: int, cfg_options: Optional[dict],
-                tell: Callable[[str], None]):
-    """Put the data, and what the user asked for, into the config."""
+                report: Callable[[str], None]):
+    """Set the dataset and the options of the user in the config."""
     check_counts(epochs, images)
     if data_root:
         check_layout(task, data_root)
@@ -233,7 +238,7 @@ def fill_config(task: Task, cfg: Config, data_root: Optional[str],
     else:
         images = images or task.images
         folder = folder_of(task, cfg, images, seed)
-        provide_data(task, folder, images, seed, tell)
+        provide_data(task, folder, images, seed, report)
         set_data_root(cfg, str(folder))
     if epochs:
         set_epochs(cfg, epochs)
@@ -242,25 +247,25 @@ def fill_config(task: Task, cfg: Config, data_root: Optional[str],
 
 
 def last_checkpoint(work_dir: Path) -> Optional[Path]:
-    """Where the Runner's note says that the last checkpoint lies."""
+    """Return the path of the last checkpoint that the Runner has noted."""
     note = work_dir / 'last_checkpoint'
     if not note.exists():
         return None
-    # The note has the path as of then; the folder may have been moved.
+    # Take the name only: the folder may have been moved since.
     path = work_dir / Path(note.read_text(encoding='utf-8-sig').strip()).name
     return path if path.exists() else None
 
 
 def fit_and_evaluate(cfg: Config, metric: str, label: str,
                      stream: TextIO) -> dict:
-    """Train, or continue with it, and give the metrics of the last weights."""
+    """Train or resume, and return the metrics of the final weights."""
     work_dir = Path(cfg.work_dir)
     history = work_dir / HISTORY
     fit_machine(cfg)
     checkpoint = last_checkpoint(work_dir)
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else None
-    # Runners of one process share what has the same name.
+    # Runners of one process share loggers of the same name.
     cfg.experiment_name = f'{work_dir.name}_{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Progress(history, metric, label, stream))
@@ -274,7 +279,7 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
 
 
 def from_here(command: str) -> str:
-    """A command for the root of the checkout, made to work in this folder."""
+    """Adapt a command for the root of the checkout to the current folder."""
     if Path.cwd() == root():
         return command
     for folder in ('tools', 'configs'):
@@ -283,7 +288,7 @@ def from_here(command: str) -> str:
 
 
 def summary(task: Task, outcome: Outcome, seconds: float) -> str:
-    """What to read at the end."""
+    """Return the text to print at the end."""
     lines = [
         '', f'{task.metric_label} {outcome.metrics[task.metric]:.3g} on '
         f'held-out images, in {seconds / 60:.1f} minutes', ''
@@ -291,7 +296,7 @@ def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     places = [('pictures', p) for p in outcome.pictures] + [
         ('checkpoint', outcome.checkpoint), ('config', outcome.config)
     ]
-    lines += [f'  {what:<12}{path}' for what, path in places]
+    lines += [f'  {name:<12}{path}' for name, path in places]
     lines += ['', 'To try next:']
     if os.path.dirname(sys.executable) not in os.get_exec_path():
         lines.append(f'  source {sys.prefix}/bin/activate')
@@ -307,43 +312,46 @@ def run(task: Task,
         seed: int = 0,
         cfg_options: Optional[dict] = None,
         stream: Optional[TextIO] = None) -> Outcome:
-    """Make data, train, evaluate, draw and tell what came of it.
+    """Make data, train, evaluate, draw predictions and print a summary.
 
     Args:
-        data_root: A real dataset instead of the synthetic one.
-        work_dir: Default ``work_dirs/quickstart_<task>``. An interrupted
-            quickstart is resumed; a finished one is kept and a folder with
-            the next free number is taken.
-        epochs: Instead of the config's; for a config in iterations too,
-            these are passes over the training images.
-        images: To make for training and for validation, instead of
-            ``task.images``. Of a real dataset, the first of these is how
-            many samples to train on.
-        seed: Of data and training.
-        cfg_options: Merged into the config last.
-        stream: Where to tell of it; default stdout.
+        task: Quickstart to run.
+        data_root: Folder of a real dataset to use instead of synthetic data.
+        work_dir: Folder for the results (default:
+            ``work_dirs/quickstart_<task>``). An interrupted quickstart is
+            resumed; a finished one is kept, and the next free number is
+            appended to the name.
+        epochs: Number of epochs (default: length in the config). Converted
+            to iterations if the config counts these.
+        images: Number of images to make for training and for validation
+            (default: ``task.images``). With ``data_root``, the first is the
+            number of training samples to use and the second is ignored.
+        seed: Seed of data and training.
+        cfg_options: Options merged into the config last.
+        stream: Stream to print to (default: stdout).
 
     Raises:
-        ValueError: If the data is not as the task needs it; says how.
-        FileNotFoundError: If a real dataset lacks files; says which.
+        ValueError: If the data does not fit the task.
+        FileNotFoundError: If a real dataset lacks files. Names them.
     """
     began, stream = time.time(), stream or sys.stdout
 
-    def tell(text: str):
+    def report(text: str):
         print(text, file=stream, flush=True)
 
     cfg = read_config(str(root() / 'configs' / task.config))
-    fill_config(task, cfg, data_root, epochs, images, seed, cfg_options, tell)
+    fill_config(task, cfg, data_root, epochs, images, seed, cfg_options,
+                report)
     request = json.loads(json.dumps(cfg.to_dict(), default=str))
     folder = choose_work_dir(
-        Path(work_dir or f'work_dirs/quickstart_{task.name}'), request, tell)
+        Path(work_dir or f'work_dirs/quickstart_{task.name}'), request, report)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / STATE
     found = dict(request=request, process=f'{gethostname()} {os.getpid()}')
     write_json(state, found)
     cfg.work_dir = str(folder)
-    tell(f'training {Path(task.config).stem}; all that the frameworks print '
-         f'goes to {folder / LOG}')
+    report(f'training {Path(task.config).stem}; output of the frameworks is '
+           f'written to {folder / LOG}')
     with redirect_output(folder / LOG):
         metrics = fit_and_evaluate(cfg, task.metric, task.metric_label,
                                    stream)
@@ -361,5 +369,5 @@ def run(task: Task,
     outcome = Outcome(config, checkpoint, folder, metrics,
                       [*pictures, curves], Path(cfg.data_root))
     write_json(state, dict(found, metrics=metrics))
-    tell(summary(task, outcome, time.time() - began))
+    report(summary(task, outcome, time.time() - began))
     return outcome

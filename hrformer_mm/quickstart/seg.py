@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Streets, in the layout of Cityscapes."""
+"""Quickstart of segmentation: drawn streets in the layout of Cityscapes."""
 from pathlib import Path
 from typing import List, Sequence
 
@@ -14,13 +14,13 @@ from ..visualization.figures import GAP, mosaic
 from .runner import Outcome, Task
 from .synthetic.scenes import make_scenes
 
-SHOWN = 8  # images
-HEIGHT = 224  # to draw at
+SHOWN = 8  # number of images
+HEIGHT = 224  # height of each image in pixels
 CAPTION = 'image, truth (black: no label), prediction'
 
 
 def beside(images: Sequence[ndarray]) -> ndarray:
-    """Images as one, all of the same height, with white between."""
+    """Place images side by side, at equal height, with white gaps."""
     images = [
         cv2.resize(
             x, (round(HEIGHT * x.shape[1] / x.shape[0]), HEIGHT),
@@ -32,7 +32,7 @@ def beside(images: Sequence[ndarray]) -> ndarray:
 
 def draw_legend(names: Sequence[str], palette: Sequence,
                 width: int) -> ndarray:
-    """Names of classes on their colours, in rows."""
+    """Draw the names of classes beside their colors, in rows."""
     step, height = 150, 28
     across = width // step
     rows = -(-len(names) // across)
@@ -46,7 +46,7 @@ def draw_legend(names: Sequence[str], palette: Sequence,
 
 
 def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
-    """Validation images, their labels and what is predicted, in rows."""
+    """Draw validation images, their labels and predictions, in rows."""
     from mmengine.registry import DATASETS, init_default_scope
     from mmseg.apis import inference_model, init_model
     init_default_scope(cfg.default_scope)
@@ -80,7 +80,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
 
 
 def next_commands(outcome: Outcome) -> List[str]:
-    """Evaluate it, train longer or on data of one's own."""
+    """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint} --tta',

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the command lines share: flags, and mistakes told in one line."""
+"""Flags and one-line error reports shared by the command lines."""
 import os
 import sys
 import traceback
@@ -15,23 +15,23 @@ from .paths import PACKAGE
 from .suggest import near_names
 from .tracebacks import log_of
 
-EPILOG = """A mistake ends in one line and exit code 2; HRFORMER_MM_TRACEBACK=1
-or --traceback shows where it was raised. Errors of a run that has started also
-have their traceback in its log file."""
+EPILOG = """User errors are reported in one line, with exit code 2. Set
+HRFORMER_MM_TRACEBACK=1 or pass --traceback for the traceback. Errors of a run
+that has started also have their traceback in its log file."""
 # Files and functions of mmengine that build what a config describes.
 BUILDERS = {('build_functions.py', 'build_from_cfg'),
             ('builder.py', 'build_optim_wrapper'), ('runner.py', '__init__')}
 
 
 def raised_here(error: BaseException) -> bool:
-    """Whether this package raised an error, so that its text is ours."""
+    """Return whether this package raised an error itself."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and str(Path(
         frames[-1].filename).resolve()).startswith(str(PACKAGE))
 
 
 def is_building(error: BaseException) -> bool:
-    """Whether something was being built from a config when it was raised."""
+    """Whether an error was raised while an object was built from a config."""
     frames = traceback.extract_tb(error.__traceback__)
     return any((Path(f.filename).name, f.name) in BUILDERS for f in frames)
 
@@ -39,10 +39,10 @@ def is_building(error: BaseException) -> bool:
 def is_mistake(error: Exception) -> bool:
     """Whether an error is one that a user can fix by reading one line.
 
-    Wrong values, missing files, packages and registered names are; so is all
-    that this package raises, an argument that a class does not have, and
-    whatever a class says to the values of a config. The rest, such as a lack
-    of memory, keeps its traceback.
+    These are wrong values, missing files, packages and registered names, all
+    errors that this package raises, arguments that a class does not have, and
+    all errors of a class about the values of a config. Other errors, such as
+    running out of memory, keep their traceback.
     """
     if is_building(error):
         return True
@@ -53,7 +53,7 @@ def is_mistake(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error in one line, with nearest names."""
+    """Return the message of an error in one line, with similar names."""
     is_key = isinstance(error, KeyError) and error.args
     text = str(error.args[0] if is_key else error)
     text = text.partition(' Please check whether the value of')[0]
@@ -65,18 +65,18 @@ def one_line(error: Exception) -> str:
 
 
 def escape_what_the_locale_lacks():
-    """Let output print escapes for characters the locale does not have."""
+    """Print escapes for characters that the locale does not have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # tests may replace it
             stream.reconfigure(errors='backslashreplace')
 
 
 def one_line_errors(main: Callable) -> Callable:
-    """Let ``main(argv=None)`` of a tool report mistakes in one line.
+    """Make ``main(argv=None)`` of a tool report user errors in one line.
 
-    Prints ``error: ...`` to stderr and exits with code 2. The traceback comes
-    back with ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback``, which is taken
-    out of the arguments here.
+    Prints ``error: ...`` to stderr and exits with code 2. With
+    ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback``, which is removed from the
+    arguments here, the traceback is printed instead.
     """
 
     @wraps(main)
@@ -100,7 +100,7 @@ def one_line_errors(main: Callable) -> Callable:
 
 
 class Options(DictAction):
-    """KEY=VALUE pairs, with errors for a missing = and for odd brackets."""
+    """Parse KEY=VALUE pairs; report a missing = or unbalanced brackets."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         wrong = [value for value in values if '=' not in value]
@@ -113,25 +113,26 @@ class Options(DictAction):
 
 
 def add_cfg_options(parser: ArgumentParser):
-    """What all tools that read a config take."""
+    """Add ``--cfg-options``, which all tools that read a config have."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=Options,
         metavar='KEY=VALUE',
-        help='change single values of the config, such as '
+        help='override values of the config, such as '
         "model.backbone.drop_path_rate=0.2 or key='[(a,b),(c,d)]'; no spaces "
         'inside a value')
 
 
 def plain_parser(description: str, examples: str,
                  **kwargs: Any) -> ArgumentParser:
-    """A parser without arguments, whose help ends with examples.
+    """Make a parser without arguments, whose help ends with examples.
 
     Args:
-        description: What the tool does; its lines stay as they are.
-        examples: Lines below ``examples:``, likewise.
-        **kwargs: Of :class:`argparse.ArgumentParser`.
+        description: Purpose of the tool; line breaks are kept.
+        examples: Examples, the first line being ``examples:``; line breaks
+            are kept.
+        **kwargs: Arguments of :class:`argparse.ArgumentParser`.
     """
     return ArgumentParser(
         description=description,
@@ -141,7 +142,7 @@ def plain_parser(description: str, examples: str,
 
 
 def make_parser(description: str, examples: str) -> ArgumentParser:
-    """A parser of what all tools with a config and its data take."""
+    """Make a parser with the arguments of all tools that read datasets."""
     parser = plain_parser(description, examples)
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
@@ -152,31 +153,35 @@ def make_parser(description: str, examples: str) -> ArgumentParser:
 
 
 def add_run_flags(parser: ArgumentParser):
-    """What training and testing take besides."""
+    """Add the flags that only training and testing have."""
     parser.add_argument(
         '--work-dir',
-        help='where logs and checkpoints go (default: work_dirs/NAME)')
+        help='write logs and checkpoints to this folder '
+        '(default: work_dirs/NAME)')
     parser.add_argument(
         '--show-dir',
-        help='draw predictions of the evaluation into this folder')
+        help='write images with predictions of the evaluation to this folder')
     parser.add_argument(
-        '--show', action='store_true', help='draw predictions in a window')
+        '--show', action='store_true', help='show predictions in a window')
     parser.add_argument(
-        '--interval', type=int, default=1, help='draw every n-th (default: 1)')
+        '--interval',
+        type=int,
+        default=1,
+        help='draw every n-th image (default: 1)')
     parser.add_argument(
         '--wait-time',
         type=float,
         default=1,
-        help='seconds each window stays (default: 1)')
+        help='show each window for this many seconds (default: 1)')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes (default: none, there is one)')
+        help='job launcher (default: none, a single process)')
     # torch.distributed.launch passes either spelling.
     parser.add_argument(
         '--local-rank',
         '--local_rank',
         type=int,
         default=0,
-        help='number of this process on its machine; the launcher sets it')
+        help='rank of this process on its machine; set by the launcher')

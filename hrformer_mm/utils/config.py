@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Names for the classes of pure-Python (lazy) configs.
+"""Convert the types of pure-Python (lazy) configs to registered names.
 
-A config of mmengine may write ``type=LoadImage``, the class itself, instead
-of its registered name, and is saved with the full path of the class, as
-``mmpose.datasets.transforms.LoadImage``. :func:`name_types` writes all forms
-as the registered name with its scope, ``mmpose.LoadImage``, which is what our
-tools, and those of the frameworks, compare with.
+A pure-Python config may contain a class (``type=LoadImage``) instead of its
+registered name, and is saved with the full path of the class
+(``mmpose.datasets.transforms.LoadImage``). :func:`name_types` replaces all
+these forms by the registered name with its scope (``mmpose.LoadImage``), which
+our tools and those of the frameworks expect.
 """
 import inspect
 from functools import lru_cache
@@ -23,7 +23,7 @@ LAZY = (LazyAttr, LazyObject)
 
 
 def bare_name(kind: Any) -> str:
-    """Return the name of a type without its scope, also that of a class."""
+    """Return the name of a type, or of a class, without its scope."""
     if not isinstance(kind, str):
         kind = getattr(kind, '__name__', None) or str(kind)
     return kind.rpartition('.')[2]
@@ -40,10 +40,10 @@ def registries() -> Iterator[Registry]:
 
 @lru_cache(maxsize=None)
 def registered_name(kind: Any) -> Optional[str]:
-    """Return the name of a class or function with its scope.
+    """Return the registered name of a class or function with its scope.
 
-    Those of mmengine have none, as configs write them. It is None if no
-    registry has it.
+    Names in mmengine's own registries have no scope, as in configs. Returns
+    None if no registry has the class.
     """
     for registry in registries():
         for name, entry in registry.module_dict.items():
@@ -54,11 +54,11 @@ def registered_name(kind: Any) -> Optional[str]:
 
 
 def name_type(kind: Any) -> Any:
-    """Return the registered name of a type in any form, else the type.
+    """Return the registered name of a type, or the type if it has none.
 
     Args:
-        kind: A name, the path of a class, a class, or what mmengine makes of
-            an imported one.
+        kind: Registered name, path of a class, class, or mmengine's lazy
+            object for an imported class.
     """
     found: Any = kind
     if isinstance(kind, LAZY):
@@ -73,7 +73,7 @@ def name_type(kind: Any) -> Any:
 
 
 def named(value: Any) -> Any:
-    """Return a nested value of a config with its types named."""
+    """Return a nested value of a config with registered names as types."""
     if isinstance(value, dict):
         return {k: name_type(v) if k == 'type' else named(v)
                 for k, v in value.items()}
@@ -96,11 +96,11 @@ def needs_names(value: Any) -> bool:
 def name_types(cfg: Config) -> Config:
     """Return a config whose types are registered names.
 
-    One that has no others is returned itself. A missing ``default_scope`` is
-    that of the model.
+    A config that has no other types is returned itself. A missing
+    ``default_scope`` is set to the scope of the model.
 
     Args:
-        cfg: As read from a file, or made in Python.
+        cfg: Config, read from a file or made in Python.
     """
     content = cfg._to_lazy_dict()
     if needs_names(content):

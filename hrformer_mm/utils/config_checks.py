@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What is looked at before a training or a test begins.
+"""Check a config before training or testing starts.
 
-Each check ends in one line that names the key of the config, or the file;
-otherwise hooks and loops would meet the fault after hours.
+Each error names the key of the config, or the file, in one line. Without the
+checks, hooks and loops would fail on the same errors hours later.
 """
 import inspect
 import os
@@ -21,13 +21,13 @@ from ..registry import MODELS
 from .dataset_leaves import class_of as dataset_class
 from .suggest import arguments, did_you_mean, registered
 
-# Parts of a config without which there is no training, and no testing.
+# Parts of a config that training and testing require.
 TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 TESTED = ('model', 'test_dataloader')
 
 
 def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
-    """Whether a dataset such as CIFAR10 may download what is missing."""
+    """Return whether a dataset such as CIFAR10 may download its files."""
     kind = dataset_class(dataset, scope)
     return (kind is not None and dataset.get('download', True)
             and 'download' in arguments(kind))
@@ -44,7 +44,7 @@ def data_paths(dataset: Mapping,
             yield from data_paths(part, scope)
     if downloads(dataset, scope):
         return
-    # Which MMPretrain expands, and the others do not.
+    # Only MMPretrain expands ~.
     user = os.path.expanduser if scope == 'mmpretrain' else str
     folder = user(dataset.get('data_root') or '')
     prefix = dataset.get('data_prefix') or {}
@@ -58,7 +58,7 @@ def data_paths(dataset: Mapping,
 
 
 def check_parts(cfg: Config, *parts: str):
-    """Raise ValueError if a config lacks one of its large parts."""
+    """Raise ValueError if a config lacks a required part."""
     for part in parts:
         if not isinstance(cfg.get(part), dict):
             raise ValueError(f'{cfg.filename} needs {part}=dict(...), but it '
@@ -72,11 +72,11 @@ def check_parts(cfg: Config, *parts: str):
 
 
 NUMBERS = {'int': int, 'float': float, 'bool': bool, 'None': type(None),
-           'Tensor': Tensor}  # and their names, in annotations
+           'Tensor': Tensor}  # types by their names in annotations
 
 
 def typed_parts(cfg: Config) -> Iterator[Tuple[str, Mapping, Any]]:
-    """Parts that are built late: key, part, and its registry or class."""
+    """Yield parts that are built late: key, part, and registry or class."""
     loop = 'EpochBasedTrainLoop' if cfg.train_cfg.get('by_epoch') else (
         'IterBasedTrainLoop')
     yield 'train_cfg', dict(dict(type=loop), **cfg.train_cfg), LOOPS
@@ -97,10 +97,10 @@ def typed_parts(cfg: Config) -> Iterator[Tuple[str, Mapping, Any]]:
 
 def class_of(key: str, part: Mapping, source: Any,
              scope: Optional[str]) -> Optional[type]:
-    """The class that a part of a config becomes, as far as it is known.
+    """Return the class of a part of a config, or None if it is unknown.
 
     Raises:
-        ValueError: If its registry does not have it; names the nearest.
+        ValueError: If its registry does not have it. Suggests similar names.
     """
     kind = part.get('type')
     if not isinstance(source, Registry):
@@ -117,8 +117,8 @@ def class_of(key: str, part: Mapping, source: Any,
 
 
 def numbers(annotation: Any) -> Set[type]:
-    """Types that an argument may have, if it takes nothing but numbers."""
-    if isinstance(annotation, str):  # of a module that postpones them
+    """Return the types of an argument that takes only numbers, else none."""
+    if isinstance(annotation, str):  # from __future__ import annotations
         kinds = {
             NUMBERS.get(word.strip(), object)
             for word in annotation.split('|')
@@ -131,7 +131,7 @@ def numbers(annotation: Any) -> Set[type]:
 
 
 def misfit(value: Any, kinds: Set[type]) -> str:
-    """What a value should be instead, in words; nothing if it fits."""
+    """Describe what a value should be; return '' if its type is right."""
     is_real = bool(kinds & {float, Tensor})
     if not kinds or value is None or isinstance(value, int) or (isinstance(
             value, float) and (is_real or value.is_integer())):
@@ -142,7 +142,7 @@ def misfit(value: Any, kinds: Set[type]) -> str:
 
 
 def wrong_types(cfg: Config) -> Iterator[str]:
-    """Arguments whose class says that they are numbers, and which are not."""
+    """Yield an error for each argument that must be a number and is not."""
     for key, part, source in typed_parts(cfg):
         if not isinstance(part, Mapping):
             continue
@@ -164,16 +164,16 @@ def wrong_types(cfg: Config) -> Iterator[str]:
 
 
 def check_types(cfg: Config):
-    """Raise ValueError for the first of :func:`wrong_types`."""
+    """Raise ValueError for the first error of :func:`wrong_types`."""
     for error in wrong_types(cfg):
         raise ValueError(error)
 
 
 def check_data(cfg: Config, *loaders: str):
-    """Look for the files of data loaders before anything slow begins.
+    """Check that the files of data loaders exist, before anything slow.
 
     Raises:
-        FileNotFoundError: Names what is missing and how to give it.
+        FileNotFoundError: If one is missing. Names it and the flag to set.
     """
     for name in loaders:
         loader = cfg.get(name)
@@ -184,11 +184,11 @@ def check_data(cfg: Config, *loaders: str):
                 raise FileNotFoundError(
                     f'the {word} of {name} does not exist: {path}; put the '
                     'data there (the README of the config has the layout) or '
-                    'say where it is with --data-root DIR')
+                    'pass its folder with --data-root DIR')
 
 
 def check_inputs(cfg: Config, *loaders: str):
-    """Look for missing data, but tell a fault of the model before that."""
+    """Check that the data exists, but report errors of the model first."""
     try:
         check_data(cfg, *loaders)
     except FileNotFoundError:
@@ -197,7 +197,10 @@ def check_inputs(cfg: Config, *loaders: str):
 
 
 def check_checkpoint(path: str):
-    """Raise FileNotFoundError, with what lies beside it, if it is missing."""
+    """Raise FileNotFoundError if a checkpoint is missing.
+
+    The error lists the checkpoints in its folder.
+    """
     if '://' in path or os.path.isfile(path):
         return
     beside = sorted(p.name for p in Path(path).parent.glob('*.pth'))

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What a training costs: memory, bytes on disk, and iterations."""
+"""Compute the cost of training: memory, bytes on disk, and iterations."""
 import weakref
 from typing import Any, Iterable, Iterator, Mapping, Tuple
 
@@ -12,25 +12,25 @@ from torch.utils._pytree import tree_flatten
 from .config import bare_name
 
 GIB = 2**30
-# Tensors of a parameter's size that optimizers keep beside it.
+# Number of state tensors per parameter, each of the parameter's size.
 MOMENTS = dict(SGD=1, Adam=2, AdamW=2)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors, each counted once."""
+    """Return the bytes of tensors, counting each tensor once."""
     unique = {id(t): t.numel() * t.element_size() for t in tensors}
     return sum(unique.values())
 
 
 def gradient_bytes(model: nn.Module) -> int:
-    """Bytes of all gradients: what processes exchange in each step."""
+    """Return the bytes of all gradients, which all-reduce exchanges."""
     return nbytes(p for p in model.parameters() if p.requires_grad)
 
 
 def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
-    """Bytes of a checkpoint of the Runner: weights and moments.
+    """Return the bytes of a checkpoint: weights and optimizer state.
 
-    Averages of an EMA hook are stored beside the weights.
+    An EMA hook stores averaged weights in addition.
     """
     weights = nbytes([*model.parameters(), *model.buffers()])
     hooks = [bare_name(hook.get('type', ''))
@@ -43,9 +43,9 @@ def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
 
 
 def count_checkpoints(cfg: Config) -> int:
-    """Most checkpoints that a run has on disk at a time.
+    """Return the maximum number of checkpoints on disk during a run.
 
-    While one is written, those that it replaces are still there.
+    A checkpoint is deleted after the one that replaces it is written.
     """
     hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
     length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
@@ -59,12 +59,12 @@ def count_checkpoints(cfg: Config) -> int:
 
 def count_iterations(cfg: Config, samples: int,
                      processes: int) -> Tuple[int, int]:
-    """Iterations of a training, and of an epoch.
+    """Return the iterations of a training run, and of one epoch.
 
     Args:
-        cfg: A config with ``train_cfg`` and ``train_dataloader``.
-        samples: Of the training set.
-        processes: That share each epoch.
+        cfg: Config with ``train_cfg`` and ``train_dataloader``.
+        samples: Number of samples of the training set.
+        processes: Number of processes that share each epoch.
     """
     loader = cfg.train_dataloader
     share = -(-samples // processes)  # samplers round up
@@ -75,7 +75,7 @@ def count_iterations(cfg: Config, samples: int,
 
 
 def count_evaluations(cfg: Config) -> int:
-    """Evaluations during a training."""
+    """Return the number of evaluations during training."""
     if cfg.get('val_cfg') is None:
         return 0
     length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
@@ -87,15 +87,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made while it is entered.
+    """Context that counts the bytes of all tensors created inside it.
 
-    It sees what autograd keeps, gradients and what operations give back, on
-    any device; not the workspace inside an operation, nor what an allocator
-    wastes.
+    It counts the tensors saved by autograd, gradients and the outputs of
+    operations, on any device. It does not count the workspace inside an
+    operation, nor fragmentation of the allocator.
 
     Attributes:
-        now: Bytes that are alive.
-        peak: The most that were.
+        now: Bytes of the tensors that are alive.
+        peak: Maximum of ``now``.
     """
 
     def __init__(self):
@@ -125,5 +125,5 @@ class PeakMemory(TorchDispatchMode):
 
 
 def optimizer_bytes(state: Mapping) -> int:
-    """Bytes of the tensors of an optimizer's ``state_dict``."""
+    """Return the bytes of the tensors of an optimizer's ``state_dict``."""
     return nbytes(tensors_in(state['state']))

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, Registry
 
-# Packages whose transforms leave labels as they are numbered in the files.
+# Packages whose transforms do not renumber labels.
 KNOWN = ('mmcv', 'mmdet', 'mmengine', 'mmpose', 'mmpretrain', 'mmseg',
          'hrformer_mm')
 # Transforms that read the files that a dataset names, without changing them.
@@ -19,14 +19,14 @@ LOADING = ('LoadAnnotations', 'LoadImage', 'LoadImageFromFile')
 
 @dataclass(frozen=True)
 class Leaf:
-    """A dataset that reads files, maybe inside wrappers.
+    """Dataset that reads files, possibly inside wrappers.
 
     Attributes:
-        key: Key of its config, or of its loader if that has no other dataset.
+        key: Key of the dataset, or of its loader if it is the only one there.
         loader: Key of the data loader.
         cfg: Config of the dataset itself.
         scope: Scope in which its type is looked up.
-        wrappers: Configs of the wrappers, the outermost first.
+        wrappers: Configs of the wrappers, outermost first.
     """
     key: str
     loader: str
@@ -36,17 +36,17 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """Type of the dataset, and of what wraps it."""
+        """Return the type of the dataset and of its wrappers."""
         names = [type_name(self.cfg), *map(type_name, self.wrappers[::-1])]
         return ' in '.join(names)
 
     @property
     def kind(self) -> Optional[type]:
-        """Class of the dataset, if its registry has it."""
+        """Return the class of the dataset, None if it is not registered."""
         return class_of(self.cfg, self.scope)
 
     def steps(self) -> List[Mapping[str, Any]]:
-        """Transforms of the dataset and of its wrappers, in order."""
+        """Return the transforms of the dataset and its wrappers in order."""
         return [
             step for part in (self.cfg, *self.wrappers[::-1])
             for step in part.get('pipeline') or ()
@@ -54,25 +54,28 @@ class Leaf:
         ]
 
     def transforms(self) -> Dict[str, Mapping[str, Any]]:
-        """Transforms by the name of their class."""
+        """Return the transforms by class name."""
         return {type_name(step): step for step in self.steps()}
 
     @property
     def reads_with_opencv(self) -> bool:
-        """Whether images are decoded by OpenCV, as they are by default."""
+        """Return whether OpenCV, the default, decodes the images."""
         return all(step.get('imdecode_backend', 'cv2') == 'cv2'
                    for name, step in self.transforms().items()
                    if name in ('LoadImage', 'LoadImageFromFile'))
 
     def foreign_transforms(self) -> List[str]:
-        """Transforms of other packages, which may renumber labels."""
+        """Return names of transforms of packages that are not ``KNOWN``.
+
+        They may renumber labels.
+        """
         kinds = {type_name(step): class_of(step, self.scope, TRANSFORMS)
                  for step in self.steps()}  # yapf: disable
         return [name for name, kind in kinds.items()
                 if not (kind and kind.__module__.split('.')[0] in KNOWN)]
 
     def foreign_loading(self) -> List[str]:
-        """Transforms that read files in another way than the checks."""
+        """Return names of loading transforms that the checks cannot mimic."""
         foreign = self.foreign_transforms()
         return [name for name in self.transforms()
                 if name.startswith('Load')
@@ -82,7 +85,7 @@ class Leaf:
         """Build the dataset as training does, without its pipeline.
 
         Raises:
-            Exception: If it cannot be built: training fails in the same way.
+            Exception: If it cannot be built. Training fails in the same way.
         """
         with DefaultScope.overwrite_default_scope(self.scope):
             # An empty dataset cannot be serialised.
@@ -99,14 +102,14 @@ class Leaf:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what datasets print and warn of while they are built."""
+    """Suppress output and warnings of datasets while they are built."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield
 
 
 def type_name(part: Mapping) -> str:
-    """Name of a type without its scope, whether it is a name or a class."""
+    """Return the name of a type, or of a class, without its scope."""
     kind = part.get('type', 'dataset')
     return kind.__name__ if inspect.isclass(kind) else str(kind).split('.')[-1]
 
@@ -124,7 +127,7 @@ def class_of(part: Mapping,
 
 
 def accepts(kind: Optional[type], name: str) -> bool:
-    """Whether a constructor takes an argument, or hands it to its base."""
+    """Return whether a constructor, or that of a base, takes an argument."""
     for base in inspect.getmro(kind) if kind else ():
         if '__init__' not in vars(base) or base is object:
             continue
@@ -163,7 +166,10 @@ def unwrap(cfg: Config, loader: str) -> List[Leaf]:
 
 
 def data_of(cfg: Config) -> dict:
-    """Return classes, keypoints and colours of the test data of a config."""
+    """Return the meta information of the test dataset of a config.
+
+    It has the names of classes or keypoints, and their colors.
+    """
     dataset = cfg.test_dataloader.dataset
     while 'type' in dataset and ('dataset' in dataset
                                  or 'datasets' in dataset):

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Read and write text files in UTF-8, whatever the locale is.
+"""Read and write text files in UTF-8, regardless of the locale.
 
-Files with a byte order mark, as Windows editors write them, are read too.
+A byte order mark, as Windows editors write it, is accepted.
 """
 import json
 import sys
@@ -16,7 +16,7 @@ def read_text(path: StrPath) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: If it is not UTF-8; names the file and the byte.
+        ValueError: If it is not UTF-8. Names the file and the byte.
     """
     try:
         return Path(path).read_text(encoding='utf-8-sig')
@@ -35,7 +35,7 @@ def read_json(path: StrPath) -> Any:
     """Read a JSON file in UTF-8.
 
     Raises:
-        ValueError: If it is not JSON or not UTF-8; names the file.
+        ValueError: If it is not JSON or not UTF-8. Names the file.
     """
     try:
         return json.loads(read_text(path))
@@ -49,7 +49,7 @@ def write_json(path: StrPath, content: Any, **options: Any):
 
 
 def read_records(path: Path) -> List[Dict]:
-    """Read the JSON records of a file, one per line, without a torn last."""
+    """Read a file of one JSON record per line; ignore a truncated last one."""
     records = []
     text = read_text(path) if path.exists() else ''
     for line in text.splitlines():
@@ -61,5 +61,5 @@ def read_records(path: Path) -> List[Dict]:
 
 
 def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
-    """Read the records of a training up to an iteration."""
+    """Read the records of a training run up to an iteration."""
     return [r for r in read_records(path) if r['iter'] <= until]

@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Tables in Markdown."""
+"""Format tables in Markdown."""
 from typing import Sequence
 
 
 def markdown_table(header: Sequence[str],
                    rows: Sequence[Sequence[str]]) -> str:
-    """Cells as an aligned Markdown table, which also reads as plain text."""
+    """Return an aligned Markdown table, readable as plain text too."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ['-' * width for width in widths])

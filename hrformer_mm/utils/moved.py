@@ -61,15 +61,15 @@ MOVED = {  # old module: new module
 
 
 class MovedLoader(Loader):
-    """Make a module that looks everything up in the one it became."""
+    """Create a module that forwards all attributes to its new name."""
 
     def __init__(self, new: str):
         self.new = new
 
     def exec_module(self, module: ModuleType):
         warnings.warn(
-            f'{module.__name__} is now {self.new}; the old name goes away '
-            'with version 0.3', DeprecationWarning, stacklevel=2)
+            f'{module.__name__} is now {self.new}; the old name will be '
+            'removed in version 0.3', DeprecationWarning, stacklevel=2)
         new = import_module(self.new)
 
         def look_up(name: str) -> Any:
@@ -79,7 +79,7 @@ class MovedLoader(Loader):
 
 
 class MovedFinder(MetaPathFinder):
-    """Find the old names in :data:`MOVED`, and nothing else."""
+    """Find the old names in :data:`MOVED` only."""
 
     def find_spec(self, name: str, path: Any = None,
                   target: Any = None) -> Optional[ModuleSpec]:
@@ -93,6 +93,6 @@ class MovedFinder(MetaPathFinder):
 
 
 def install():
-    """Find old names after all that exists."""
+    """Install the finder, after all other finders."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

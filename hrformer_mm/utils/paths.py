@@ -6,10 +6,12 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def root() -> Path:
-    """Return the folder of ``configs``: the checkout, or ``.mim`` inside.
+    """Return the folder that contains ``configs``.
+
+    This is the checkout, or ``.mim`` inside the installed package.
 
     Raises:
-        FileNotFoundError: If neither has it.
+        FileNotFoundError: If neither contains it.
     """
     places = [PACKAGE.parent, PACKAGE / '.mim']
     for place in places:

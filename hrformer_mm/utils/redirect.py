@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 @contextmanager
 def redirect_output(path: Path) -> Iterator[None]:
-    """Append what is printed and logged inside to a file instead."""
+    """Append printed and logged output to a file instead."""
     with path.open('a', buffering=1, encoding='utf-8') as file:
         try:
             with redirect_stdout(file), redirect_stderr(file):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import (Any, Callable, Dict, Iterable, Iterator, List, Mapping,
                     Optional, Sequence, Set, Tuple)
 
-# Messages of Python and mmengine for names that nothing has.
+# Messages of Python and mmengine for unknown names.
 ARGUMENT = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument "
                       r"'(\w+)'")
 ENTRY = re.compile(r'(\S+) is not in the (?:(\S+)::)?(.+?) registry')
@@ -16,28 +16,28 @@ BUILDER = 'build_from_cfg'  # mmengine's function that builds from a config
 
 
 def suggest(names: Sequence[str]) -> str:
-    """Return ``". Did you mean 'arch'?"``, or nothing without names."""
+    """Return ``". Did you mean 'arch'?"``, or '' without names."""
     names = [repr(name) for name in names]
     return f". Did you mean {' or '.join(names)}?" if names else ''
 
 
 def did_you_mean(word: str, names: Iterable[str], most: int = 3,
                  cutoff: float = .6) -> str:
-    """Suggest the names that a word resembles, the nearest first."""
+    """Suggest the names most similar to a word, best match first."""
     return suggest(get_close_matches(word, sorted(names), most, cutoff))
 
 
 def parameters(call: Callable) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a function; none if it is not in Python."""
+    """Return the parameters of a function; none for C functions."""
     with suppress(ValueError):
         return inspect.signature(call).parameters
     return {}
 
 
 def arguments(kind: Callable) -> Dict[str, Any]:
-    """Return annotations of the arguments of a function or of a class.
+    """Return annotations of the arguments of a function or a class.
 
-    Those of a class include the arguments of its bases.
+    For a class, the arguments of its bases are included.
     """
     calls = [vars(c)['__init__'] for c in inspect.getmro(kind)
              if '__init__' in vars(c)] if inspect.isclass(kind) else [kind]
@@ -49,7 +49,7 @@ def arguments(kind: Callable) -> Dict[str, Any]:
 
 
 def registered(registry: Any, name: str) -> Set[str]:
-    """Return names that a registry has, with the scope of the one sought."""
+    """Return the names in a registry, with the same scope as ``name``."""
     scope = name.rpartition('.')[0]
     found: Set[str] = set()
     while registry is not None:
@@ -86,7 +86,10 @@ def own_scopes() -> List[str]:
 
 
 def owners(entry: Callable) -> Iterator[Tuple[Callable, Callable]]:
-    """Yield a function, or a class and its bases, with what each one calls."""
+    """Yield pairs of an entry and its function.
+
+    For a class, these are the class and its bases, and their ``__init__``.
+    """
     if not inspect.isclass(entry):
         yield entry, entry
         return
@@ -96,10 +99,10 @@ def owners(entry: Callable) -> Iterator[Tuple[Callable, Callable]]:
 
 
 def callables(name: str) -> Iterator[Callable]:
-    """Yield what is registered and called by a name, as ``HRNet.__init__``.
+    """Yield registered entries by a qualified name like ``HRNet.__init__``.
 
-    Several frameworks may have a class of that name. Then those of the current
-    scope and of this package are meant.
+    If several frameworks have a class of that name, only those of the current
+    scope and of this package are returned.
     """
     found: Dict[Callable, str] = {}
     for registry in registries():
@@ -112,7 +115,7 @@ def callables(name: str) -> Iterator[Callable]:
 
 
 def passing_arguments(error: BaseException) -> Set[str]:
-    """Return arguments of constructors that passed the rest to their base."""
+    """Return arguments of constructors that pass ``kwargs`` to a base."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(
         error.__traceback__)]
     names = [code.co_name for code in codes]
@@ -127,7 +130,7 @@ def passing_arguments(error: BaseException) -> Set[str]:
 def near_names(error: Exception) -> str:
     """Return ``". Did you mean ...?"`` for an error about an unknown name.
 
-    It is found by the message of the error and what the registries have.
+    Compares the name in the message with the names in the registries.
     """
     text = str(error.args[0] if error.args else error)
     unexpected, unknown = ARGUMENT.search(text), ENTRY.search(text)

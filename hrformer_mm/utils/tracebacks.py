@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Tracebacks of runs, which are in the log whatever the terminal shows.
+"""Write tracebacks of runs to their log files.
 
-A command reports a mistake in one line. Before a run starts that is enough; an
-error after days of training needs its traceback, and the run may not come
-back to show it.
+The terminal shows a user error in one line. That is enough before a run
+starts, but an error after days of training may not be reproducible, so its
+traceback must be kept.
 """
 import logging
 import os
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Iterator, Optional
 if TYPE_CHECKING:  # the command lines start without it
     from mmengine.runner import Runner
 
-ATTRIBUTE = 'hrformer_mm_log'  # of an error: the file with its traceback
+ATTRIBUTE = 'hrformer_mm_log'  # attribute of an error: its log file
 
 
 @contextmanager
 def logged_traceback(runner: 'Runner') -> Iterator[None]:
-    """Write the traceback of an error that ends a run into its log file.
+    """Write the traceback of an error that ends a run to its log file.
 
-    The error is raised again, and :func:`log_of` names the file. A process
-    without a log file, which mmengine gives to the first one only, writes its
-    own one beside it.
+    The error is raised again; :func:`log_of` returns the path of the file.
+    mmengine opens a log file in the first process only; other processes write
+    a file of their own beside it.
     """
     try:
         yield
@@ -35,8 +35,11 @@ def logged_traceback(runner: 'Runner') -> Iterator[None]:
 
 
 def iterations_of(runner: 'Runner') -> int:
-    """Return the iterations that were done; ``runner.iter`` builds a loop."""
-    return getattr(runner._train_loop, 'iter', 0)  # a config has none
+    """Return the number of completed iterations.
+
+    ``runner.iter`` would build the loop.
+    """
+    return getattr(runner._train_loop, 'iter', 0)  # a dict if not built
 
 
 def write_traceback(runner: 'Runner', error: Exception) -> Path:
@@ -57,10 +60,10 @@ def write_traceback(runner: 'Runner', error: Exception) -> Path:
         file.write('The run ended by an error after iteration '
                    f'{iterations_of(runner)}:\n{text}')
         file.flush()
-        os.fsync(file.fileno())  # the machine may be taken away next
+        os.fsync(file.fileno())  # the machine may be preempted next
     return path
 
 
 def log_of(error: BaseException) -> Optional[str]:
-    """Return the file that holds the traceback of an error, if one does."""
+    """Return the file with the traceback of an error, None without one."""
     return getattr(error, ATTRIBUTE, None)

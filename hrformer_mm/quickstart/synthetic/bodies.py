@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Bodies of random proportions in random poses, as keypoints.
+"""Sample bodies of random proportions in random poses, as keypoints.
 
-They face the viewer, more or less. A body is measured in statures from the
-middle of its hips; x is to the right in the image, y down. ``side`` is +1 for
-a person's left, which is to the right in the image, and -1 for the right.
+They roughly face the viewer. Coordinates are in units of the stature, with the
+origin between the hips, x to the right in the image and y down. ``side`` is +1
+for a person's left, which is to the right in the image, and -1 for the right.
 """
 from dataclasses import dataclass, replace
 from typing import Iterable, Tuple
@@ -18,20 +18,20 @@ KEYPOINTS = ('nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear',
              'right_knee', 'left_ankle', 'right_ankle')
 SKELETON = ((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12),
             (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3), (1, 2),
-            (1, 3), (2, 4), (3, 5), (4, 6), (5, 7))  # from 1, as in COCO
-# Of the left side; the right one is the next. The nose has no side.
+            (1, 3), (2, 4), (3, 5), (4, 6), (5, 7))  # 1-based, as in COCO
+# Indices on the left side; the right one is the next. The nose has no side.
 NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = (
     0, 1, 3, 5, 7, 9, 11, 13, 15)
 SIDES = (1, -1)
 
 
 def of_side(index: int, side: int) -> int:
-    """Number of a keypoint or part on one side, of that on the left."""
+    """Return the index of a keypoint or part on a side, from the left one."""
     return index + (side < 0)
 
 
 def direction(angle: float, side: int = 1) -> ndarray:
-    """Unit vector; 0 degrees is down, 90 outwards."""
+    """Return a unit vector; 0 degrees is down, 90 outwards."""
     return np.array(
         [side * np.sin(np.radians(angle)),
          np.cos(np.radians(angle))])
@@ -39,14 +39,14 @@ def direction(angle: float, side: int = 1) -> ndarray:
 
 @dataclass
 class Body:
-    """A posed body.
+    """Posed body.
 
     Attributes:
-        joints: [17, 2], as ``KEYPOINTS``.
-        head: Middle of the head.
+        joints: Coordinates [17, 2] in the order of ``KEYPOINTS``.
+        head: Center of the head.
         radius: Half the height of the head.
-        turn: Of the head to the image's right, in radians.
-        girth: How thick limbs are, as a multiple.
+        turn: Rotation of the head to the image's right, in radians.
+        girth: Factor of the thickness of limbs.
     """
     joints: ndarray
     head: ndarray
@@ -59,12 +59,12 @@ class Body:
 
 
 def sample_arm(rng: Generator) -> Tuple[float, float]:
-    """Angles of upper arm and forearm in degrees."""
+    """Sample the angles of upper arm and forearm in degrees."""
     pose = rng.choice(4, p=(.35, .15, .2, .3))
     if pose == 0:  # hanging
         upper = rng.uniform(0, 25)
         return upper, upper + rng.uniform(-25, 10)
-    if pose == 1:  # a hand at the hip
+    if pose == 1:  # hand on the hip
         upper = rng.uniform(30, 60)
         return upper, upper - rng.uniform(70, 115)
     if pose == 2:  # up
@@ -75,7 +75,7 @@ def sample_arm(rng: Generator) -> Tuple[float, float]:
 
 
 def sample_leg(rng: Generator) -> Tuple[float, float]:
-    """Angles of thigh and shin in degrees."""
+    """Sample the angles of thigh and shin in degrees."""
     thigh = rng.uniform(-4, 22) if rng.random() < .8 else rng.uniform(15, 65)
     return thigh, thigh - rng.uniform(-6, 18 + .6 * thigh)
 
@@ -101,9 +101,9 @@ def pose_face(joints: ndarray, head: ndarray, radius: float, turn: float,
 
 
 def sample_body(rng: Generator) -> Body:
-    """A body of random proportions in a random pose."""
+    """Sample a body of random proportions in a random pose."""
     joints = np.zeros((17, 2))
-    yaw = rng.uniform(-.6, .6)  # radians; a body seen from aside is narrower
+    yaw = rng.uniform(-.6, .6)  # radians; narrows the body
     lean = rng.normal(0, 7)
     spine = -direction(lean)
     neck = rng.uniform(.27, .32) * spine
@@ -116,7 +116,7 @@ def sample_body(rng: Generator) -> Body:
     leg = rng.uniform(.21, .25) * np.array([1, rng.uniform(.92, 1.05)])
     for side in SIDES:
         pose_limb(joints, (SHOULDER, ELBOW, WRIST), side, sample_arm(rng),
-                  arm * rng.uniform(.7, 1, 2))  # shorter if it points to us
+                  arm * rng.uniform(.7, 1, 2))  # foreshortening
         sits = rng.uniform(.4, .8) if rng.random() < .12 else 1
         pose_limb(joints, (HIP, KNEE, ANKLE), side, sample_leg(rng),
                   leg * (sits, rng.uniform(.9, 1)))
@@ -130,7 +130,7 @@ def sample_body(rng: Generator) -> Body:
 
 def place_body(body: Body, scale: float, roll: float,
                origin: ndarray) -> Body:
-    """The body in pixels: a stature of ``scale``, turned by ``roll``."""
+    """Convert a body to pixels: stature ``scale``, rotated by ``roll``."""
     c, s = scale * np.cos(roll), scale * np.sin(roll)
     turn = np.array([[c, s], [-s, c]])
     return replace(

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Real images of handwritten digits as an image folder.
+"""Write real images of handwritten digits as an image folder.
 
-scikit-learn ships 1797 of them inside its package (8x8 pixels, from the UCI
-repository), so they need no download. The folder is laid out like ImageNet.
+The 1797 images of 8x8 pixels (from the UCI repository) are part of
+scikit-learn, so they need no download. The folder has ImageNet's layout.
 """
 from pathlib import Path
 from typing import Dict, Tuple
@@ -12,20 +12,20 @@ import numpy as np
 
 CLASSES = tuple(str(digit) for digit in range(10))
 TOTAL = 1797
-SIZE = 64  # height and width in pixels that the 8x8 are enlarged to
+SIZE = 64  # height and width in pixels after upsampling
 
 
 def load_digits() -> Tuple[np.ndarray, np.ndarray]:
-    """Images [1797, 8, 8] of uint8, dark on white, and their digits.
+    """Return images [1797, 8, 8] of uint8, dark on white, and their digits.
 
     Raises:
-        ImportError: Without scikit-learn; says how to install it.
+        ImportError: If scikit-learn is not installed.
     """
     try:
         from sklearn import datasets
     except ImportError as error:
         raise ImportError(
-            'the digits come with scikit-learn, which is not installed: '
+            'the digits are part of scikit-learn, which is not installed: '
             'pip install scikit-learn') from error
     digits = datasets.load_digits()
     images = np.round(255 - digits.images * (255 / 16)).astype(np.uint8)
@@ -33,14 +33,14 @@ def load_digits() -> Tuple[np.ndarray, np.ndarray]:
 
 
 def split(train: int, val: int, seed: int) -> Dict[str, np.ndarray]:
-    """Draw which of the digits are trained on and which are held out.
+    """Split the digits at random into training and validation images.
 
     Raises:
-        ValueError: If there are fewer digits than that.
+        ValueError: If there are too few digits.
     """
     if train < 1 or val < 1 or train + val > TOTAL:
-        raise ValueError(f'there are {TOTAL} digits, which do not make '
-                         f'{train} for training and {val} for validation')
+        raise ValueError(f'cannot split {TOTAL} digits into {train} for '
+                         f'training and {val} for validation')
     order = np.random.default_rng(seed).permutation(TOTAL)
     return dict(train=order[:train], val=order[train:train + val])
 
@@ -49,21 +49,21 @@ def write_digits(root: Path,
                  train: int = 1198,
                  val: int = 599,
                  seed: int = 0):
-    """Write an image folder with label files; the same for the same arguments.
+    """Write an image folder with label files; equal arguments, equal files.
 
-    Makes ``train/<digit>/<number>.png``, ``val/<digit>/<number>.png`` and
+    Writes ``train/<digit>/<number>.png``, ``val/<digit>/<number>.png`` and
     ``meta/{train,val}.txt`` with a path and a class in each line. By default
     two thirds are for training.
 
     Args:
-        root: An empty or absent folder.
-        train: Images for training.
-        val: Images held out, none of them among the former.
-        seed: Of the split.
+        root: Empty or absent folder.
+        train: Number of training images.
+        val: Number of held-out images, disjoint from the training images.
+        seed: Seed of the split.
 
     Raises:
-        ValueError: If there are fewer digits than that.
-        ImportError: Without scikit-learn; says how to install it.
+        ValueError: If there are too few digits.
+        ImportError: If scikit-learn is not installed.
     """
     parts = split(train, val, seed)
     images, labels = load_digits()

@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Drawn people in COCO keypoint format, to train pose models on.
+"""Draw people in COCO keypoint format, to train pose models on.
 
-They face the viewer, more or less, so left and right are decided by what is
-seen and stay right when an image is flipped. Reading order: canvas, drawing
-of a person, scenes, files. All lengths are in pixels; ``scale`` is a person's
-stature, ``base`` what is added to the numbers of the person's parts.
+They roughly face the viewer, so left and right can be distinguished and remain
+correct when the image is flipped. Reading order: canvas, drawing of a
+person, scenes, files. All lengths are in pixels; ``scale`` is a person's
+stature, ``base`` the offset of the numbers of the person's parts.
 """
 import json
 from dataclasses import dataclass, field
@@ -21,35 +21,35 @@ from .bodies import (ANKLE, EAR, ELBOW, EYE, HIP, KEYPOINTS, KNEE, NOSE,
                      SHOULDER, SIDES, SKELETON, WRIST, Body, direction,
                      of_side, place_body, sample_body)
 
-# Parts of a person, by number; those of a side are of the left.
+# Numbers of the parts of a person; of paired parts, the left one.
 HEAD, TORSO, ARM, FOREARM, THIGH, SHIN, EARS = 1, 2, 3, 5, 7, 9, 11
 PAIRED = (ARM, FOREARM, THIGH, SHIN, EARS)
-# The parts on which each keypoint is seen, if nothing lies over them.
+# Parts on which each keypoint is visible unless they are occluded.
 SEEN_ON = [(HEAD, )] + [
     tuple(of_side(p, side) if p in PAIRED else p for p in parts)
     for parts in ((HEAD, ), (EARS, ), (ARM, TORSO), (ARM, FOREARM),
                   (FOREARM, ), (TORSO, THIGH), (THIGH, SHIN), (SHIN, ))
     for side in SIDES
 ]
-PARTS = 16  # numbers that a person takes in the map of parts
+PARTS = 16  # numbers reserved per person in the map of parts
 OCCLUDER = 255
-HIDDEN = 0.3  # who shows less of the body than this gets no keypoints
-SMALLEST = 32  # area of a person to mention
-SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
+HIDDEN = 0.3  # minimum visible share of a person to label keypoints
+SMALLEST = 32  # minimum visible area of a person to annotate
+SHIFT = 4  # fractional bits of cv2 coordinates: 1/16 pixel
 
 SKIN = ((197, 219, 250), (150, 188, 234), (120, 160, 215), (85, 125, 180),
-        (60, 90, 140), (40, 60, 95))  # blue, green, red, as all colours here
+        (60, 90, 140), (40, 60, 95))  # BGR, as all colors here
 HAIR = ((30, 30, 35), (35, 50, 80), (50, 85, 120), (90, 150, 200),
         (130, 130, 135), (40, 60, 150))
 
 
 @dataclass
 class Canvas:
-    """An image, and the number of the part that each pixel shows.
+    """Image and a map of the part that each pixel shows.
 
     Attributes:
-        image: [H, W, 3] uint8.
-        parts: [H, W] uint8; 0 where there is background.
+        image: BGR image [H, W, 3] of uint8.
+        parts: Numbers of parts [H, W] of uint8; 0 is the background.
     """
     image: ndarray
     parts: ndarray = field(init=False)
@@ -58,7 +58,7 @@ class Canvas:
         self.parts = np.zeros(self.image.shape[:2], np.uint8)
 
     def polygon(self, points: ndarray, color: ArrayLike, part: Optional[int]):
-        """Fill a convex polygon; a part of None is a detail on another."""
+        """Fill a convex polygon; without a part, only draw on the image."""
         points = np.round(points * 2**SHIFT).astype(np.int32)
         shade = np.asarray(color, float).tolist()
         cv2.fillConvexPoly(self.image, points, shade, cv2.LINE_AA, SHIFT)
@@ -76,7 +76,7 @@ class Canvas:
 
     def limb(self, start: ndarray, end: ndarray, widths: Tuple[float, float],
              color: ndarray, part: Optional[int] = None):
-        """Two discs of half the widths and what lies between."""
+        """Fill two discs, with the widths as diameters, and their hull."""
         along = end - start
         across = np.array([-along[1], along[0]]) / (
             2 * max(np.hypot(*along), 1e-6))
@@ -91,7 +91,7 @@ class Canvas:
 
 @dataclass
 class Look:
-    """What a person wears, in colours."""
+    """Colors and clothes of a person."""
     skin: ndarray
     hair: ndarray
     shirt: ndarray
@@ -116,7 +116,7 @@ def sample_look(rng: Generator) -> Look:
 
 def draw_leg(canvas: Canvas, body: Body, look: Look, side: int, base: int,
              scale: float):
-    """A shoe, a shin and a thigh; what is later hides what is before."""
+    """Draw a shoe, a shin and a thigh; later parts cover earlier ones."""
     hip, knee, ankle = (body.at(i, side) for i in (HIP, KNEE, ANKLE))
     thick = scale * body.girth
     shin = look.skin if look.shorts else look.trousers
@@ -130,7 +130,7 @@ def draw_leg(canvas: Canvas, body: Body, look: Look, side: int, base: int,
 
 def draw_arm(canvas: Canvas, body: Body, look: Look, side: int, base: int,
              scale: float):
-    """An upper arm, a hand and a forearm, likewise."""
+    """Draw an upper arm, a hand and a forearm in this order."""
     shoulder, elbow, wrist = (body.at(i, side)
                               for i in (SHOULDER, ELBOW, WRIST))
     thick = scale * body.girth
@@ -146,7 +146,7 @@ def draw_arm(canvas: Canvas, body: Body, look: Look, side: int, base: int,
 
 def draw_torso(canvas: Canvas, body: Body, look: Look, base: int,
                scale: float):
-    """Neck, hips, and a shirt from the shoulders down."""
+    """Draw neck, hips, and a shirt from the shoulders down."""
     left, right = (body.at(SHOULDER, side) for side in SIDES)
     hips = [body.at(HIP, side) for side in SIDES]
     wide = .03 * body.girth * scale
@@ -166,7 +166,7 @@ def draw_torso(canvas: Canvas, body: Body, look: Look, base: int,
 
 
 def draw_head(canvas: Canvas, body: Body, look: Look, base: int):
-    """The far ear, then hair and face, then the near ear."""
+    """Draw the far ear, then hair and face, then the near ear."""
     r, dark = body.radius, look.skin * .6
     ears = {side: np.cos(body.turn + side * np.pi / 2) for side in SIDES}
     for over in (False, True):
@@ -192,7 +192,7 @@ def draw_head(canvas: Canvas, body: Body, look: Look, base: int):
 
 def draw_pattern(canvas: Canvas, look: Look, base: int, rng: Generator,
                  scale: float):
-    """Stripes or checks over shirt and upper arms."""
+    """Draw stripes or checks on shirt and upper arms."""
     part = canvas.parts - base  # wraps around below base, which is harmless
     y, x = np.nonzero((part >= TORSO) & (part < FOREARM))
     angle, wave = rng.uniform(0, np.pi), 2 * np.pi / rng.uniform(6, 16)
@@ -205,7 +205,7 @@ def draw_pattern(canvas: Canvas, look: Look, base: int, rng: Generator,
 
 def draw_person(canvas: Canvas, body: Body, look: Look, base: int,
                 scale: float, rng: Generator):
-    """Draw from back to front; an arm may be behind the trunk."""
+    """Draw a person from back to front; arms may be behind the torso."""
     behind = rng.random(2) < .3
     for side in rng.permutation(SIDES):
         draw_leg(canvas, body, look, side, base, scale)
@@ -222,7 +222,7 @@ def draw_person(canvas: Canvas, body: Body, look: Look, base: int,
 
 def draw_thing(canvas: Canvas, middle: ndarray, size: float, rng: Generator,
                part: Optional[int] = None):
-    """A box, a disc or a bar of random colour."""
+    """Draw a box, a disc or a bar of random color."""
     color, (a, b) = sample_color(rng), size * rng.uniform(.3, 1, 2)
     kind, angle = rng.integers(3), rng.uniform(0, 180)
     if kind == 0:
@@ -238,7 +238,7 @@ def draw_thing(canvas: Canvas, middle: ndarray, size: float, rng: Generator,
 
 
 def draw_background(rng: Generator, height: int, width: int) -> ndarray:
-    """Smooth, rather pale colours with clutter on them, [H, W, 3] uint8."""
+    """Return smooth, pale colors with clutter, [H, W, 3] of uint8."""
     coarse = rng.uniform(0, 255, (*rng.integers(2, 5, 2), 3))
     coarse += rng.uniform(.2, .9) * (coarse.mean(2, keepdims=True) - coarse)
     canvas = Canvas(
@@ -252,7 +252,7 @@ def draw_background(rng: Generator, height: int, width: int) -> ndarray:
 
 def sample_place(rng: Generator, body: Body, scale: float, roll: float,
                  slot: ndarray, height: int) -> Body:
-    """Put a body between two columns; one of ten crosses the border."""
+    """Place a body between two columns; one in ten crosses the border."""
     placed = place_body(body, scale, roll, np.zeros(2))
     low, high = placed.joints.min(0), placed.joints.max(0)
     margin = .06 * scale
@@ -265,12 +265,15 @@ def sample_place(rng: Generator, body: Body, scale: float, roll: float,
 
 
 def pixels_of(canvas: Canvas, base: int) -> ndarray:
-    """[H, W] bool: where a person is seen."""
+    """Return the mask [H, W] of a person's visible pixels."""
     return (canvas.parts >= base) & (canvas.parts < base + PARTS)
 
 
 def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
-    """[17, 3]: x, y and 2 if seen, 1 if covered; zeros outside the image."""
+    """Return keypoints [17, 3]: x, y and visibility as in COCO.
+
+    It is 2 if visible and 1 if occluded; keypoints outside the image are zero.
+    """
     height, width = canvas.parts.shape
     points = np.zeros((17, 3))
     for index, (x, y) in enumerate(body.joints):
@@ -283,10 +286,13 @@ def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
 
 def annotate(canvas: Canvas, body: Body, base: int,
              drawn: int) -> Optional[Dict[str, Any]]:
-    """What COCO says of a person, or None for one who is not seen at all.
+    """Return the COCO annotation of a person, None for an invisible one.
 
     Args:
-        drawn: Pixels that the person took before others came in front.
+        canvas: Canvas with all people and occluders.
+        body: Body of the person.
+        base: Offset of the numbers of the person's parts.
+        drawn: Number of pixels of the person before occlusion.
     """
     mask = pixels_of(canvas, base).astype(np.uint8)
     area = int(mask.sum())
@@ -308,11 +314,11 @@ def annotate(canvas: Canvas, body: Body, base: int,
 
 
 def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
-    """An image of one to three people and their annotations.
+    """Draw one to three people and return the image and their annotations.
 
     Returns:
-        The image [H, W, 3] uint8 in blue, green, red, and a dict in COCO's
-        words for each person, without ``id`` and ``image_id``.
+        BGR image [H, W, 3] of uint8, and a COCO annotation for each person,
+        without ``id`` and ``image_id``.
     """
     height, width = (240, 320) if rng.random() < .7 else (320, 240)
     canvas = Canvas(draw_background(rng, height, width))
@@ -339,14 +345,14 @@ def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
 def write_split(root: Path, split: str, count: int, seed: int):
     """Write ``<split>/*.jpg`` and ``annotations/person_keypoints_<split>``.
 
-    Each image has its own generator, so the first images of a larger set are
-    those of a smaller one.
+    Each image has its own random generator, so a larger dataset starts with
+    the images of a smaller one.
     """
     images: List[dict] = []
     annotations: List[dict] = []
     (root / split).mkdir(parents=True)
     for number in range(1, count + 1):
-        # Splits must not share images, whatever their sizes and order.
+        # Splits must not share images, regardless of their sizes and order.
         stream = [seed, number, *split.encode()]
         image, people = draw_scene(np.random.default_rng(stream))
         name = f'{number:012d}.jpg'
@@ -375,9 +381,10 @@ def make_people(root: Path, train: int, val: int, seed: int = 0):
     """Write a dataset in the layout of COCO 2017 keypoints.
 
     Args:
-        root: A folder without such a dataset.
-        train: Images in ``train2017``.
-        val: Images in ``val2017``, none of which is in ``train2017``.
+        root: Folder without such a dataset.
+        train: Number of images in ``train2017``.
+        val: Number of images in ``val2017``, all different from the former.
+        seed: Seed of the images.
     """
     for split, count in (('train2017', train), ('val2017', val)):
         write_split(Path(root), split, count, seed)

@@ -1,9 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Drawn street scenes in the folder layout of Cityscapes.
+"""Draw street scenes in the folder layout of Cityscapes.
 
-For trying segmentation without a download, and for tests. A scene is painted
-from far to near: sky, buildings, trees, ground, road, then what stands on it.
-Sizes are fractions of the image height; classes are Cityscapes' own.
+They allow trying segmentation without a download, and are used by tests. A
+scene is drawn from back to front: sky, buildings, ground, road, trees, then
+vehicles, people and signs. Sizes are fractions of the image height; classes
+are those of Cityscapes.
 """
 import os
 from pathlib import Path
@@ -21,11 +22,11 @@ Color = Union[Sequence[float], ndarray]
 
 
 class Canvas:
-    """An image and its labels, on which shapes are drawn alike.
+    """Image and label map on which the same shapes are drawn.
 
     Args:
-        height: Of both, in pixels.
-        width: Of both.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     def __init__(self, height: int, width: int):
@@ -34,7 +35,7 @@ class Canvas:
         self.scale = height
 
     def pixels(self, points: Sequence) -> ndarray:
-        """Points [N, 2], x and y, from fractions of the height."""
+        """Convert points [N, 2], as fractions of the height, to pixels."""
         return np.round(np.asarray(points) * self.scale).astype(np.int32)
 
     def polygon(self, points: Sequence, color: Color, label: int):
@@ -44,13 +45,13 @@ class Canvas:
 
     def box(self, x: float, y: float, w: float, h: float, color: Color,
             label: int):
-        """A rectangle with its left upper corner at x, y."""
+        """Draw a rectangle with its upper left corner at x, y."""
         self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], color,
                      label)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: Color,
                 label: int):
-        """An ellipse around x, y."""
+        """Draw an ellipse centered at x, y."""
         center, axes = self.pixels([(x, y), (rx, ry)]).tolist()
         for target, value in ((self.image, tuple(map(float, color))),
                               (self.labels, label)):
@@ -58,7 +59,7 @@ class Canvas:
 
 
 def shade(rng: Generator, color: Color, spread: float = 18.) -> ndarray:
-    """A colour (blue, green, red) near the one given."""
+    """Return a random BGR color near a color."""
     return np.clip(np.asarray(color) + rng.uniform(-spread, spread, 3), 0, 255)
 
 
@@ -71,7 +72,7 @@ def draw_sky(rng: Generator, canvas: Canvas, horizon: float, width: float):
 
 def draw_buildings(rng: Generator, canvas: Canvas, horizon: float,
                    width: float):
-    """A row of houses with windows, and gaps between them."""
+    """Draw a row of houses with windows and gaps between them."""
     x = -rng.uniform(0, 0.2)
     while x < width:
         w, h = rng.uniform(0.2, 0.5), rng.uniform(0.15, 0.9 * horizon)
@@ -94,9 +95,10 @@ def draw_tree(rng: Generator, canvas: Canvas, x: float, base: float):
 
 
 def draw_ground(rng: Generator, canvas: Canvas, horizon: float, width: float):
-    """Grass, pavements and a road that meet at a point on the horizon.
+    """Draw grass, and sidewalks and a road that meet on the horizon.
 
-    Gives the x of that point.
+    Returns:
+        x of the vanishing point.
     """
     middle = width / 2 + rng.uniform(-0.25, 0.25)
     canvas.box(0, horizon, width, 1, shade(rng, (60, 140, 130)), TERRAIN)
@@ -105,14 +107,14 @@ def draw_ground(rng: Generator, canvas: Canvas, horizon: float, width: float):
         canvas.polygon([(middle - 0.03, horizon), (middle + 0.03, horizon),
                         (middle + half, 1.01), (middle - half, 1.01)],
                        shade(rng, color, 12), label)
-    for t in np.arange(0.1, 1, 0.2):  # the lane marks, longer when near
+    for t in np.arange(0.1, 1, 0.2):  # lane markings, longer when near
         y, w = horizon + (1 - horizon) * t**2, 0.03 * t
         canvas.box(middle - w / 2, y, w, 0.11 * t, (215, 215, 215), ROAD)
     return middle
 
 
 def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
-    """A car of width ``w`` from its side, its wheels at ``base``."""
+    """Draw the side of a car of width ``w`` with its wheels at ``base``."""
     color, h = rng.integers(20, 235, 3), w / 2
     canvas.polygon([(x + .15 * w, base - .5 * h), (x + .28 * w, base - h),
                     (x + .72 * w, base - h), (x + .88 * w, base - .5 * h)],
@@ -125,7 +127,7 @@ def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
 
 
 def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
-    """A bus, likewise."""
+    """Draw the side of a bus of width ``w`` with its wheels at ``base``."""
     color, h = shade(rng, (60, 70, 200), 40), 0.75 * w
     canvas.box(x, base - h, w, .93 * h, color, BUS)
     for i in range(4):
@@ -138,7 +140,7 @@ def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
 
 def draw_person(rng: Generator, canvas: Canvas, x: float, base: float,
                 h: float):
-    """Someone of height ``h`` who stands at ``base``."""
+    """Draw a person of height ``h`` who stands at ``base``."""
     skin, shirt, trousers = ((140, 170, 215), rng.integers(20, 235, 3),
                              rng.integers(20, 120, 3))
     for side in (-.09, .03):
@@ -150,7 +152,7 @@ def draw_person(rng: Generator, canvas: Canvas, x: float, base: float,
 
 def draw_sign(rng: Generator, canvas: Canvas, x: float, base: float,
               h: float):
-    """A pole with a round sign."""
+    """Draw a pole with a round sign."""
     canvas.box(x - .022 * h, base - h, .044 * h + .012, h, (120, 120, 120),
                POLE)
     canvas.ellipse(x, base - h, .13 * h, .13 * h,
@@ -160,7 +162,7 @@ def draw_sign(rng: Generator, canvas: Canvas, x: float, base: float,
 
 def draw_traffic(rng: Generator, canvas: Canvas, horizon: float,
                  middle: float):
-    """Vehicles on the road and people and signs beside it, far ones first."""
+    """Draw vehicles on the road, people and signs beside it, far to near."""
     for t in np.sort(rng.uniform(0.3, 0.95, rng.integers(5, 10))):
         base, side = horizon + (1 - horizon) * t, rng.choice([-1, 1])
         kind = rng.choice(['car', 'car', 'bus', 'person', 'person', 'sign'])
@@ -177,7 +179,7 @@ def draw_traffic(rng: Generator, canvas: Canvas, horizon: float,
 
 
 def expose(rng: Generator, image: ndarray) -> ndarray:
-    """Soft edges, noise and a random exposure, as a camera has them."""
+    """Apply blur, noise and a random exposure, as a camera does."""
     image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.3, 0.8))
     image = image * rng.uniform(0.75, 1.2) + rng.normal(0, 6, image.shape)
     return image.clip(0, 255).astype(np.uint8)
@@ -185,13 +187,14 @@ def expose(rng: Generator, image: ndarray) -> ndarray:
 
 def draw_scene(rng: Generator,
                size: Tuple[int, int] = (112, 224)) -> Tuple[ndarray, ndarray]:
-    """A scene and its labels.
+    """Draw a scene and its labels.
 
     Args:
+        rng: Random generator.
         size: Height and width.
 
     Returns:
-        Image [H, W, 3], blue first, and labels [H, W], both of 8 bits.
+        BGR image [H, W, 3] and labels [H, W], both of uint8.
     """
     canvas, width = Canvas(*size), size[1] / size[0]
     horizon = rng.uniform(0.36, 0.5)
@@ -202,14 +205,14 @@ def draw_scene(rng: Generator,
         draw_tree(rng, canvas, middle + rng.choice([-1, 1]) *
                   rng.uniform(0.25, width / 2), horizon + 0.03)
     draw_traffic(rng, canvas, horizon, middle)
-    # The bonnet of the own car has no label, as in Cityscapes.
+    # The hood of the ego vehicle has no label, as in Cityscapes.
     canvas.ellipse(width / 2, 1.02, 0.4 * width, 0.07, (50, 45, 45),
                    UNLABELLED)
     return expose(rng, canvas.image), canvas.labels
 
 
 def write_image(path: Path, image: ndarray):
-    """Write a PNG, which is there whole or not at all."""
+    """Write a PNG atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f'.{os.getpid()}_{path.name}')
     if not cv2.imwrite(str(fresh), image):
@@ -218,13 +221,13 @@ def write_image(path: Path, image: ndarray):
 
 
 def make_scenes(root: Path, train: int, val: int, seed: int = 0):
-    """Write scenes in the layout of Cityscapes; equal calls write the same.
+    """Write scenes in the layout of Cityscapes, equal for equal arguments.
 
     Args:
-        root: Gets ``leftImg8bit`` and ``gtFine``.
-        train: Scenes to train on.
-        val: Scenes held out.
-        seed: Other seeds give other scenes.
+        root: Folder for ``leftImg8bit`` and ``gtFine``.
+        train: Number of training scenes.
+        val: Number of held-out scenes.
+        seed: Seed of the scenes.
 
     Raises:
         OSError: If a file cannot be written.
