@@ -253,8 +253,8 @@ def test_a_bar_shows_the_throughput():
 
 
 @pytest.mark.parametrize('args, words', [
-    (['nowhere.jpg'], 'nowhere.jpg is not there'),
-    (['{0}', '--device', 'cuda:7'], "no device 'cuda:7' here; --device cpu"),
+    (['nowhere.jpg'], 'nowhere.jpg does not exist'),
+    (['{0}', '--device', 'cuda:7'], "device 'cuda:7' is not available"),
     (['{0}', '--boxes', 'whole'], '--boxes, --box-thr, --box-categories'),
     (['{0}', '--show'], '--show needs a screen'),
 ])

@@ -34,7 +34,7 @@ class Entry:
 
 
 def key_of(name: Any) -> Any:
-    """Return what an image's name or number is found by."""
+    """Return the key by which an image's name or number is looked up."""
     if not isinstance(name, (str, os.PathLike)):
         return name
     path = posixpath.normpath(os.fspath(name).replace('\\', '/'))
@@ -84,35 +84,35 @@ def read_entries(content: Any) -> Dict[Any, Entry]:
 
 
 def group_of(path: Path) -> str:
-    """Return what images have in common that may fit the same entry."""
+    """Return a key that images share if they may match the same entry."""
     return str(int(path.stem)) if path.stem.isdigit() else path.stem
 
 
 class Match(NamedTuple):
-    """The entry that fits an image best, or several that fit equally.
+    """The entry that matches an image best, or several that match equally.
 
     Attributes:
-        score: Number of equal parts at the end of both paths, whether it is
-            all of the entry's, whether the ending of the file is among them.
+        score: Number of equal trailing parts of both paths, whether they are
+            all parts of the entry, whether the file extension is among them.
     """
     score: Tuple[int, bool, bool]
     entries: List[Entry]
 
 
 class Matcher:
-    """Find the entry of each image: that with the longest equal path end.
+    """Find the entry of each image: the one with the longest common path end.
 
-    A base name alone is enough only where it is the only one, among the
-    entries and among the images. Frames of a video are called
-    ``clip.mp4#0``, ``clip.mp4#1`` and so on.
+    A base name alone is enough only if it is unique among the entries and
+    among the images. Frames of a video are named ``clip.mp4#0``,
+    ``clip.mp4#1`` and so on.
 
     Args:
-        entries: By their key.
+        entries: Entries by their key.
     """
 
     def __init__(self, entries: Dict[Any, Entry]):
         self.entries = entries
-        # Entries by each end of their path; two are enough to see a tie.
+        # Entries by each end of their path; two are enough to detect a tie.
         self.ends: Dict[Parts, List[Entry]] = defaultdict(list)
         for key, entry in entries.items():
             if isinstance(key, tuple):
@@ -124,7 +124,7 @@ class Matcher:
         self.claims: Dict[Any, Dict[str, tuple]] = defaultdict(dict)
 
     def best(self, source: Source, index: int) -> Optional[Match]:
-        """Return the entries that fit a source best, were it alone."""
+        """Return the entries that match a source best, ignoring others."""
         path = Path(os.path.abspath(source.path))
         number = f'#{index}' if source.is_clip else ''
         found = [self.deepest(path.parts[1:-1], name + number, exact)
@@ -139,7 +139,7 @@ class Matcher:
 
     def deepest(self, folders: Parts, name: str,
                 exact: bool) -> Optional[Match]:
-        """Return the entries with the longest end that a path also has."""
+        """Return the entries that share the longest path end with an image."""
         end: Parts = (name, )
         if end not in self.ends:
             return None
@@ -152,7 +152,7 @@ class Matcher:
                      [whole] if whole else self.ends[end])
 
     def add(self, sources: Iterable[Source]):
-        """Add images that boxes are wanted for, before the first is."""
+        """Register images before the boxes of the first one are requested."""
         for source in sources:
             path = os.path.abspath(source.path)
             stem = group_of(Path(path))
@@ -168,7 +168,7 @@ class Matcher:
             claims[os.path.abspath(source.path)] = match.score
 
     def find(self, frame: Frame) -> Tuple[Optional[Entry], str]:
-        """Return the entry of a frame, or why there is none.
+        """Return the entry of a frame, or the reason why there is none.
 
         The reason is empty if no entry has the name of the image.
         """

@@ -28,18 +28,18 @@ class Boxes(NamedTuple):
     """Boxes of one frame."""
     corners: ndarray  # [N, 4], x1, y1, x2, y2 in pixels
     scores: ndarray  # [N]
-    categories: ndarray  # [N], ids, or None where nobody knows
+    categories: ndarray  # [N], ids, or None if unknown
 
 
 def make_boxes(rows: Any, threshold: float,
                categories: Optional[Sequence[Any]] = None,
                dropped: Optional[Counter] = None) -> Boxes:
-    """Make boxes of rows (x, y, width, height, score), without invalid ones.
+    """Convert rows (x, y, width, height, score) to boxes, dropping bad ones.
 
     Args:
-        rows: In pixels.
+        rows: Boxes in pixels.
         threshold: Minimum score.
-        categories: Of the rows.
+        categories: Category of each row.
         dropped: Counts the boxes that are dropped: ``invalid`` ones, and
             those with a ``low`` score.
     """
@@ -58,12 +58,12 @@ def make_boxes(rows: Any, threshold: float,
 
 
 class BoxSource:
-    """Return the boxes of a frame.
+    """Base class of the sources that return the boxes of a frame.
 
     Attributes:
-        words: Name of the source, for the user.
+        words: Name of the source in messages.
         is_drawn: Whether the boxes are worth drawing.
-        warn: Called with a line for each image whose boxes are unclear.
+        warn: Called with a message for each image whose boxes are ambiguous.
     """
     words = ''
     is_drawn = True
@@ -73,18 +73,18 @@ class BoxSource:
         raise NotImplementedError
 
     def expect(self, sources: Iterable[Source]):
-        """Announce all images before the first is asked for."""
+        """Register all images before the first one is requested."""
 
     def image_id(self, frame: Frame) -> Any:
         """Return the id of a frame in its dataset, if it has one."""
         return None
 
     def complaints(self) -> List[str]:
-        """Return what went wrong, after the last frame."""
+        """Return the errors found, after the last frame."""
         return []
 
     def report(self) -> List[str]:
-        """Return what the user should know, after the last frame."""
+        """Return the notes for the user, after the last frame."""
         return []
 
 
@@ -137,16 +137,16 @@ class CountingSource(BoxSource):
 
 
 class BoxTable(CountingSource):
-    """Boxes that are known, in any of :data:`.box_files.FORMATS`.
+    """Known boxes, in any of :data:`.box_files.FORMATS`.
 
     Args:
         content: Content of a JSON file.
         threshold: Minimum score.
         categories: Decides which boxes count.
-        words: Name of the file, for the user.
+        words: Name of the file in messages.
 
     Raises:
-        ValueError: If it has another form.
+        ValueError: If the content has another format.
     """
 
     def __init__(self, content: Any, threshold: float,
@@ -227,7 +227,7 @@ def read_boxes(path: str, threshold: float,
 
     Raises:
         FileNotFoundError: If it does not exist.
-        ValueError: If it has another form.
+        ValueError: If it has another format.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no boxes at {path}: --boxes is whole, '
@@ -236,9 +236,9 @@ def read_boxes(path: str, threshold: float,
 
 
 def find_detector() -> Optional[Tuple[str, Path]]:
-    """Return name and weights of the best detector of torchvision at hand.
+    """Return name and weights of torchvision's best available detector.
 
-    Looks where torchvision keeps what it downloads, in ``weights`` and in
+    Looks in torchvision's download folder, in ``weights`` and in
     ``$HRFORMER_MM_WEIGHTS``.
     """
     from torchvision.models import get_model_weights
@@ -252,9 +252,9 @@ def find_detector() -> Optional[Tuple[str, Path]]:
 
 
 def detected_categories(name: str, categories: Categories) -> Set[int]:
-    """Return the labels of a detector that a model's objects have.
+    """Return the labels of a detector that match a model's categories.
 
-    It is empty if the detector does not know any of them.
+    The set is empty if the detector has none of them.
     """
     from torchvision.models import get_model_weights
     names = get_model_weights(name).DEFAULT.meta['categories']
@@ -273,11 +273,11 @@ class Detector(CountingSource):
     Args:
         device: Device that it runs on.
         threshold: Minimum score.
-        categories: Decides which objects count; by default people.
+        categories: Decides which objects count; people by default.
 
     Raises:
-        FileNotFoundError: If there are no weights of any.
-        ValueError: If it does not know the categories.
+        FileNotFoundError: If no detector has weights.
+        ValueError: If the detector has none of the categories.
     """
 
     def __init__(self, device: str, threshold: float,
@@ -287,8 +287,8 @@ class Detector(CountingSource):
         found = find_detector()
         if found is None:
             raise FileNotFoundError(
-                'no weights of a detector of torchvision are here; once, with '
-                'a network: python -c "from torchvision.models import '
+                'no weights of a torchvision detector found; download them '
+                'once: python -c "from torchvision.models import '
                 f"get_model; get_model('{DETECTORS[0]}', weights='DEFAULT')\"")
         name, path = found
         self.labels = {PERSON} if categories is None else detected_categories(
@@ -316,20 +316,20 @@ class Detector(CountingSource):
 
 def choose_boxes(word: Any, device: str, threshold: float,
                  categories: Optional[Categories] = None) -> BoxSource:
-    """Return what ``--boxes`` names.
+    """Return the source of boxes that ``--boxes`` selects.
 
     Args:
-        word: ``whole``, ``detector``, a JSON file, or ``auto``, which is the
-            detector if its weights are here and it knows the model's objects,
-            and else the whole image. Or the content of a JSON file, or any
-            :class:`BoxSource`.
+        word: ``whole``, ``detector``, the path of a JSON file, or ``auto``:
+            the detector if its weights are available and it has the model's
+            categories, otherwise the whole image. Also the content of a JSON
+            file, or any :class:`BoxSource`.
         device: Device of the detector.
         threshold: Minimum score.
         categories: Decides which boxes count.
 
     Raises:
-        FileNotFoundError: For the file, or the weights of a detector.
-        ValueError: For what the file holds.
+        FileNotFoundError: If the file or a detector's weights are missing.
+        ValueError: If the file has another format.
     """
     if isinstance(word, BoxSource):
         return word

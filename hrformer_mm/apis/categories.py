@@ -13,19 +13,19 @@ BODY = ('wrist', 'knee')
 
 
 def id_key(number: Any) -> Any:
-    """Return a category id in the type that a JSON file has it."""
+    """Return a category id in the type it has in JSON files."""
     return number.item() if hasattr(number, 'item') else number
 
 
 def innermost(dataset: Mapping) -> Mapping:
-    """Return the config of the first dataset inside of wrappers."""
+    """Return the config of the innermost dataset inside wrappers."""
     while 'dataset' in dataset or dataset.get('datasets'):
         dataset = dataset.get('dataset') or dataset['datasets'][0]
     return dataset
 
 
 def from_annotations(cfg: Config) -> List[Mapping]:
-    """Read the categories of a config's test data, if its file is here."""
+    """Read the categories of a config's test data, if the file exists."""
     dataset = innermost(cfg.test_dataloader.dataset)
     file = dataset.get('ann_file')
     path = file and os.path.join(dataset.get('data_root') or '', file)
@@ -36,7 +36,7 @@ def from_annotations(cfg: Config) -> List[Mapping]:
 
 
 class Categories:
-    """Categories of a dataset: which boxes count, and what results say.
+    """Categories of a dataset: which boxes count, and the ids in results.
 
     Args:
         own: Categories of the dataset that the model was trained on, as in
@@ -56,7 +56,7 @@ class Categories:
         self.own: Dict[Any, Mapping] = {
             c['id']: c for c in own if isinstance(c, Mapping) and 'id' in c
         }  # yapf: disable
-        self.assumed = 0  # boxes without a category
+        self.assumed = 0  # number of boxes without a category
         self.chosen = [str(word).lower() for word in chosen]
         self.seen: Dict[Any, Mapping] = {}  # in the files of boxes
         points = ' '.join(metainfo.get('keypoint_name2id', ())).lower()
@@ -72,7 +72,7 @@ class Categories:
 
     @property
     def default(self) -> Any:
-        """The category of a box that has none."""
+        """Return the category for boxes that have none."""
         return next(iter(self.own), PERSON)
 
     def matches(self, number: Any, category: Mapping) -> bool:
@@ -80,10 +80,10 @@ class Categories:
             self.name_of(category) in self.chosen
 
     def choose(self, present: Mapping[Any, Mapping]) -> Set[Any]:
-        """Return the ids of the categories that the user chose.
+        """Return the ids of the categories that the user selected.
 
         Raises:
-            ValueError: If a choice is none of those in the file.
+            ValueError: If a selected category is not in the file.
         """
         known = {str(k).lower() for k in present}
         known |= {self.name_of(c) for c in present.values()}
@@ -98,12 +98,12 @@ class Categories:
     def select(self, present: Mapping[Any, Mapping]) -> Set[Any]:
         """Return the ids of the categories whose boxes count.
 
-        In this order: those that the user chose, those with keypoints, those
-        of the model's own dataset (by name, without names by id), people for
-        a model of people. If this leaves none, all of them.
+        In order of precedence: the user's selection, categories with
+        keypoints, those of the model's own dataset (by name, or by id if
+        unnamed), people for a model of people. If none match, all categories.
 
         Args:
-            present: Categories in a file of boxes by id, as far as it
+            present: Categories in a file of boxes by id, as far as the file
                 describes them.
         """
         self.seen.update(present)
@@ -121,9 +121,9 @@ class Categories:
         return next(filter(None, rules), set(present))
 
     def written(self, number: Any) -> Any:
-        """Return the category id that results say, for that of a box.
+        """Return the category id to write to results for that of a box.
 
-        It is the own dataset's id of the same name, where both are known.
+        It is the id of the same name in the own dataset, if both are known.
         """
         if number is None:
             self.assumed += 1
@@ -138,7 +138,7 @@ class Categories:
         return number
 
     def report(self) -> List[str]:
-        """Return what the user should know about categories."""
+        """Return the notes about categories for the user."""
         if not self.assumed or len(self.own) < 2:
             return []
         name = self.own[self.default].get('name', '')
@@ -146,7 +146,7 @@ class Categories:
                 f'the first of {len(self.own)}: their boxes have none']
 
     def describe(self, used: Sequence[Any]) -> List[dict]:
-        """Return the categories of results, as COCO's files have them.
+        """Return the categories of results in the format of COCO's files.
 
         Args:
             used: Ids of all categories in the results.

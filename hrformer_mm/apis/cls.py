@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Classes of images, with scores."""
+"""Image classification: class names with scores."""
 from typing import Any, Dict, List
 
 import numpy as np
@@ -10,8 +10,8 @@ from ..visualization.drawing import as_bgr8, draw_lines
 from .inputs import Frame
 from .predictor import Predictor
 
-TOP = 5  # classes that are written down for an image
-SHOWN = 3  # and drawn
+TOP = 5  # classes recorded for each image
+SHOWN = 3  # classes drawn on each image
 
 
 class ClsPredictor(Predictor):
@@ -22,11 +22,11 @@ class ClsPredictor(Predictor):
         self.names = self.meta.get('classes')
 
     def gather(self, frame: Frame, results: List[Any]) -> ndarray:
-        """Probabilities of all classes."""
+        """Return the probabilities of all classes."""
         return results[0].pred_score.cpu().numpy()
 
     def best(self, scores: ndarray, number: int) -> List[dict]:
-        """The likeliest classes, the first one first."""
+        """Return the most likely classes, in descending order."""
         order = np.argsort(-scores, kind='stable')[:number].tolist()
         return [
             dict(label=i,

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What a trained HRFormer holds of one image: streams, attention, regions.
+"""Feature maps of a trained HRFormer: streams, attention and regions.
 
-:func:`look` runs a model on an image and keeps its insides; the functions
-below it draw them. Letters: B batch, H and W of a map, C channels, n windows,
-t tokens of a window, h heads, d channels of a head, K classes.
+:func:`look` runs a model on an image and records its feature maps; the
+functions below draw them. Letters: B batch, H and W of a map, C channels,
+n windows, t tokens of a window, h heads, d channels of a head, K classes.
 """
 import copy
 from contextlib import ExitStack
@@ -26,14 +26,14 @@ REGIONS = 8  # classes that are drawn
 
 @dataclass
 class View:
-    """The insides of a model for one image.
+    """Feature maps of a model for one image.
 
     Attributes:
-        image: What the model was given, [H, W, 3] uint8, red first.
-        streams: The branches before the last exchange, each [C, H, W].
-        attended: Of the last block of each stream: its window attention, and
-            the map [1, H, W, C] that it got. Empty for convolutions.
-        logits: The coarse segmentation that makes OCR's regions, [K, H, W].
+        image: The input image of the model, [H, W, 3] uint8, RGB.
+        streams: The branches before the last fusion, each [C, H, W].
+        attended: Last block of each stream: its window attention, and the
+            input map [1, H, W, C] of that. Empty for convolutions.
+        logits: The coarse segmentation behind OCR's regions, [K, H, W].
     """
     image: ndarray
     streams: List[Tensor] = field(default_factory=list)
@@ -43,7 +43,7 @@ class View:
 
 
 class OneBox(WholeImage):
-    """The box x, y, width, height, in which a person is."""
+    """The box x, y, width, height of one person."""
 
     def __init__(self, box: Sequence[float]):
         self.box = [*box, 1.]
@@ -53,9 +53,9 @@ class OneBox(WholeImage):
 
 
 class Recorder:
-    """Keeps what modules get and give, the first time they are called.
+    """Record the inputs and outputs of the first call of each module.
 
-    A flip test calls them again, with the mirrored image.
+    Flip testing calls them again with the mirrored image.
     """
 
     def __init__(self):
@@ -68,7 +68,7 @@ class Recorder:
 
 
 def last_branches(backbone: nn.Module) -> List[Any]:
-    """The branches of the last module of an HRFormer.
+    """Return the branches of the last module of an HRFormer.
 
     Raises:
         ValueError: If the backbone has none.
@@ -82,7 +82,7 @@ def last_branches(backbone: nn.Module) -> List[Any]:
 
 
 def look(predictor: Predictor, path: str) -> View:
-    """Run a model on an image and keep its insides.
+    """Run a model on an image and record its feature maps.
 
     Raises:
         OSError: If the image cannot be read.
@@ -109,7 +109,7 @@ def look(predictor: Predictor, path: str) -> View:
 
 def attention_weights(attn: Attention, x: Tensor,
                       mask: Optional[Tensor] = None) -> Tensor:
-    """Shares [B*n, h, t, t] with which tokens [B*n, t, C] attend to others."""
+    """Return attention weights [B*n, h, t, t] of tokens [B*n, t, C]."""
     N, t, C = x.shape
     qkv = attn.qkv(x).view(N, t, 3, attn.heads, C // attn.heads)
     q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B*n, h, t, d]
@@ -123,7 +123,7 @@ def attention_weights(attn: Attention, x: Tensor,
 
 
 class Cut(nn.Module):
-    """Stands in for attention, to see the windows that it would get."""
+    """Replace attention, to capture the windows that are its input."""
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         self.windows, self.mask = x, mask
@@ -132,7 +132,7 @@ class Cut(nn.Module):
 
 def cut_windows(window: WindowAttention,
                 x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-    """The windows [B*n, t, C] of a map [B, H, W, C], and their mask."""
+    """Return the windows [B*n, t, C] of a map [B, H, W, C], and their mask."""
     window = copy.copy(window)
     cut = Cut()
     window._modules = dict(attn=cut)
@@ -143,19 +143,19 @@ def cut_windows(window: WindowAttention,
 @torch.no_grad()
 def attention_at(window: WindowAttention, x: Tensor, row: int,
                  column: int) -> Tensor:
-    """How a place of a map attends to its window, mean over heads.
+    """Return the attention of one position to its window, mean over heads.
 
     Args:
         x: The map, [1, H, W, C].
-        row: Of the place in the map.
-        column: Likewise.
+        row: Row of the position in the map.
+        column: Column of the position in the map.
 
     Returns:
-        Shares [H, W]; zero outside the window. What goes to padding is
-        missing from their sum of 1.
+        Weights [H, W]; zero outside the window. They sum to 1 minus the
+        weight of padding.
     """
     H, W = x.shape[1:3]
-    # Tokens are numbered from 1, so the zeros of the padding are none.
+    # Tokens are numbered from 1, so zeros are padding.
     numbers = torch.arange(1., H * W + 1, device=x.device).view(1, H, W, 1)
     numbers = cut_windows(window, numbers)[0][..., 0].long()  # [n, t]
     n, query = (numbers == row * W + column + 1).nonzero()[0]
@@ -167,7 +167,7 @@ def attention_at(window: WindowAttention, x: Tensor, row: int,
 
 
 def principal_colors(stream: Tensor) -> ndarray:
-    """The three main components of a map [C, H, W] as colours [H, W, 3]."""
+    """Map the three principal components of [C, H, W] to colours [H, W, 3]."""
     C, H, W = stream.shape
     pixels = stream.flatten(1).t()
     pixels = pixels - pixels.mean(0)
@@ -181,7 +181,7 @@ def principal_colors(stream: Tensor) -> ndarray:
 
 
 def panels(image: ndarray, count: int, rows: int = 1) -> Tuple:
-    """A figure of panels that fit an image, and its axes in order."""
+    """Create a figure with panels that fit an image; also return its axes."""
     width, height = 2.6, 2.6 * image.shape[0] / image.shape[1] + .3
     columns = -(-count // rows)
     figure = new_figure(width * columns, height * rows)
@@ -195,7 +195,7 @@ def show_map(panel, image: ndarray, values: ndarray, stride: int,
              **style: Any):
     """Show a map [h, w, ...] where its cells lie in the image.
 
-    The last cells reach out of an image that is no multiple of the stride.
+    The last cells exceed an image that is no multiple of the stride.
     """
     height, width = values.shape[:2]
     panel.imshow(values, interpolation='nearest', extent=(
@@ -204,7 +204,7 @@ def show_map(panel, image: ndarray, values: ndarray, stride: int,
 
 
 def lay_over(panel, image: ndarray, heat: ndarray, stride: int):
-    """Show an image in grey, with a heat [h, w] laid over it."""
+    """Show a heatmap [h, w] on top of the image in grey."""
     panel.imshow(image.mean(2), cmap='gray', vmin=-80, vmax=335)
     heat = heat / max(heat.max(), 1e-12)
     show_map(panel, image, heat, stride, alpha=.75 * heat**.5,
@@ -212,7 +212,7 @@ def lay_over(panel, image: ndarray, heat: ndarray, stride: int):
 
 
 def draw_streams(view: View):
-    """A figure of the streams: colours are their three main components."""
+    """Draw the streams, coloured by their three principal components."""
     figure, axes = panels(view.image, 1 + len(view.streams))
     axes[0].imshow(view.image)
     axes[0].set_title('image', fontsize=9)
@@ -224,13 +224,13 @@ def draw_streams(view: View):
 
 
 def draw_attention(view: View, at: Tuple[float, float] = (.5, .5)):
-    """A figure of what one place attends to, in the window of each stream.
+    """Draw the attention of one position in the window of each stream.
 
     Args:
-        at: The place, right and down from 0 to 1.
+        at: The position (x, y), relative to the image, from 0 to 1.
 
     Raises:
-        ValueError: If the network has no attention, or the place is outside.
+        ValueError: If the network has no attention, or ``at`` is outside.
     """
     if not view.attended:
         raise ValueError('this network has no window attention')
@@ -251,10 +251,10 @@ def draw_attention(view: View, at: Tuple[float, float] = (.5, .5)):
 
 
 def draw_regions(view: View, names: Sequence[str]):
-    """A figure of the regions from which OCR gathers a vector per class.
+    """Draw the soft object regions from which OCR pools object features.
 
-    A region is the softmax of a class's first logits over the image; the
-    classes that take most of the image are shown.
+    A region is the spatial softmax of a class's coarse logits; the classes
+    with the largest area are shown.
 
     Raises:
         ValueError: If the model has no such head.
@@ -277,7 +277,7 @@ def draw_regions(view: View, names: Sequence[str]):
 
 def draw_all(view: View, at: Tuple[float, float],
              names: Sequence[str]) -> Iterator[Tuple[str, Any]]:
-    """Name of each picture that a view has, and the figure."""
+    """Yield the name and the figure of each picture that a view supports."""
     yield 'streams', draw_streams(view)
     if view.attended:
         yield 'attention', draw_attention(view, at)

@@ -57,7 +57,7 @@ def as_bgr(image: ndarray) -> ndarray:
     channel is dropped, as when OpenCV reads a file.
 
     Raises:
-        ValueError: For another shape, type or range; says how to fix it.
+        ValueError: For another shape, type or range; with the fix.
     """
     shape = image.shape
     if image.ndim not in (2, 3) or image.ndim == 3 and shape[2] not in (1, 3,
@@ -96,7 +96,7 @@ def to_frame(image: Any, name: str, read: Callable[[str],
 
     Raises:
         OSError: If a file cannot be read.
-        TypeError: For anything else; names what is accepted.
+        TypeError: For any other type; lists the accepted ones.
         ValueError: For an array that is not an image.
     """
     if isinstance(image, (str, os.PathLike)):
@@ -117,7 +117,7 @@ def to_list(images: Any) -> Tuple[Iterable[Any], bool]:
     """Return images as an iterable, and whether they are a single one.
 
     Raises:
-        TypeError: For what is neither an image nor an iterable.
+        TypeError: If it is neither an image nor an iterable.
     """
     if is_one(images):
         return [images], True
@@ -135,11 +135,11 @@ class Results:
     """Iterator over the results of images, in their order.
 
     The result of a single image, ``predictor('photo.jpg')``, is the only item;
-    its attributes are those of the iterator, too:
+    its attributes are available on the iterator as well:
     ``predictor('photo.jpg').keypoints``.
 
     Args:
-        results: Generates the results.
+        results: Iterator over the results.
         is_single: Whether there is one image.
     """
 
@@ -162,6 +162,6 @@ class Results:
             raise AttributeError(
                 f'results of several images have no {name!r}: iterate over '
                 'them, there is one result for each image')
-        if not self._first:  # it is still to be iterated over
+        if not self._first:  # not iterated over yet
             self._results = iter([next(self)])
         return getattr(self._first[0], name)

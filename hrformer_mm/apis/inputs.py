@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What to predict on: images, folders, globs, videos and cameras."""
+"""Inputs of predictions: images, folders, globs, videos and cameras."""
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg',
           '.wmv', '.flv'}  # yapf: disable
 ANIMATIONS = {'.gif', '.webp'}  # may hold several frames
 CAMERA = re.compile(r'webcam(?::(\d+))?$')
-FPS = 25.  # where a camera or a file does not tell
-Tell = Callable[[str], None]
+FPS = 25.  # if a camera or a file does not report it
+Log = Callable[[str], None]  # called with a message
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Source:
     """A file, or a camera.
 
     Attributes:
-        path: Of the file, or ``webcam:0``.
-        name: Without ending, for what is written about it; may have folders.
+        path: Path of the file, or ``webcam:0``.
+        name: Base name of its outputs, without extension; may have folders.
         kind: ``image``, ``video``, ``animation`` or ``camera``.
     """
     path: str
@@ -45,33 +45,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, and where it comes from.
+    """An image and its source.
 
     Attributes:
-        index: Of the frame in a clip.
-        fps: Of the clip.
+        index: Index of the frame in a clip.
+        fps: Frames per second of the clip.
     """
     source: Source
-    image: ndarray  # [H, W, 3], blue first
+    image: ndarray  # [H, W, 3], BGR
     index: int = 0
     fps: float = FPS
 
     @property
     def label(self) -> str:
-        """As ``photo.jpg`` or ``clip.mp4#12``."""
+        """Return a name like ``photo.jpg`` or ``clip.mp4#12``."""
         return f'{self.source.path}#{self.index}' if self.source.is_clip \
             else self.source.path
 
 
 class Clip(NamedTuple):
-    """A video that is being read; without a count, it does not end."""
+    """An open video; without a count, its length is unknown."""
     images: Iterator[ndarray]
     fps: float
     count: Optional[int]  # type: ignore[assignment]
 
 
 def kind_of(path: Path) -> str:
-    """What a file is, by its ending and the number of its frames."""
+    """Return the kind of a file, by its extension and number of frames."""
     suffix = path.suffix.lower()
     if suffix in VIDEOS:
         return 'video'
@@ -80,13 +80,13 @@ def kind_of(path: Path) -> str:
         try:
             with Image.open(path) as image:
                 return 'animation' if image.n_frames > 1 else 'image'
-        except (OSError, AttributeError):  # reading it will tell what is wrong
+        except (OSError, AttributeError):  # reading it reports the reason
             pass
     return 'image'
 
 
 def in_folder(folder: Path, without: Path) -> List[Path]:
-    """Images and videos at any depth, in order, but not below ``without``."""
+    """List images and videos at any depth, sorted, outside of ``without``."""
     without = without.resolve()
     return sorted(
         path for path in folder.rglob('*')
@@ -95,7 +95,7 @@ def in_folder(folder: Path, without: Path) -> List[Path]:
 
 
 def expand(text: str, without: Path) -> List[Tuple[Path, str]]:
-    """Files that an input stands for, each with its name.
+    """Return the files that match an input, each with its name.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -111,28 +111,29 @@ def expand(text: str, without: Path) -> List[Tuple[Path, str]]:
         found = [(Path(file), Path(file).stem)
                  for file in sorted(glob(str(path), recursive=True))
                  if Path(file).is_file()]
-        missing = 'is not there'
+        missing = 'does not exist'
     if not found:
         raise FileNotFoundError(f'{text} {missing}')
     return found
 
 
 def unique(name: str, taken: Set[str]) -> str:
-    """The name, or with a number behind it if it is taken; now it is."""
+    """Return the name, numbered if it is taken, and mark it as taken."""
     names = chain([name], (f'{name}_{i}' for i in count(2)))
     name = next(name for name in names if name not in taken)
     taken.add(name)
     return name
 
 
-def find_sources(inputs: Iterable[str], failed: Tell,
+def find_sources(inputs: Iterable[str], failed: Log,
                  without: Path) -> List[Source]:
-    """All files and cameras that inputs stand for, each of them once.
+    """List the files and cameras that match the inputs, without duplicates.
 
     Args:
         inputs: Paths, patterns, or ``webcam`` with ``:1`` for the second.
-        failed: Told of an input that is not there; the others continue.
-        without: A folder whose files are left out, for it takes the output.
+        failed: Called with a message for each missing input; the others are
+            still used.
+        without: Folder to skip, because it takes the output.
     """
     found: Dict[str, Source] = {}
     taken: Set[str] = set()
@@ -158,7 +159,7 @@ def find_sources(inputs: Iterable[str], failed: Tell,
 
 @contextmanager
 def open_capture(source: Source) -> Iterator[cv2.VideoCapture]:
-    """OpenCV's reader of a video or camera, which is let go at the end.
+    """Open a video or camera with OpenCV, and release it at the end.
 
     Raises:
         OSError: If it cannot be opened.
@@ -208,7 +209,7 @@ def open_clip(source: Source) -> Iterator[Clip]:
 
 
 def length_of(source: Source, longest: Optional[int]) -> Optional[int]:
-    """Frames of a source, as far as it tells; one that is broken has none."""
+    """Return the number of frames; None if unknown, 0 on errors."""
     if not source.is_clip:
         return 1
     if source.kind == 'camera':
@@ -222,10 +223,10 @@ def length_of(source: Source, longest: Optional[int]) -> Optional[int]:
 
 
 def clip_frames(source: Source, longest: Optional[int]) -> Iterator[Frame]:
-    """Frames of a clip, at most ``longest`` of them.
+    """Yield the frames of a clip, at most ``longest``.
 
     Raises:
-        OSError: If there is none.
+        OSError: If there are none.
     """
     index = -1
     with open_clip(source) as clip:
@@ -238,13 +239,13 @@ def clip_frames(source: Source, longest: Optional[int]) -> Iterator[Frame]:
 
 
 def read_frames(sources: Iterable[Source], read: Callable[[str], ndarray],
-                failed: Tell, longest: Optional[int]) -> Iterator[Frame]:
-    """Frames of all sources in order; what cannot be read is told and left.
+                failed: Log, longest: Optional[int]) -> Iterator[Frame]:
+    """Yield the frames of all sources in order; skip unreadable ones.
 
     Args:
-        read: Gives the image of a file.
-        failed: Told of what is broken; the others continue.
-        longest: Of a clip, in frames.
+        read: Returns the image of a file.
+        failed: Called with a message for each unreadable input.
+        longest: Maximum number of frames of a clip.
     """
     for source in sources:
         try:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Images, videos and JSON files, each written whole or not at all."""
+"""Write images, videos and JSON files, each complete or not at all."""
 import json
 import sys
 from contextlib import ExitStack, contextmanager
@@ -13,11 +13,11 @@ from numpy import ndarray
 from ..checkpoints.files import replacing
 from .inputs import Source
 
-Write = Callable[[ndarray, float], None]  # an image, and frames a second
+Write = Callable[[ndarray, float], None]  # an image, frames per second
 
 
 def ending_of(source: Source) -> str:
-    """Of the picture, or the video, of a source."""
+    """Return the file extension for the overlay of a source."""
     if source.is_clip:
         return '.mp4'
     ending = Path(source.path).suffix.lower()
@@ -26,7 +26,9 @@ def ending_of(source: Source) -> str:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Write]:
-    """A function that adds a frame to a video, which is there at the end.
+    """Yield a function that adds a frame to a video.
+
+    The video appears under its name when it is complete.
 
     Raises:
         OSError: If OpenCV cannot write it.
@@ -50,25 +52,25 @@ def open_video(path: Path) -> Iterator[Write]:
 
 
 class Outputs:
-    """A folder that takes what is predicted.
+    """Output folder of predictions.
 
     Args:
-        folder: It is made when it is needed.
-        force: Replace files that are there.
+        folder: Path of the folder; created when first needed.
+        force: Replace existing files.
     """
 
     def __init__(self, folder: Path, force: bool = False):
         self.folder, self.force = folder, force
 
     def check(self, names: Iterable[str], sources: Iterable[Source]):
-        """Look for what would be overwritten, before any work is done.
+        """Check for files that would be overwritten, before any work is done.
 
         Args:
-            names: Of files and folders that will be written.
-            sources: That are never overwritten.
+            names: Names of the files and folders to write.
+            sources: Inputs, which are never overwritten.
 
         Raises:
-            FileExistsError: Names what is there.
+            FileExistsError: If one of the names exists.
         """
         inputs = {Path(source.path).resolve() for source in sources}
         for path in (self.folder / name for name in names):
@@ -81,7 +83,7 @@ class Outputs:
                     '--out-dir DIR writes elsewhere')
 
     def write_image(self, name: str, image: ndarray):
-        """Write an image, of the format that its name ends in."""
+        """Write an image in the format of its file extension."""
         path = self.folder / name
         is_done, content = cv2.imencode(path.suffix, image)
         if not is_done:
@@ -95,7 +97,7 @@ class Outputs:
 
     @contextmanager
     def overlay(self, source: Source) -> Iterator[Write]:
-        """A function that takes the drawn frames of a source."""
+        """Yield a function that writes the overlays of a source."""
         name = f'overlays/{source.name}{ending_of(source)}'
         if source.is_clip:
             with open_video(self.folder / name) as write:
@@ -105,26 +107,27 @@ class Outputs:
 
 
 class Window:
-    """A window that shows images, until q or Escape is pressed.
+    """A window that shows images until q or Escape is pressed.
 
     Raises:
-        ValueError: If there is no screen.
+        ValueError: If there is no display.
     """
 
     def __init__(self):
-        # Without a screen, the toolkit of OpenCV ends the whole process.
+        # Without a display, OpenCV's GUI toolkit aborts the whole process.
         if sys.platform == 'linux' and not (environ.get('DISPLAY') or
                                             environ.get('WAYLAND_DISPLAY')):
             raise ValueError('--show needs a screen, and there is none')
 
     def show(self, image: ndarray, wait: bool) -> bool:
-        """Show an image; whether to continue.
+        """Show an image; return whether to continue.
 
         Args:
-            wait: For any key.
+            image: Image to show.
+            wait: Wait for a key press.
 
         Raises:
-            ValueError: If this OpenCV was made without windows.
+            ValueError: If OpenCV was built without GUI support.
         """
         try:
             cv2.imshow('hrformer-mm', image)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoints of people and other objects, written as COCO's results."""
+"""Keypoints of people and other objects, in COCO's results format."""
 from itertools import count
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
@@ -11,12 +11,12 @@ from numpy import ndarray
 from ..visualization.drawing import as_bgr8, draw_box, draw_skeleton
 from .boxes import Boxes, choose_boxes, make_boxes
 from .categories import Categories, from_annotations, id_key
-from .inputs import Frame, Source, Tell
+from .inputs import Frame, Log, Source
 from .predictor import Predictor
 
-SEEN = 0.2  # scores below do not count, as MMPose evaluates COCO
-SAME = 0.9  # from this similarity (OKS, else IoU) two objects are one
-# Key of a data sample for the category of its box.
+SEEN = 0.2  # lower scores are ignored, as in MMPose's COCO metric
+SAME = 0.9  # similarity (OKS, else IoU) from which two are duplicates
+# Key of the box category in a data sample.
 CATEGORY = 'hrformer_mm_category'
 
 
@@ -24,12 +24,12 @@ class People(NamedTuple):
     """People of one image."""
     keypoints: ndarray  # [N, K, 2] in pixels
     keypoint_scores: ndarray  # [N, K]
-    scores: ndarray  # [N], of the keypoints that count, times the box's
+    scores: ndarray  # [N], mean of the keypoints that count x box score
     boxes: Boxes
 
 
 def person_scores(keypoint_scores: ndarray, box_scores: ndarray) -> ndarray:
-    """Means over the keypoints that count, times those of the boxes.
+    """Multiply the mean score of the keypoints that count by the box score.
 
     Args:
         keypoint_scores: [N, K]
@@ -56,12 +56,12 @@ def iou_with(box: ndarray, others: ndarray) -> ndarray:
 
 
 def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> List[int]:
-    """Return the indices of boxes without duplicates of better ones.
+    """Return the indices of boxes to keep, without duplicates of better ones.
 
     Args:
         corners: [N, 4]
         scores: [N]
-        threshold: Boxes with a higher intersection over union are one.
+        threshold: Maximum intersection over union of boxes that are kept.
     """
     kept: List[int] = []
     for i in np.argsort(-scores, kind='stable').tolist():
@@ -71,11 +71,11 @@ def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> List[int]:
 
 
 def image_ids(files: Sequence[str], known: Sequence[Any]) -> List[Any]:
-    """Return an id for each of the files, or frames.
+    """Return an id for each file or frame.
 
-    Those of a dataset keep theirs, and the others get the next numbers. If
-    none is known and all files are called by numbers, as COCO's are, it is
-    this number; otherwise they are counted from 1.
+    Images of a dataset keep their id; the others get the next free numbers.
+    If no id is known and all file names are numbers, as COCO's are, the
+    number is the id; otherwise ids count from 1.
     """
     stems = [Path(file).stem for file in files]
     if any(number is not None for number in known):
@@ -92,7 +92,7 @@ class PosePredictor(Predictor):
     """Top-down pose estimation.
 
     Args:
-        boxes: ``auto``, ``whole``, ``detector``, a file or what it holds; see
+        boxes: ``auto``, ``whole``, ``detector``, a file or its content; see
             :func:`.boxes.choose_boxes`.
         box_threshold: Minimum score of a box.
         keypoint_threshold: Minimum score of a keypoint that is drawn.
@@ -121,7 +121,7 @@ class PosePredictor(Predictor):
         self.notes = (f'boxes: {self.boxes.words}', )
         self.keypoint_threshold = keypoint_threshold
 
-    def expect(self, sources: Iterable[Source], warn: Tell):
+    def expect(self, sources: Iterable[Source], warn: Log):
         super().expect(sources, warn)
         self.boxes.warn = warn
         self.boxes.expect(sources)
@@ -162,9 +162,9 @@ class PosePredictor(Predictor):
                       people.scores[keep], Boxes(*(x[keep] for x in boxes)))
 
     def distinct(self, people: People, areas: List[float]) -> List[int]:
-        """Drop duplicates of an object, as COCO's metric in MMPose does.
+        """Drop duplicates of an object, as MMPose's COCO metric does.
 
-        A dataset without sigmas has no OKS; there, boxes are compared.
+        Without sigmas in the metainfo, IoU of boxes replaces OKS.
         """
         if len(self.meta.get('sigmas', ())) != people.keypoints.shape[1]:
             return sorted(iou_nms(people.boxes.corners, people.scores, SAME))
@@ -206,9 +206,9 @@ class PosePredictor(Predictor):
                     id=self.boxes.image_id(frame), people=people)
 
     def documents(self, records: List[dict]) -> Dict[str, Any]:
-        """Return COCO's results, and the images that they belong to.
+        """Return COCO results, and the images they belong to.
 
-        Evaluators read the former, ``COCO('images.json').loadRes(...)``.
+        Evaluators load the former with ``COCO('images.json').loadRes(...)``.
         """
         ids = image_ids([record['file_name'] for record in records],
                         [record['id'] for record in records])

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""From a config and weights to predictions, the same for all three tasks."""
+"""Predict from a config and a checkpoint, the same for all three tasks."""
 import os
 import warnings
 from collections import deque
@@ -21,11 +21,11 @@ from ..utils.cli import one_line
 from ..utils.config import bare_name
 from ..utils.dataset_leaves import data_of
 from .images import Results, to_frame, to_list
-from .inputs import Frame, Source, Tell
+from .inputs import Frame, Log, Source
 
-# One frame with what its pipeline gave and the results that have come so far.
+# One frame, the samples of its pipeline and the results so far.
 Waiting = Tuple[Frame, List[dict], List[Any]]
-# A sample, and the list that takes its result.
+# A sample, and the list that its result is appended to.
 Item = Tuple[dict, List[Any]]
 
 
@@ -34,46 +34,46 @@ class OutOfMemory(ValueError):
 
 
 def choose_device(name: Optional[str]) -> str:
-    """The device of that name, or the best there is.
+    """Return the given device, or the best available one.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If the device is not available.
     """
     name = name or get_device()
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f'there is no device {name!r} here; --device cpu '
-                         'takes the processor') from None
+        raise ValueError(f'device {name!r} is not available; use --device '
+                         'cpu') from None
     return name
 
 
 class Predictor:
-    """A trained model that takes images and gives what is in them.
+    """A trained model that predicts on images.
 
-    Subclasses say, for their task, what the model gets of a frame
-    (:meth:`samples`), what it found (:meth:`gather`), and how that is drawn
-    and written down. :func:`hrformer_mm.apis.load_predictor` picks the one of
-    a config.
+    Subclasses define for their task the samples of a frame
+    (:meth:`samples`), the combined result (:meth:`gather`), and how to draw
+    and record it. :func:`hrformer_mm.apis.load_predictor` selects the
+    subclass for a config.
 
     Args:
         cfg: Config of a model, with the pipeline of its test data.
-        weights: Path of its checkpoint, of any layout.
-        device: Default: the best there is.
-        batch_size: Images, or people, that the model gets at once.
+        weights: Path of the checkpoint, in any layout.
+        device: Device to run on; by default the best available one.
+        batch_size: Number of images, or people, in a batch.
 
     Attributes:
         meta: Classes, keypoints and colours.
         files: Names of the JSON files that are written.
         has_labels: Whether results are images themselves.
-        notes: What the user should know before.
+        notes: Notes for the user, before the first frame.
     """
     unit = 'images'
     default_batch = 32
     files: Tuple[str, ...] = ('predictions.json', )
     has_labels = False
     notes: Tuple[str, ...] = ()
-    warn: Tell = staticmethod(warnings.warn)
+    warn: Log = staticmethod(warnings.warn)
 
     def __init__(self,
                  cfg: Config,
@@ -88,7 +88,7 @@ class Predictor:
         load, *steps = cfg.test_dataloader.dataset.pipeline
         steps = [step for step in steps if not bare_name(
             step['type']).startswith(('LoadAnnotation', 'LoadBiomedicalAnn'))]
-        # Models of several frameworks may live in one process.
+        # Models of several frameworks may coexist in one process.
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             model = MODELS.build(cfg.model)
             self.load = TRANSFORMS.build(load)
@@ -100,64 +100,64 @@ class Predictor:
         self.model = model
 
     def read(self, path: str) -> ndarray:
-        """An image as the config reads it: for ours, 8 bits, blue first.
+        """Read an image as the config does: for our configs, 8 bits, BGR.
 
         Raises:
-            OSError: If it cannot be read, or is no image.
+            OSError: If the file cannot be read or is not an image.
         """
-        with open(path, 'rb'):  # the frameworks' words do not tell what it is
+        with open(path, 'rb'):  # the frameworks' errors lack the reason
             pass
         try:
             return self.load(dict(img_path=path))['img']
         except Exception:
-            raise OSError(f'{path} is damaged or no image') from None
+            raise OSError(f'{path} is damaged or not an image') from None
 
     def pack(self, frame: Frame, **more: Any) -> dict:
-        """What the model gets of an image that has been read."""
+        """Return the sample of an image that has been read."""
         size = frame.image.shape[:2]
         return self.pipeline(
             dict(img=frame.image, img_path=frame.source.path, img_shape=size,
                  ori_shape=size, **more))
 
     def samples(self, frame: Frame) -> List[dict]:
-        """What the model gets of a frame; nothing if there is nobody."""
+        """Return the samples of a frame; none if there are no objects."""
         return [self.pack(frame)]
 
     def gather(self, frame: Frame, results: List[Any]) -> Any:
-        """What was found in a frame, from the results of its samples."""
+        """Combine the results of the samples of a frame."""
         raise NotImplementedError
 
     def draw(self, frame: Frame, found: Any) -> ndarray:
-        """The frame with what was found, [H, W, 3] uint8, blue first."""
+        """Draw a result on its frame, [H, W, 3] uint8, BGR."""
         raise NotImplementedError
 
     def record(self, frame: Frame, found: Any) -> dict:
-        """What was found in a frame, for a JSON file."""
+        """Return the record of a result for a JSON file."""
         raise NotImplementedError
 
     def documents(self, records: List[dict]) -> Dict[str, Any]:
-        """Contents of the JSON files, by name, from all records."""
+        """Return the contents of the JSON files, by name, from all records."""
         raise NotImplementedError
 
     def pictures(self, frame: Frame, found: Any) -> Dict[str, ndarray]:
-        """Images that are results themselves, by path without ending."""
+        """Return results that are images, by path without extension."""
         return {}
 
     def complaints(self) -> List[str]:
-        """What was not as it should be, in the end."""
+        """Return the errors found, after the last frame."""
         return []
 
-    def expect(self, sources: Iterable[Source], warn: Tell):
-        """Announce all images before the first is predicted on.
+    def expect(self, sources: Iterable[Source], warn: Log):
+        """Register all images before the first prediction.
 
         Args:
-            sources: As far as they are known.
-            warn: Called with a line for what is unclear about an image.
+            sources: Inputs, as far as they are known.
+            warn: Called with a message for each ambiguous image.
         """
         self.warn = warn
 
     def report(self) -> List[str]:
-        """Return what the user should know, after the last frame."""
+        """Return the notes for the user, after the last frame."""
         return []
 
     def __call__(self, images: Any) -> Results:
@@ -173,8 +173,8 @@ class Predictor:
             result of a single image can be taken from it directly.
 
         Raises:
-            TypeError: For what is not an image.
-            ValueError: For an array with a wrong type, range or shape.
+            TypeError: If an input is not an image.
+            ValueError: If an array has a wrong type, range or shape.
         """
         several, is_single = to_list(images)
         names = map(str, count())
@@ -191,16 +191,16 @@ class Predictor:
 
     def run(self,
             frames: Iterable[Frame],
-            failed: Optional[Tell] = None) -> Iterator[Tuple[Frame, Any]]:
+            failed: Optional[Log] = None) -> Iterator[Tuple[Frame, Any]]:
         """Yield frames with their results, in their order.
 
-        A batch takes samples of several frames, as long as they are of one
-        size. Those of a camera are not kept waiting.
+        A batch combines samples of several frames, as long as they have the
+        same size. Frames of a camera are not delayed.
 
         Args:
             frames: Frames of any sizes and sources.
-            failed: Called with a line for each frame that fails; the others
-                are predicted on. Default: the error is raised.
+            failed: Called with a message for each frame that fails; the
+                others continue. By default the error is raised.
         """
         waiting: Deque[Waiting] = deque()
         batch: List[Item] = []
@@ -227,14 +227,14 @@ class Predictor:
         self.infer(batch, failed)
         yield from self.done(waiting, failed)
 
-    def infer(self, batch: List[Item], failed: Optional[Tell] = None):
-        """Run the model on a batch, hand its results out and empty it.
+    def infer(self, batch: List[Item], failed: Optional[Log] = None):
+        """Run the model on a batch, append its results and empty it.
 
-        A batch that fails is tried again in halves if ``failed`` is given;
-        the result of a sample that fails alone is its error.
+        If ``failed`` is given, a batch that fails is retried in halves; the
+        result of a sample that fails alone is its error.
 
         Raises:
-            ValueError: If the device has not enough memory.
+            ValueError: If the device runs out of memory.
         """
         if not batch:
             return
@@ -262,7 +262,7 @@ class Predictor:
         """Run the model on samples of one size.
 
         Raises:
-            OutOfMemory: If the device has not enough memory.
+            OutOfMemory: If the device runs out of memory.
         """
         data = pseudo_collate(samples)
         try:
@@ -275,12 +275,12 @@ class Predictor:
         return [self.keep(result) for result in found]
 
     def keep(self, result: Any) -> Any:
-        """Return what is kept of a result until its frame is complete."""
+        """Return the part of a result to keep until its frame is complete."""
         return result
 
     def done(self, waiting: Deque[Waiting],
-             failed: Optional[Tell]) -> Iterator[Tuple[Frame, Any]]:
-        """Take out the frames at the front whose results are all there."""
+             failed: Optional[Log]) -> Iterator[Tuple[Frame, Any]]:
+        """Yield and remove the leading frames whose results are complete."""
         while waiting and len(waiting[0][1]) == len(waiting[0][2]):
             frame, _, results = waiting.popleft()
             try:

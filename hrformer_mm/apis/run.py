@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Predict on inputs of all kinds; leave pictures and JSON in a folder."""
+"""Predict on inputs of all kinds; write images and JSON to a folder."""
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -28,17 +28,17 @@ from .predictor import Predictor
 
 
 def predictor_of(cfg: Config) -> Type[Predictor]:
-    """Return the class of predictors that serves a config.
+    """Return the predictor class for a config.
 
     Raises:
-        ValueError: If it is of none of the three frameworks.
+        ValueError: If the config belongs to none of the three frameworks.
     """
     task = get_task(cfg)
     return getattr(import_module(f'.{task.name}', __package__), task.predictor)
 
 
 def config_of(config: Union[str, PathLike, Config]) -> Config:
-    """Return a config, or read it, with its types as names."""
+    """Return a config, read from its path if needed, with types as names."""
     if isinstance(config, Config):
         return name_types(config)
     return read_config(fspath(config))
@@ -47,10 +47,10 @@ def config_of(config: Union[str, PathLike, Config]) -> Config:
 def load_predictor(config: Union[str, PathLike, Config],
                    weights: Union[str, PathLike],
                    **options: Any) -> Predictor:
-    """A :class:`.predictor.Predictor` for the task of a config.
+    """Create the :class:`.predictor.Predictor` for the task of a config.
 
     Args:
-        config: Path or config.
+        config: Path of a config, or the config.
         weights: Path of the checkpoint.
         **options: ``device``, ``batch_size``; for pose ``boxes``,
             ``box_threshold``, ``box_categories`` and
@@ -62,13 +62,14 @@ def load_predictor(config: Union[str, PathLike, Config],
 
 @dataclass
 class Outcome:
-    """What became of the inputs.
+    """Summary of a prediction run.
 
     Attributes:
-        frames: That were predicted on.
-        seconds: Without the time to load the model.
-        failed: A line for each input that could not be read.
-        stopped: Whether the user ended it.
+        folder: Output folder.
+        frames: Number of frames that were predicted on.
+        seconds: Duration, without loading the model.
+        failed: A message for each input that could not be read.
+        stopped: Whether the user stopped it.
     """
     folder: Path
     frames: int = 0
@@ -85,7 +86,7 @@ class Outcome:
 
 
 class Rate(ProgressColumn):
-    """Images a second."""
+    """Images per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -93,7 +94,7 @@ class Rate(ProgressColumn):
 
 
 def make_progress(console: Console) -> Progress:
-    """A bar with the throughput and the time that is left, on terminals."""
+    """Create a progress bar with throughput and ETA, shown on terminals."""
     return Progress(
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
         Rate(), TimeRemainingColumn(), console=console,
@@ -102,7 +103,7 @@ def make_progress(console: Console) -> Progress:
 
 def planned(sources: Iterable[Source], task: Type[Predictor],
             overlay: bool) -> Iterator[str]:
-    """Names of the files and folders that will be written."""
+    """Yield the names of the files and folders that will be written."""
     yield from task.files
     for source in sources:
         if overlay:
@@ -120,13 +121,13 @@ class Run:
     """One pass of a predictor over sources.
 
     Args:
-        predictor: With a model.
-        outputs: Takes what is predicted.
-        overlay: Write the drawn frames.
-        window: Shows them.
-        longest: Of a clip, in frames.
-        outcome: Is filled in.
-        console: Told of what cannot be read.
+        predictor: Predictor to run.
+        outputs: Folder that takes the predictions.
+        overlay: Write frames with the predictions drawn.
+        window: Window that shows them.
+        longest: Maximum number of frames of a clip.
+        outcome: Summary to fill in.
+        console: Console for progress and messages.
     """
 
     def __init__(self, predictor: Predictor, outputs: Outputs, overlay: bool,
@@ -153,7 +154,7 @@ class Run:
     def __call__(self, sources: List[Source]):
         """Predict until the end of the sources, or until the user stops it.
 
-        What was done by then is written all the same, also after an error.
+        Results so far are written in any case, also after an error.
         """
         began = time.perf_counter()
         try:
@@ -188,8 +189,8 @@ class Run:
     def write(self, source: Source, group: Iterator, advance: Callable):
         """Write and show the frames of one source.
 
-        If the user stops it, there is a video of the frames up to then. If
-        the video cannot be written, the results are, without it.
+        If the user stops it, the video has the frames so far. If the video
+        cannot be written, the results are written without it.
         """
         overlay = self.outputs.overlay(source) if self.overlay else \
             nullcontext()
@@ -215,7 +216,7 @@ class Run:
         A frame whose results cannot be written is skipped.
 
         Raises:
-            KeyboardInterrupt: If the window is closed by a key.
+            KeyboardInterrupt: If the user closes the window with a key.
             OverlayError: If the overlay cannot be written.
         """
         try:
@@ -257,25 +258,25 @@ def predict(config: Union[str, PathLike, Config],
             **options: Any) -> Outcome:
     """Predict on images, folders, patterns, videos and cameras.
 
-    Writes ``predictions.json`` and, as the task has it, ``images.json``,
-    ``labels/`` and ``overlays/`` into a folder. What cannot be read is told
-    and left out.
+    Writes ``predictions.json`` and, depending on the task, ``images.json``,
+    ``labels/`` and ``overlays/`` to a folder. Unreadable inputs are reported
+    and skipped.
 
     Args:
-        config: Path or config.
+        config: Path of a config, or the config.
         weights: Path of the checkpoint.
         inputs: Paths, patterns, ``webcam`` or ``webcam:1``; one or several.
-        out_dir: The folder.
+        out_dir: Output folder.
         overlay: Write images and videos with the predictions drawn.
-        show: Draw them in a window as well; q ends it.
-        longest: Most frames of a video or camera.
-        force: Replace files that are there.
-        **options: As in :func:`load_predictor`.
+        show: Also show them in a window; press q to stop.
+        longest: Maximum number of frames of a video or camera.
+        force: Replace existing files.
+        **options: Options of :func:`load_predictor`.
 
     Raises:
-        FileNotFoundError: If there is nothing to predict on.
+        FileNotFoundError: If there are no inputs.
         FileExistsError: If a file would be overwritten.
-        ValueError: For what does not fit together.
+        ValueError: If config, checkpoint and options do not match.
     """
     cfg = config_of(config)
     task, console = predictor_of(cfg), Console(stderr=True)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Labels of all pixels, written as PNGs."""
+"""Semantic segmentation: labels of all pixels, written as PNGs."""
 from typing import Any, Dict, List
 
 import numpy as np
@@ -14,7 +14,7 @@ from .predictor import Predictor
 class SegPredictor(Predictor):
     """Semantic segmentation."""
     has_labels = True
-    default_batch = 1  # logits of a street at full size take 160 MB
+    default_batch = 1  # Cityscapes logits at full size take 160 MB
 
     def __init__(self, cfg: Config, *args: Any, **kwargs: Any):
         super().__init__(cfg, *args, **kwargs)
@@ -25,7 +25,7 @@ class SegPredictor(Predictor):
             len(self.names))
 
     def keep(self, result: Any) -> ndarray:
-        """Labels [H, W] alone: the logits are large."""
+        """Return the labels [H, W] only, since the logits are large."""
         labels = result.pred_sem_seg.data[0].cpu().numpy()
         return labels.astype(np.uint8 if len(self.names) < 256 else np.uint16)
 
@@ -52,7 +52,7 @@ class SegPredictor(Predictor):
                     labels=f'{picture}.png', shares=shares)
 
     def documents(self, records: List[dict]) -> Dict[str, Any]:
-        """What the labels in the PNGs mean, and how much each class takes."""
+        """Return the classes behind the labels, and their share per image."""
         classes = [dict(label=i, name=name, color=list(map(int, color)))
                    for i, (name, color) in enumerate(
                        zip(self.names, self.palette))]  # yapf: disable
