@@ -77,7 +77,7 @@ def test_a_sound_run_of_every_task_is_ready(task, data, tmp_path):
     cfg = row(task, data, tmp_path / 'work')
     code, lines = dry_run(cfg)
     assert code == 0, lines
-    assert lines[-1].startswith('ready to train: 0 to fix')
+    assert lines[-1].startswith('ready to train: 0 errors, ')
     assert not state_of(lines, 'FAIL') and not state_of(lines, 'skip')
     checks = {check.__name__[len('check_'):] for check in preflight.CHECKS}
     assert {line.split()[1] for line in lines[:-1]
@@ -205,7 +205,7 @@ def test_weights_are_reported_with_what_matched_and_what_did_not(
         **{'head.final_layer.weight': torch.zeros(3, 8, 1, 1)})
     found, = look()
     assert found.state == 'warn'
-    assert '1 start anew (head.final_layer.weight)' in found.found
+    assert '1 newly initialized (head.final_layer.weight)' in found.found
     flight.cfg.load_from = None
     model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint=str(tmp_path / 'head.pth'))
@@ -223,7 +223,8 @@ def test_weights_are_reported_with_what_matched_and_what_did_not(
 
 @pytest.mark.parametrize('names, state, words', [
     (['weight', 'bias'], 'ok', '2 of 2 tensors matched, 0 of the file'),
-    (['weight', 'x'], 'warn', '1 of the file ignored (x), 1 start anew (bias'),
+    (['weight', 'x'], 'warn',
+     '1 of the file ignored (x), 1 newly initialized (bias'),
     (['x', 'y'], 'FAIL', '0 of 2 tensors matched, 2 of the file ignored'),
 ])
 def test_weights_of_another_backbone_are_counted(names, state, words,

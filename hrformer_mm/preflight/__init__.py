@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Look for all that would end a training, before its first hour is spent.
+"""Check a training before it starts: config, data, memory and first steps.
 
 ``tools/train.py CONFIG --dry-run`` calls :func:`preflight`. Every check adds
-lines to a table, and one that fails does not keep the others from looking.
+lines to a table; a failed check does not prevent the others.
 """
 import gc
 import os
@@ -31,9 +31,9 @@ CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
 
 
 def place(launcher: str) -> Tuple[int, int]:
-    """Number of this process, and how many there are or will be.
+    """Return the rank of this process, and the number of processes.
 
-    dist_train.sh gives the second to the one process that looks for all.
+    For a dry run, dist_train.sh sets the latter and starts one process only.
     """
     names = VARIABLES.get(launcher, VARIABLES['pytorch'])
     return (int(os.environ.get(names['RANK'], 0)),
@@ -41,12 +41,12 @@ def place(launcher: str) -> Tuple[int, int]:
 
 
 def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:
-    """Findings of all checks, as soon as each is made.
+    """Yield the findings of all checks, as soon as each is made.
 
     Args:
-        cfg: As training would have it; it is not changed.
-        processes: Of the run.
-        folder: Empty, for what frameworks write and print.
+        cfg: Config of the training; it is not changed.
+        processes: Number of processes of the run.
+        folder: Empty folder for output of the frameworks.
     """
     flight = Flight(deepcopy(cfg), processes, folder)
     flight.cfg.launcher = 'none'
@@ -60,21 +60,26 @@ def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:
         if error:
             yield Finding(name, FAIL, error)
     flight.rehearsal = None
-    gc.collect()  # workers of its data loaders end
+    gc.collect()  # stops the workers of its data loaders
+
+
+def plural(number: int, noun: str) -> str:
+    """Format a number with its noun, as ``1 error`` or ``2 errors``."""
+    return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
-    """Look at a run and print what is found; one process looks for all.
+    """Check a run and print the findings, in one process for all.
 
     Args:
-        cfg: As training would have it.
-        stream: Where to print; default stdout.
+        cfg: Config of the training.
+        stream: Where to print; by default stdout.
 
     Returns:
         1 if the run would fail, else 0.
 
     Raises:
-        ValueError: If the config is none of a training.
+        ValueError: If the config has no training.
     """
     stream = stream or sys.stdout
     rank, processes = place(cfg.get('launcher', 'none'))
@@ -88,6 +93,6 @@ def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
             states.append(finding.state)
     failed, warned = states.count(FAIL), states.count(WARN)
     verdict = 'this run would fail' if failed else 'ready to train'
-    print(f'{verdict}: {failed} to fix, {warned} to think about',
+    print(f'{verdict}: {plural(failed, "error")}, {plural(warned, "warning")}',
           file=stream, flush=True)
     return int(failed > 0)

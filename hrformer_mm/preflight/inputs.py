@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Checks of what a training is given: config, machine, data and weights."""
+"""Checks of the inputs of a training: config, machine, data and weights."""
 import logging
 import os
 import re
@@ -33,21 +33,21 @@ from ..utils.config import bare_name
 from ..utils.config_checks import data_paths, wrong_types
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
-FILES = 100  # of each dataset to look at
-READ = 4  # of these, to send through the pipeline
-PROBLEMS = 5  # to print of each dataset
-MORE = 'python tools/check_dataset.py CONFIG looks at all files'
+FILES = 100  # number of files of each dataset to check
+READ = 4  # number of samples to send through the pipeline
+PROBLEMS = 5  # number of problems of each dataset to print
+MORE = 'python tools/check_dataset.py CONFIG checks all files'
 
 
 def parts(value: Any) -> list:
-    """A list of what a config may give alone or as a list."""
+    """Return a config value (None, one item or a list) as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def fitted(cfg: Config) -> Config:
-    """Return a copy of a config as one process on this machine trains it."""
+    """Return a copy of a config, adapted to one process on this machine."""
     cfg = deepcopy(cfg)
     cfg.pop('parallel', None)
     fit_machine(cfg)
@@ -55,13 +55,13 @@ def fitted(cfg: Config) -> Config:
 
 
 def build_parts(flight: Flight) -> Iterator[str]:
-    """Build everything that training builds without data; yield the errors."""
+    """Build all parts of a training except data; yield the errors."""
     wrong = list(wrong_types(flight.cfg))
     yield from wrong
     cfg = fitted(flight.cfg)
     flight.model, error = attempt('model', MODELS.build, cfg.model)
     yield error
-    # Hooks that draw ask for it.
+    # Hooks that draw need it.
     drawing = cfg.get('visualizer') or dict(type='Visualizer')
     drawing.update(name=flight.folder, save_dir=flight.folder)
     yield attempt('visualizer', VISUALIZERS.build, drawing)[1]
@@ -71,9 +71,9 @@ def build_parts(flight: Flight) -> Iterator[str]:
     hooks = [*cfg.get('default_hooks', {}).items()]
     hooks += [('custom_hooks', h) for h in parts(cfg.get('custom_hooks'))]
     for name, hook in hooks:
-        told = any(error.startswith(f'default_hooks.{name}.')
-                   for error in wrong)
-        if hook is not None and not told:
+        reported = any(error.startswith(f'default_hooks.{name}.')
+                       for error in wrong)
+        if hook is not None and not reported:
             hook.pop('priority', None)
             yield attempt(f'hook {name}', HOOKS.build, hook)[1]
     for loader in flight.loaders:
@@ -95,10 +95,10 @@ def check_config(flight: Flight) -> Iterator[Finding]:
 
 
 def check_machine(flight: Flight) -> Iterator[Finding]:
-    """Fit the config to the machine, as the run does.
+    """Adapt the config to the machine, as the run does.
 
-    Weights and optimizers that processes share are not shared here, where
-    there is one; memory is then an upper bound.
+    Weights and optimizer states that processes would share are not shared
+    here, in a single process; the memory found is an upper bound.
     """
     launched = deepcopy(flight.cfg)
     launched.launcher = 'pytorch'
@@ -116,8 +116,8 @@ def check_machine(flight: Flight) -> Iterator[Finding]:
     else:
         yield Finding(
             'machine', WARN, f'{found}; the config wants mixed precision',
-            'look again on a machine with a GPU; steps, memory and hours '
-            'below are those of this one')
+            'repeat this on a machine with a GPU; steps, memory and hours '
+            'below are those of this machine')
 
 
 def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
@@ -131,7 +131,7 @@ def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
 
 
 def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:
-    """Look at some of the files as ``tools/check_dataset.py`` does.
+    """Check a sample of the files, like ``tools/check_dataset.py``.
 
     Loaders are checked together, since their classes must agree.
     """
@@ -139,7 +139,7 @@ def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:
     for other in set(LOADERS) - set(loaders):
         alone[other] = None
     summaries, error = attempt('files', check, alone, FILES)
-    if error:  # a fault of the check is none of the run
+    if error:  # a failure of the check itself does not fail the run
         yield Finding('data', SKIP, f'not checked: {error}')
         return
     for key, summary in summaries.items():
@@ -153,7 +153,7 @@ def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:
                           f'{key}: not checked: {summary.skipped}')
         elif not shown:
             yield Finding('data', OK,
-                          f'{key}: {describe(summary)[0]} in a sound sample')
+                          f'{key}: {describe(summary)[0]} in a valid sample')
         for note in summary.notes:
             yield Finding('data', OK, f'{key}: {note}')
 
@@ -162,7 +162,7 @@ def read_samples(flight: Flight, loader: str):
     """Send a few samples of a dataset through its pipeline.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the dataset is empty.
     """
     dataset = DATASETS.build(deepcopy(flight.cfg[loader].dataset))
     if not len(dataset):
@@ -194,7 +194,7 @@ def check_data(flight: Flight) -> Iterator[Finding]:
     if present and flight.cfg.get('default_scope') in TASKS:
         found = list(check_files(flight, present))
     for loader, error in errors:
-        # The same fault with the name of its file says more.
+        # The same error with the name of its file is more helpful.
         if not any(f.state == FAIL and f.found.startswith(loader)
                    for f in found):
             yield Finding('data', FAIL, error)
@@ -202,7 +202,7 @@ def check_data(flight: Flight) -> Iterator[Finding]:
 
 
 class Words(logging.Handler):
-    """Keeps what is logged."""
+    """Collect log messages."""
 
     def __init__(self):
         super().__init__()
@@ -212,14 +212,14 @@ class Words(logging.Handler):
         self.text += record.getMessage() + '\n'
 
     def names(self, pattern: str) -> List[str]:
-        """Names of tensors behind a phrase of mmengine's."""
+        """Return the tensor names that follow a phrase of MMEngine."""
         found = re.findall(pattern + r':? (.*)', self.text)
         return [name for line in found for name in re.split(r', ', line)]
 
 
 @contextmanager
 def logged() -> Iterator[Words]:
-    """What is told to the current logger meanwhile."""
+    """Collect the messages of the current logger."""
     logger, words = MMLogger.get_current_instance(), Words()
     logger.addHandler(words)
     try:
@@ -229,14 +229,14 @@ def logged() -> Iterator[Words]:
 
 
 def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
-    """Load weights as mmengine does, which continues if few of them fit.
+    """Load weights like MMEngine, which continues even if few of them match.
 
     Args:
-        module: That shall have them.
+        module: Module that takes the weights.
         load: Called with the module.
 
     Returns:
-        State and words of a finding.
+        State and text of a finding.
     """
     with logged() as words:
         load(module)
@@ -249,7 +249,7 @@ def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
              f'{len(ignored)} of the file ignored{first_few(ignored)}')
     if not anew:
         return OK, found
-    found += f', {len(anew)} start anew{first_few(anew)}'
+    found += f', {len(anew)} newly initialized{first_few(anew)}'
     return (WARN if len(anew) < len(own) else FAIL), found
 
 
@@ -260,7 +260,7 @@ def load_backbone(backbone: HRFormer, arguments: Mapping) -> Tuple[str, str]:
 
 
 def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
-    """What a run loads: the name of a file, and a call that loads it."""
+    """Yield path and load function of each checkpoint that a run loads."""
     assert flight.model is not None
     for module in flight.model.modules():
         for init in parts(getattr(module, 'init_cfg', None)):
@@ -276,7 +276,7 @@ def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
         path = newest_checkpoint(
             flight.cfg.work_dir,
             MMLogger.get_current_instance()) or flight.cfg.get(START)
-    if path and not os.path.isdir(path):  # one of a strategy's many files
+    if path and not os.path.isdir(path):  # a folder has shards of a strategy
         yield path, partial(
             load_loosely, flight.model,
             partial(load_checkpoint, filename=path, map_location='cpu',
@@ -297,7 +297,7 @@ def check_weights(flight: Flight) -> Iterator[Finding]:
         state, found = result
         yield Finding(
             'weights', state, f'{path}: {found}', '' if state == OK else
-            'a head starts anew where classes or keypoints differ; if you '
-            'did not mean that, these are the weights of another model')
+            'a head is initialized anew if classes or keypoints differ; if '
+            'you did not expect this, the weights are of another model')
     if not files:
         yield Finding('weights', OK, 'none: training starts from scratch')

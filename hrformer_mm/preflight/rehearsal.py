@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The first steps of a training, taken with few samples and measured.
+"""Run and measure the first steps of a training with few samples.
 
-All is as in the training itself, schedules, hooks, data and precision, but
-for the batch; it is broken off after a few steps and one evaluation, and
-leaves nothing behind.
+Schedules, hooks, data and precision are those of the training, only the batch
+is smaller. The run stops after a few steps and one evaluation, and leaves no
+files behind.
 """
 import math
 import time
@@ -19,26 +19,26 @@ from mmengine.runner import Runner
 from ..utils.config import bare_name
 from ..utils.costs import PeakMemory, nbytes, optimizer_bytes
 
-SAMPLES = 2  # in a step; one alone fails in some batch norms
-STEPS = 2  # the first warms up, the second is timed
+SAMPLES = 2  # in a step; some batch norms fail with a single one
+STEPS = 2  # the first one warms up, the second one is timed
 NEVER = 10**9  # an epoch or iteration that no training reaches
 
 
 class Enough(Exception):
-    """Ends the training loop."""
+    """Exception that ends the training loop."""
 
 
 @dataclass
 class Measured:
-    """What the steps showed.
+    """Measurements of the first steps.
 
     Attributes:
-        samples: In each step.
-        seconds: Of a step, without loading data.
-        states: Bytes of weights and optimizer, which no batch changes.
-        peak: Bytes at the fullest moment of a step, states included.
-        slope: Bytes for each further sample.
-        losses: By step.
+        samples: Number of samples in each step.
+        seconds: Duration of a step, without loading data.
+        states: Bytes of weights and optimizer, independent of the batch.
+        peak: Peak memory of a step in bytes, including states.
+        slope: Bytes for each additional sample.
+        losses: Loss of each step.
     """
     samples: int
     seconds: float = math.nan
@@ -48,7 +48,7 @@ class Measured:
     losses: List[float] = field(default_factory=list)
 
     def memory(self, batch: int) -> int:
-        """Bytes that a batch of this size takes, linear in it."""
+        """Estimate the bytes for a batch of a size, by a linear model."""
         return self.peak + round(self.slope * (batch - self.samples))
 
 
@@ -58,7 +58,7 @@ def synchronize():
 
 
 class Stopwatch(Hook):
-    """Times steps and ends the training after :data:`STEPS`."""
+    """Time steps and end the training after :data:`STEPS`."""
     priority = 'LOWEST'
 
     def __init__(self, measured: Measured):
@@ -89,24 +89,24 @@ def without_pretrained(cfg: Any):
 
 
 def shortened(cfg: Config, work_dir: str) -> Config:
-    """The config with small batches, from scratch, without checkpoints."""
+    """Return the config with small batches, no pretraining or checkpoints."""
     cfg = deepcopy(cfg)
     without_pretrained(cfg.model)
     cfg.update(load_from=None, resume=False, work_dir=work_dir,
                launcher='none', experiment_name=f'rehearsal_{time.time_ns()}')
-    for key in ('strategy', 'model_wrapper_cfg'):  # one process has no use
+    for key in ('strategy', 'model_wrapper_cfg'):  # unused by one process
         cfg.pop(key, None)
     for name in ('train_dataloader', 'val_dataloader'):
         loader = cfg.get(name)
         if loader:
             loader.batch_size = min(loader.batch_size, SAMPLES)
-            # One worker shows whether data can pass from one process to
-            # another; more cost only time.
+            # One worker shows whether data can be sent between processes;
+            # more only take longer.
             loader.num_workers = min(loader.get('num_workers', 0), 1)
             if not loader.num_workers:
                 loader.persistent_workers = False
                 loader.pop('prefetch_factor', None)
-    # A few samples must not end it before the steps are taken.
+    # A few samples must not end the training before the steps are done.
     for length in ('max_epochs', 'max_iters'):
         if cfg.train_cfg.get(length):
             cfg.train_cfg[length] = max(cfg.train_cfg[length], STEPS)
@@ -120,24 +120,25 @@ def shortened(cfg: Config, work_dir: str) -> Config:
 
 
 class Rehearsal:
-    """A training that was begun.
+    """The beginning of a training.
 
     Args:
-        cfg: Fit to this machine, its data in place; it is not changed.
-        work_dir: An empty folder for what frameworks write.
+        cfg: Config adapted to this machine, with its data available; it is
+            not changed.
+        work_dir: Empty folder for output of the frameworks.
     """
 
     def __init__(self, cfg: Config, work_dir: str):
         self.cfg = shortened(cfg, work_dir)
         self.whole = cfg.train_dataloader.batch_size
         self.measured = Measured(self.cfg.train_dataloader.batch_size)
-        self.runner: Any = None  # a Runner, once it trained
+        self.runner: Any = None  # a Runner, after train()
 
     def train(self) -> Measured:
-        """Take :data:`STEPS` steps, then weigh one, and one of more samples.
+        """Run :data:`STEPS` steps, then measure memory at two batch sizes.
 
         Raises:
-            Exception: Whatever the training raises.
+            Exception: Any error of the training.
         """
         self.runner = Runner.from_cfg(self.cfg)
         self.runner.register_hook(Stopwatch(self.measured))
@@ -156,7 +157,7 @@ class Rehearsal:
         return found
 
     def batch(self, size: int) -> Any:
-        """So many samples as the training gets them; few, which repeat."""
+        """Return a training batch of a given size, made of few samples."""
         loader = self.runner.train_dataloader
         few = [loader.dataset[i % len(loader.dataset)]
                for i in range(self.measured.samples)]
@@ -169,7 +170,7 @@ class Rehearsal:
         synchronize()
 
     def weigh(self, size: int) -> int:
-        """Bytes at the fullest moment of a step of so many samples."""
+        """Return the peak memory of a step in bytes, for a batch size."""
         batch = self.batch(size)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -180,7 +181,7 @@ class Rehearsal:
         return self.measured.states + memory.peak
 
     def time(self, size: int) -> float:
-        """Seconds of a step of so many samples, after one that warms up."""
+        """Return the seconds of a step for a batch size, after a warmup."""
         for _ in range(2):
             batch = self.batch(size)
             began = time.perf_counter()
@@ -188,10 +189,10 @@ class Rehearsal:
         return time.perf_counter() - began
 
     def evaluate(self) -> Dict[str, Any]:
-        """Evaluate one batch as if it were all.
+        """Evaluate one batch as if it were the whole dataset.
 
         Returns:
-            The metrics by name, and ``seconds`` of a sample.
+            The metrics by name, and ``seconds`` for each sample.
         """
         loop = self.runner.val_loop
         count = min(self.cfg.val_dataloader.batch_size,

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What the checks share: lines of the table, and what is known of a run."""
+"""State shared by the checks: findings, and facts about the run."""
 import os
 import sys
 import traceback
@@ -22,10 +22,10 @@ class Finding:
     """A line of the table.
 
     Attributes:
-        what: That was looked at.
+        what: Subject of the check.
         state: :data:`OK`, :data:`WARN`, :data:`FAIL` or :data:`SKIP`.
-        found: In words.
-        fix: What to do about it.
+        found: Description of the result.
+        fix: Suggested fix.
     """
     what: str
     state: str
@@ -39,17 +39,17 @@ class Finding:
 
 @dataclass
 class Flight:
-    """What the checks know of a run; each adds to it.
+    """Facts about a run, which the checks use and extend.
 
     Attributes:
-        cfg: As the run would have it; :func:`.inputs.check_machine` fits it
-            to the machine.
-        processes: Of the run.
-        folder: An empty one for what frameworks write.
-        is_built: Whether all parts of the config could be.
-        sizes: Samples, by data loader.
-        reading: Seconds to read one, by data loader.
-        evaluating: Seconds to evaluate one.
+        cfg: Config of the run; :func:`.inputs.check_machine` adapts it to
+            the machine.
+        processes: Number of processes of the run.
+        folder: Empty folder for output of the frameworks.
+        is_built: Whether all parts of the config could be built.
+        sizes: Number of samples, by data loader.
+        reading: Seconds to read a sample, by data loader.
+        evaluating: Seconds to evaluate a sample.
     """
     cfg: Config
     processes: int
@@ -63,17 +63,17 @@ class Flight:
 
     @property
     def loaders(self) -> List[str]:
-        """That training reads."""
+        """Return the names of the data loaders that training uses."""
         return [name for name in LOADERS[:2] if self.cfg.get(name)]
 
     @property
     def batch(self) -> int:
-        """Samples of a step in one process."""
+        """Return the number of samples per step in one process."""
         return self.cfg.train_dataloader.batch_size
 
 
-def tell(error: Exception) -> str:
-    """An error in one line, with its type if it is an unexpected one."""
+def describe_error(error: Exception) -> str:
+    """Format an error in one line, with its type if it is unexpected."""
     if os.environ.get('HRFORMER_MM_TRACEBACK', '0') not in ('', '0'):
         traceback.print_exception(
             type(error), error, error.__traceback__, file=sys.__stderr__)
@@ -82,21 +82,21 @@ def tell(error: Exception) -> str:
 
 
 def attempt(what: str, build: Callable, *args: Any) -> Tuple[Any, str]:
-    """What a call gives, and the error of it in words or nothing."""
+    """Call a function; return its result, and its error as text or ''."""
     try:
         return build(*args), ''
-    except Exception as error:  # all of them would end the run, too
-        return None, f'{what}: {tell(error)}'
+    except Exception as error:  # any of them would end the run, too
+        return None, f'{what}: {describe_error(error)}'
 
 
 def size(bytes: float) -> str:
-    """As 1.2 GiB or 340 MiB."""
+    """Format a number of bytes as 1.2 GiB or 340 MiB."""
     gib = bytes / GIB
     return f'{gib:.1f} GiB' if gib >= 1 else f'{1024 * gib:.0f} MiB'
 
 
 def duration(seconds: float) -> str:
-    """As 3.4 h, 12 min or 40 s."""
+    """Format seconds as 3.4 h, 12 min or 40 s."""
     if seconds >= 5400:
         return f'{seconds / 3600:.1f} h'
     return f'{seconds / 60:.0f} min' if seconds >= 90 else f'{seconds:.0f} s'

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Checks that take a few steps of a training, and what it will need."""
+"""Checks that run a few training steps, and estimate memory and time."""
 import math
 import os
 import shutil
@@ -18,13 +18,13 @@ from .rehearsal import STEPS, Rehearsal
 from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,
                      size)
 
-TIGHT = 0.8  # share of memory or disk from which on a run may not fit
-PATIENCE = 30  # seconds that a step with the whole batch may take
+TIGHT = 0.8  # share of memory or disk above which a run may not fit
+PATIENCE = 30  # maximum seconds of a step with the whole batch
 TRACE = 'HRFORMER_MM_TRACEBACK=1 before the command shows where'
 
 
 def check_batch(flight: Flight) -> Iterator[Finding]:
-    """Compare the batch with the one that the learning rate is for."""
+    """Compare the batch size with the one that the learning rate is for."""
     cfg, processes = flight.cfg, flight.processes
     repeats = cfg.optim_wrapper.get('accumulative_counts', 1)
     total = processes * flight.batch * repeats
@@ -50,12 +50,12 @@ def check_batch(flight: Flight) -> Iterator[Finding]:
 
 def check_lengths(flight: Flight, total: int,
                   repeats: int) -> Iterator[Finding]:
-    """Look for trainings without a step, or with fewer than it seems.
+    """Find trainings without a step, or with fewer updates than expected.
 
     Args:
         flight: The run.
-        total: Samples of an update.
-        repeats: Iterations of an update.
+        total: Number of samples in an update.
+        repeats: Number of iterations in an update.
     """
     cfg = flight.cfg
     samples = flight.sizes.get('train_dataloader')
@@ -77,14 +77,14 @@ def check_lengths(flight: Flight, total: int,
 
 
 def check_schedule(flight: Flight) -> Iterator[Finding]:
-    """Compare the lengths of schedules with that of the training."""
+    """Compare the lengths of schedules with the length of the training."""
     cfg, samples = flight.cfg, flight.sizes.get('train_dataloader')
     configs = cfg.get('param_scheduler')
     is_plain = isinstance(configs, list) or 'type' in (configs or {})
     if not configs or not is_plain:  # or schedules of several optimizers
         return
     if not samples:
-        yield Finding('schedule', SKIP, 'needs a sound config and data')
+        yield Finding('schedule', SKIP, 'needs a valid config and data')
         return
     window = cfg.optim_wrapper.get('accumulative_counts', 1)
     steps, epoch = costs.count_iterations(cfg, samples, flight.processes)
@@ -104,9 +104,9 @@ def check_schedule(flight: Flight) -> Iterator[Finding]:
 
 
 def check_step(flight: Flight) -> Iterator[Finding]:
-    """Begin the training with few samples."""
+    """Run the first training steps with few samples."""
     if not flight.is_built or 'train_dataloader' not in flight.sizes:
-        yield Finding('step', SKIP, 'needs a sound config and data')
+        yield Finding('step', SKIP, 'needs a valid config and data')
         return
     rehearsal = Rehearsal(flight.cfg, flight.folder)
     measured, error = attempt('the first steps', rehearsal.train)
@@ -122,11 +122,11 @@ def check_step(flight: Flight) -> Iterator[Finding]:
     else:
         yield Finding(
             'step', FAIL, f'losses {losses}',
-            'look for labels out of range, or a learning rate too large')
+            'check for labels out of range, or a learning rate too large')
 
 
 def check_evaluation(flight: Flight) -> Iterator[Finding]:
-    """Evaluate a batch, and look for the metric that is asked for."""
+    """Evaluate a batch, and check that the metric of ``save_best`` exists."""
     if flight.cfg.get('val_cfg') is None:
         return
     if flight.rehearsal is None or 'val_dataloader' not in flight.sizes:
@@ -155,14 +155,14 @@ def check_evaluation(flight: Flight) -> Iterator[Finding]:
 
 
 def free_memory() -> int:
-    """Bytes that this process could have, of the GPU if there is one."""
+    """Return the bytes available to this process, on the GPU if any."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return psutil.virtual_memory().available
 
 
 def needed_memory(flight: Flight) -> int:
-    """Bytes that a process of the run takes, with DDP's copy of gradients."""
+    """Estimate the bytes of a process, including DDP's gradient buffers."""
     assert flight.rehearsal is not None and flight.model is not None
     copies = flight.processes > 1
     return flight.rehearsal.measured.memory(flight.batch) + (
@@ -185,10 +185,10 @@ def check_memory(flight: Flight) -> Iterator[Finding]:
 
 
 def step_seconds(flight: Flight) -> float:
-    """Seconds of a step with the whole batch, measured or scaled.
+    """Return seconds of a step with the whole batch, measured or scaled.
 
-    A GPU works faster on more samples, so it is given them if it has room;
-    for a CPU they only take longer.
+    GPUs are more efficient with large batches, so the batch is measured if
+    it fits; on CPUs, the time is proportional to the batch.
     """
     assert flight.rehearsal is not None
     measured = flight.rehearsal.measured
@@ -231,7 +231,7 @@ def check_time(flight: Flight) -> Iterator[Finding]:
 
 
 def check_disk(flight: Flight) -> Iterator[Finding]:
-    """Look for room for checkpoints where they go."""
+    """Check that there is disk space for the checkpoints."""
     folder = Path(flight.cfg.work_dir).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Curves of training, from the logs of MMEngine; several runs in one picture.
+"""Training curves from MMEngine's logs; several runs in one figure.
 
-MMEngine's LoggerHook writes one JSON record a line into
-``WORK_DIR/TIME/vis_data/scalars.json``; those of training have an iteration.
+MMEngine's LoggerHook writes one JSON record per line to
+``WORK_DIR/TIME/vis_data/scalars.json``; training records have an iteration.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,16 @@ Points = List[Tuple[int, float]]  # iterations and values
 
 @dataclass(frozen=True)
 class Run:
-    """What was logged of one training, by key."""
+    """Logged values of a training, by key."""
     name: str
     points: Dict[str, Points]
 
 
 def find_logs(path: Path) -> List[Path]:
-    """The logs of a work dir in the order of time, or the one of a file.
+    """List the logs of a work dir by time, or a single log file.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there are none.
     """
     if path.is_file():
         return [path]
@@ -41,10 +41,10 @@ def find_logs(path: Path) -> List[Path]:
 
 
 def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
-    """The curves of one log, by key.
+    """Return the curves of one log, by key.
 
-    An evaluation is put at the iteration that was logged last before it, as
-    its record has an epoch instead, or (in runs without any) nothing.
+    An evaluation record has an epoch, or (without evaluations by epoch)
+    nothing, so it is placed at the last iteration logged before it.
     """
     points: Dict[str, Points] = {}
     at = 0
@@ -57,7 +57,7 @@ def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
 
 
 def join(earlier: Dict[str, Points], later: Dict[str, Points]):
-    """Join the log of a resumed run; repeated iterations replace old ones."""
+    """Append the log of a resumed run, which replaces repeated iterations."""
     if not later:
         return
     first = min(points[0][0] for points in later.values())
@@ -70,8 +70,8 @@ def read_run(path: str, name: Optional[str] = None) -> Run:
     """Read the logs of a run that may have been resumed.
 
     Args:
-        path: Of a work dir, or of a ``scalars.json``.
-        name: Default: that of the work dir.
+        path: Work dir, or path of a ``scalars.json``.
+        name: Name of the run; by default that of the work dir.
 
     Raises:
         FileNotFoundError: If there is no log.
@@ -87,34 +87,34 @@ def read_run(path: str, name: Optional[str] = None) -> Run:
 
 def choose_keys(runs: Sequence[Run],
                 keys: Optional[Sequence[str]] = None) -> List[str]:
-    """The keys that were asked for, or loss, learning rate and metrics.
+    """Return the requested keys; by default loss, learning rate and metrics.
 
     Raises:
-        ValueError: If no run has one of them; names what there is.
+        ValueError: If no run has one of the keys; lists the valid ones.
     """
     known = {key for run in runs for key in run.points}
     unknown = [key for key in keys or () if key not in known]
     if unknown or not known:
-        raise ValueError(f'no run has logged {unknown or "anything"}; there '
-                         f'are {sorted(known)}')
+        raise ValueError(f'no run has logged {unknown or "anything"}; valid '
+                         f'keys: {sorted(known)}')
     return list(keys or (k for k in ('loss', 'lr', *METRICS) if k in known))
 
 
 def smoothed(points: Points, width: int) -> Points:
-    """Means over the last ``width`` points."""
+    """Return the moving averages over the last ``width`` points."""
     values = [value for _, value in points]
     means = (values[max(i + 1 - width, 0):i + 1] for i in range(len(values)))
     return [(at, sum(x) / len(x)) for (at, _), x in zip(points, means)]
 
 
 def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
-    """One panel: the curves of all runs that have the key."""
+    """Plot the curves of all runs that have the key, in one panel."""
     values = [y for run in runs for _, y in run.points.get(key, ())]
     for color, run in enumerate(runs):
         points = run.points.get(key)
         if not points:
             continue
-        # Evaluations are few: each shows, and the last one as a number.
+        # Evaluations are few: mark each, and annotate the last one.
         few = len(points) <= 50
         line, = axes.plot(
             *zip(*smoothed(points, 1 if few else smooth)),
@@ -133,11 +133,12 @@ def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
 
 def draw_curves(runs: Sequence[Run], titles: Mapping[str, str],
                 smooth: int = 1):
-    """A figure with a panel for each key, all runs in each.
+    """Create a figure with a panel for each key and all runs in each panel.
 
     Args:
-        titles: Of the panels, by key.
-        smooth: Records that a point of a long curve is the mean of.
+        runs: Runs to draw.
+        titles: Title of each panel, by key.
+        smooth: Number of records to average for a point of a long curve.
     """
     figure = new_figure(4.5 * len(titles), 3.4)
     panels = figure.subplots(1, len(titles), squeeze=False)[0]

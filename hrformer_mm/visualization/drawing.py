@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoints, labels and class names, drawn on images (blue first)."""
+"""Draw keypoints, labels and class names on BGR images."""
 from colorsys import hsv_to_rgb
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -9,12 +9,12 @@ from numpy import ndarray
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 DARK, LIGHT = (0, 0, 0), (255, 255, 255)
-TEXT = 15  # rows of a line of text at scale 0.5
-NARROW = 320  # an image below this width is enlarged to carry text
+TEXT = 15  # height of a line of text in pixels at scale 0.5
+NARROW = 320  # images of a smaller width are enlarged to fit text
 
 
 class Rectangle(NamedTuple):
-    """Pixels from the first to before the last ones."""
+    """Pixel rectangle; right and bottom are exclusive."""
     left: int
     top: int
     right: int
@@ -22,7 +22,7 @@ class Rectangle(NamedTuple):
 
 
 def as_bgr8(image: ndarray) -> ndarray:
-    """An image of any depth or channels as a new one of [H, W, 3] uint8."""
+    """Convert an image of any depth or channels to a new [H, W, 3] uint8."""
     if image.dtype == np.uint16:
         image = image // 257
     image = image.clip(0, 255).astype(np.uint8)
@@ -33,15 +33,21 @@ def as_bgr8(image: ndarray) -> ndarray:
 
 def draw_text(image: ndarray, text: str, center: Tuple[int, int],
               scale: float) -> Rectangle:
-    """Write in white with a dark rim, inside the image, around a point.
+    """Write text in white with a dark outline, inside the image.
+
+    Args:
+        image: Image to write on.
+        text: Text to write.
+        center: Center (x, y) of the text, moved if the image is too small.
+        scale: Font scale.
 
     Returns:
-        What it covers.
+        The rectangle of the text.
     """
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
     x = min(max(center[0] - width // 2, 2), image.shape[1] - width - 2)
     y = min(max(center[1] + height // 2, height + 2), image.shape[0] - 2)
-    # A thicker stroke would be a wider text in some versions of OpenCV.
+    # A thicker stroke would widen the text in some versions of OpenCV.
     for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         cv2.putText(image, text, (x + dx, y + dy), FONT, scale, DARK, 1,
                     cv2.LINE_AA)
@@ -50,16 +56,16 @@ def draw_text(image: ndarray, text: str, center: Tuple[int, int],
 
 
 def point_radii(points: ndarray, seen: ndarray, largest: float) -> ndarray:
-    """Return radii that let dense keypoints, as of a face, stay apart.
+    """Return radii that keep dense keypoints, such as of a face, apart.
 
     Args:
         points: [K, 2] in pixels.
         seen: [K] of bool: which points are drawn.
-        largest: Radius of a point that is far from others.
+        largest: Radius of an isolated point.
 
     Returns:
-        [K], at most 2/7 of the distance to the nearest point, so that a gap
-        stays between two of them, and at least half a pixel.
+        [K], at most 2/7 of the distance to the nearest point, so that points
+        do not touch, and at least half a pixel.
     """
     radii = np.full(len(points), largest, float)
     where = np.flatnonzero(seen)
@@ -74,16 +80,17 @@ def point_radii(points: ndarray, seen: ndarray, largest: float) -> ndarray:
 def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
                   links: Sequence, link_colors: Sequence,
                   point_colors: Sequence, scale: float):
-    """Draw the keypoints of one object and what joins them.
+    """Draw the keypoints of one object and the links between them.
 
     Args:
+        image: Image to draw on.
         points: [K, 2] in pixels of the image.
-        seen: K of them: whether to draw the point and its links.
-        links: Pairs of points.
-        link_colors: One for each link, blue, green, red.
-        point_colors: One for each point.
-        scale: Size of the object; how thick lines are follows from it, and
-            from the distances of the points.
+        seen: K booleans: whether to draw the point and its links.
+        links: Pairs of point indices.
+        link_colors: Colour of each link, BGR.
+        point_colors: Colour of each point, BGR.
+        scale: Size of the object, which determines the line width together
+            with the distances of the points.
     """
     largest = max(int(round(scale / 80)), 1) + 1
     points = np.asarray(points, float)
@@ -96,23 +103,24 @@ def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
                      width, cv2.LINE_AA, 4)
     for point in np.flatnonzero(seen).tolist():
         at, radius = where[point].tolist(), int(round(16 * radii[point]))
-        rim = min(16, radius // 3)  # a pixel, less around small points
+        rim = min(16, radius // 3)  # one pixel, less around small points
         cv2.circle(image, at, radius + rim, LIGHT, -1, cv2.LINE_AA, 4)
         cv2.circle(image, at, radius, point_colors[point], -1, cv2.LINE_AA, 4)
 
 
 def draw_box(image: ndarray, box: ndarray):
-    """Draw a box (x1, y1, x2, y2) as a thin line with a dark rim."""
+    """Draw a box (x1, y1, x2, y2) as a thin line with a dark outline."""
     corners = np.round(box).astype(int).tolist()
     for color, width in ((DARK, 3), (LIGHT, 1)):
         cv2.rectangle(image, corners[:2], corners[2:], color, width)
 
 
 def paint(labels: ndarray, palette: Sequence) -> ndarray:
-    """Colours (blue, green, red) of labels [H, W]; without one, black.
+    """Map labels [H, W] to BGR colours; labels without a colour are black.
 
     Args:
-        palette: Red, green, blue of each class.
+        labels: Label of each pixel.
+        palette: RGB colour of each class.
     """
     colors = np.zeros((max(int(labels.max()) + 1, 256), 3), np.uint8)
     colors[:len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
@@ -131,7 +139,7 @@ def name_regions(image: ndarray, labels: ndarray, names: Sequence[str]):
             continue
         (width, height), _ = cv2.getTextSize(names[label], FONT, scale, 1)
         mask = (labels == label).astype(np.uint8)
-        for r in taken:  # centers that are too near to another name
+        for r in taken:  # centers that are too close to another name
             mask[max(r.top - height, 0):r.bottom + height,
                  max(r.left - width // 2 - 4, 0):r.right + width // 2 + 4] = 0
         depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)
@@ -166,11 +174,11 @@ def draw_lines(image: ndarray, lines: Sequence[str]) -> ndarray:
     return np.vstack([image, panel])
 
 
-GOLDEN = 0.618034  # steps of it around a circle fall far from each other
+GOLDEN = 0.618034  # multiples around a circle are far from each other
 
 
 def make_palette(classes: int) -> List[List[int]]:
-    """Colours (red, green, blue) that are easy to tell apart."""
+    """Return RGB colours that are easy to distinguish."""
     return [[
         round(255 * c) for c in hsv_to_rgb(i * GOLDEN % 1, 0.8, 1 - i % 3 / 4)
     ] for i in range(classes)]

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Figures, and pictures laid out in rows."""
+"""Figures, and images arranged in rows."""
 from typing import Sequence
 
 import cv2
@@ -10,7 +10,7 @@ GAP = 6  # between images
 
 
 def new_figure(width: float, height: float):
-    """A figure of matplotlib in inches, which needs no screen."""
+    """Create a matplotlib figure, size in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     figure = Figure((width, height), dpi=110, layout='constrained')
@@ -21,13 +21,13 @@ def new_figure(width: float, height: float):
 def enlarge(image: ndarray,
             height: int,
             mode: int = cv2.INTER_CUBIC) -> ndarray:
-    """The image, or for a lower one a copy of that height, in pixels."""
+    """Return the image, enlarged if it is lower than a height in pixels."""
     zoom = max(height / image.shape[0], 1)
     return cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
 
 
 def stretch(image: ndarray, height: int, width: int) -> ndarray:
-    """Resize, smoothly in both directions."""
+    """Resize an image, with area or cubic interpolation."""
     shrinks = height < image.shape[0]
     return cv2.resize(
         image, (width, height),
@@ -35,9 +35,9 @@ def stretch(image: ndarray, height: int, width: int) -> ndarray:
 
 
 def fill_row(images: Sequence[ndarray], width: int, height: int) -> ndarray:
-    """Images beside each other, equally high, with white around.
+    """Arrange images side by side at equal height on a white background.
 
-    They fill the width, unless that made them higher than ``height``.
+    They fill the width, unless that makes them higher than ``height``.
     """
     aspects = [image.shape[1] / image.shape[0] for image in images]
     free = width - GAP * (len(images) + 1)
@@ -53,10 +53,13 @@ def fill_row(images: Sequence[ndarray], width: int, height: int) -> ndarray:
 
 def mosaic(images: Sequence[ndarray], caption: str, width: int = 1500,
            height: int = 330) -> ndarray:
-    """Lay images out in rows of at most that height, below a caption.
+    """Arrange images in rows of at most a given height, below a caption.
 
     Args:
-        images: Each [H, W, 3] uint8.
+        images: Images [H, W, 3] of uint8.
+        caption: Text above the images.
+        width: Width of the mosaic in pixels.
+        height: Maximum height of a row in pixels.
     """
     title = np.full((36, width, 3), 255, np.uint8)
     cv2.putText(title, caption, (GAP, 25), cv2.FONT_HERSHEY_SIMPLEX, .6,
