@@ -96,18 +96,6 @@ HOOKS = LazyRegistry(mmengine.HOOKS, {
     'StopAtNonFiniteLossHook': 'engine.hooks.stopping',
     'UpdateSchedulerHook': 'engine.hooks.accumulation',
 })
-MODEL_WRAPPERS = LazyRegistry(mmengine.MODEL_WRAPPERS, {
-    'ShardedDataParallel': 'engine.distributed',
-})
-OPTIMIZERS = LazyRegistry(mmengine.OPTIMIZERS, {
-    'ShardedOptimizer': 'engine.distributed',
-})
-STRATEGIES = LazyRegistry(mmengine.STRATEGIES, {
-    'ShardedStrategy': 'engine.distributed',
-})
-RUNNERS = LazyRegistry(mmengine.RUNNERS, {
-    'ShardedRunner': 'engine.distributed',
-})
 PARAM_SCHEDULERS = LazyRegistry(mmengine.PARAM_SCHEDULERS, {
     'WarmupCosineLR': 'engine.schedulers',
     'WarmupPolyLR': 'engine.schedulers',

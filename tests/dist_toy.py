@@ -66,9 +66,6 @@ def plain(folder: Path):
 def switches(folder: Path):
     longer = {'train_cfg.max_epochs': 4}
     run(folder / 'longer', **longer)
-    for kind in ('zero', 'fsdp'):
-        run(folder / kind, parallel=kind)
-        run(folder / kind, parallel=kind, resume=True, **longer)
     run(folder / 'compile', compile=dict(backend='aot_eager'))
     for round_up in (True, False):
         evaluate_odd(folder / f'odd_{round_up}', round_up)

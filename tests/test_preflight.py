@@ -163,17 +163,6 @@ def test_only_the_first_process_looks(monkeypatch):
     assert preflight.preflight(Config(dict(launcher='slurm'))) == 0
 
 
-@pytest.mark.parametrize('kind, states', [
-    ('zero', ['ok']), ('fsdp', ['ok']), ('dpp', ['FAIL', 'ok'])])
-def test_ways_of_sharing_are_looked_at_by_one_process(kind, states, data,
-                                                      tmp_path):
-    cfg = row('pose', data, tmp_path, parallel=kind)
-    flight = preflight.Flight(cfg, 2, str(tmp_path))
-    found = list(inputs.check_machine(flight))
-    assert [finding.state for finding in found] == states  # on CPU
-    assert flight.cfg.optim_wrapper.optimizer.type == 'AdamW'
-
-
 # Weights
 
 

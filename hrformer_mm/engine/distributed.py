@@ -1,31 +1,23 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Several processes: how they find each other, and what they share.
+"""Join several processes, and synchronise batch norms on CPU.
 
-Everything that mmengine has for GPUs is used as it is. What is here lets the
-same configs run on CPU, where tests of distributed training run, and names
-the switches for sharded optimizers and models.
+Everything that mmengine has for GPUs is used as it is. The code here lets the
+same configs run on CPU, where the tests of distributed training run.
 """
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional
 
 import torch
 import torch.distributed as dist
-from mmengine._strategy import FSDPStrategy
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.model import MMFullyShardedDataParallel
-from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..registry import MODEL_WRAPPERS, OPTIMIZERS, RUNNERS, STRATEGIES
 from .launch import Meeting, node_timeout
-from .optim import is_amp
 
 # Where launchers say which process this is.
 VARIABLES = dict(
@@ -126,107 +118,6 @@ def synchronise_norms(module: nn.Module,
     for name, child in module.named_children():
         module.add_module(name, synchronise_norms(child, kind))
     return module
-
-
-@MODEL_WRAPPERS.register_module()
-class ShardedDataParallel(MMFullyShardedDataParallel):
-    """mmengine's wrapper for weights in parts (FSDP), on CPU too.
-
-    Args:
-        module: The model.
-        device_id: The GPU of the process; CPU is used where there is none.
-        sync_bn: Whether batch norms see the batches of all processes.
-        **kwargs: Of mmengine's wrapper.
-    """
-
-    def __init__(self, module: nn.Module, device_id: int,
-                 sync_bn: bool = False, **kwargs):
-        on_cpu = get_device() == 'cpu'
-        if sync_bn:
-            convert = (synchronise_norms if on_cpu else
-                       nn.SyncBatchNorm.convert_sync_batchnorm)
-            module = convert(module)
-        super().__init__(
-            module, device_id=torch.device('cpu') if on_cpu else device_id,
-            **kwargs)
-
-
-@STRATEGIES.register_module()
-class ShardedStrategy(FSDPStrategy):
-    """mmengine's strategy for weights in parts, whose trainings resume.
-
-    mmengine 0.10 gives PyTorch the arguments in an order it had before 2.1.
-    """
-
-    def optim_state_dict(self) -> dict:
-        """State of the optimizer in one piece, on the first process.
-
-        PyTorch gathers one kind of state after the other in the same memory,
-        which it copies from GPUs only, so on CPU it is asked for one at a
-        time.
-        """
-        if get_device() != 'cpu':
-            return super().optim_state_dict()
-        optimizer = self.optim_wrapper.optimizer
-        whole = optimizer.state_dict()
-        kinds: List[Sequence[str]] = [()] * dist.get_world_size()
-        dist.all_gather_object(
-            kinds, sorted({k for s in whole['state'].values() for k in s}))
-        found: dict = {}
-        for kind in sorted({k for some in kinds for k in some}):
-            part = FullyShardedDataParallel.optim_state_dict(
-                self.model, optimizer, dict(whole, state={
-                    i: {kind: s[kind]}
-                    for i, s in whole['state'].items()}))
-            found = found or dict(part, state={})
-            for name, value in part.get('state', {}).items():
-                found['state'].setdefault(name, {}).update(value)
-        return found
-
-    def load_optim_state_dict(self, state_dict: dict):
-        self.optim_wrapper.load_state_dict(
-            FullyShardedDataParallel.optim_state_dict_to_load(
-                model=self.model,
-                optim=self.optim_wrapper.optimizer,
-                optim_state_dict=state_dict))
-
-
-@RUNNERS.register_module()
-class ShardedRunner(FlexibleRunner):
-    """mmengine's runner for strategies, whose hooks can choose a checkpoint.
-
-    mmengine's ``FlexibleRunner`` loads the checkpoint before the hooks run,
-    and compiles the whole training step, see ``CompileHook``.
-    """
-
-    def train(self) -> nn.Module:
-        self._compile = False
-        return super().train()
-
-    def load_or_resume(self):
-        for hook in self.hooks:
-            if hasattr(hook, 'before_loading'):
-                hook.before_loading(self)
-        super().load_or_resume()
-
-
-@OPTIMIZERS.register_module()
-class ShardedOptimizer(ZeroRedundancyOptimizer):
-    """Keep the state of an optimizer in parts, one on each process (ZeRO-1).
-
-    mmengine's class of this kind gathers the parts while it is saved, which
-    only the first process does, so that it waits for ever. Here
-    :class:`~.hooks.saving.SafeCheckpointHook` gathers them first.
-
-    Args:
-        params: Parameters or groups of them.
-        optimizer_type: Name of a class of ``torch.optim``.
-        **kwargs: Its arguments.
-    """
-
-    def __init__(self, params: Any, optimizer_type: str, **kwargs):
-        super().__init__(params, getattr(torch.optim, optimizer_type),
-                         **kwargs)
 
 
 def adopt_launcher(launcher: str):
@@ -348,38 +239,3 @@ def join(cfg: Config):
     if not dist.is_initialized():
         seconds = cfg.env_cfg.dist_cfg.get('timeout', 1800)
         join_by_gloo(launcher, timedelta(seconds=seconds))
-
-
-def apply_parallel(cfg: Config):
-    """Do what the key ``parallel`` of a config says.
-
-    ``'ddp'``: a copy of everything on each process, the default. ``'zero'``:
-    the optimizer's state in parts. ``'fsdp'``: weights and gradients, too, by
-    mmengine's ``FSDPStrategy``, saved in one piece.
-
-    Raises:
-        ValueError: For another word, or one process alone.
-    """
-    kind = cfg.get('parallel', 'ddp')
-    if kind not in ('ddp', 'zero', 'fsdp'):
-        raise ValueError(f"parallel must be 'ddp', 'zero' or 'fsdp', got "
-                         f'{kind!r}')
-    if kind == 'ddp':
-        return
-    if cfg.get('launcher', 'none') == 'none':
-        raise ValueError(f'parallel={kind!r} needs several processes: start '
-                         'them with bash tools/dist_train.sh')
-    if kind == 'zero':
-        optimizer = cfg.optim_wrapper.optimizer
-        optimizer.optimizer_type = optimizer.type
-        optimizer.type = 'hrformer_mm.ShardedOptimizer'
-        return
-    cfg.runner_type = 'hrformer_mm.ShardedRunner'
-    cfg.strategy = dict(
-        type='hrformer_mm.ShardedStrategy',
-        state_dict_cfg='full',
-        model_wrapper=dict(
-            type='hrformer_mm.ShardedDataParallel',
-            sync_bn=bool(cfg.get('sync_bn'))))
-    if is_amp(cfg.optim_wrapper.get('type')):
-        cfg.optim_wrapper.use_fsdp = True

@@ -306,11 +306,20 @@ def fit_machine(cfg: Config):
     Raises:
         ValueError: If the process was not started by its launcher.
     """
-    distributed.apply_parallel(cfg)
+    check_parallel(cfg)
     distributed.join(cfg)
     wrapper = cfg.get('optim_wrapper') or {}
     if distributed.has_no_gpu() and is_amp(wrapper.get('type')):
         wrapper['type'] = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
+
+
+def check_parallel(cfg: Config):
+    """Raise ValueError for values of ``parallel`` that version 0.1 had."""
+    if cfg.get('parallel', 'ddp') != 'ddp':
+        raise ValueError(
+            f"parallel={cfg.parallel!r} is gone: for parameters in shards set "
+            "runner_type='FlexibleRunner' and strategy of MMEngine, such as "
+            "dict(type='FSDPStrategy')")
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -24,10 +24,9 @@ from ..checkpoints.convert import first_few
 from ..checkpoints.schemes import protected_loading
 from ..core.hrformer import HRFormer
 from ..datasets.validation.common import LOADERS, check, describe, spread
-from ..engine.distributed import apply_parallel
 from ..engine.hooks.starting import START, newest_checkpoint
 from ..engine.optim import is_amp, supports_amp
-from ..engine.train import fit_machine
+from ..engine.train import check_parallel, fit_machine
 from ..tasks import TASKS
 from ..utils.config import bare_name
 from ..utils.config_checks import data_paths, wrong_types
@@ -100,9 +99,7 @@ def check_machine(flight: Flight) -> Iterator[Finding]:
     Weights and optimizer states that processes would share are not shared
     here, in a single process; the memory found is an upper bound.
     """
-    launched = deepcopy(flight.cfg)
-    launched.launcher = 'pytorch'
-    _, error = attempt('parallel', apply_parallel, launched)
+    _, error = attempt('parallel', check_parallel, flight.cfg)
     if error:
         yield Finding('machine', FAIL, error)
     flight.cfg = fitted(flight.cfg)

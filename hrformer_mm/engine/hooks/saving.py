@@ -11,7 +11,6 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, ValLoop
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ...checkpoints.files import replacing
 from ...registry import HOOKS
@@ -266,10 +265,8 @@ class SafeCheckpointHook(CheckpointHook):
         if not self.can_stop_evaluation:
             return
         is_last = batch_idx + 1 == len(runner.val_dataloader)
-        # Such a model has processes wait for each other in each batch anyway.
-        meets = isinstance(runner.model, FullyShardedDataParallel)
         told = self.request.is_announced()
-        if (told or is_last or meets) and of_all(told, 'max'):
+        if (told or is_last) and of_all(told, 'max'):
             self.stop(runner, runner.iter)
 
     def stop(self, runner, done: int):
