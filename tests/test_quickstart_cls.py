@@ -72,7 +72,7 @@ def test_label_files_agree_with_folders_and_images(tmp_path):
 
 
 def test_more_digits_than_there_are_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='there are 1797 digits'):
+    with pytest.raises(ValueError, match='cannot split 1797 digits'):
         write_digits(tmp_path, 1500, 500)
 
 
