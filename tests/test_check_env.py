@@ -97,7 +97,7 @@ def test_every_fault_has_a_probe_and_what_is_absent_a_command():
 
 
 @pytest.mark.parametrize('found, words', [
-    (dict(torch='2.0.1'), ['torch 2.0.1 is older', 'supported, 2.1']),
+    (dict(torch='2.0.1'), ['torch 2.0.1 is older', 'supported version, 2.1']),
     (dict(torch='2.15.0+cu130'), ['torch 2.15.0+cu130 is newer', '2.14']),
     (dict(python='3.14.2'), ['python 3.14.2 is newer', '3.13']),
     (dict(mmengine='0.10.2'), ['mmengine 0.10.2 is older']),

@@ -1,2 +1,2 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Check an installation: python -m hrformer_mm.check_env."""
+"""Diagnose an installation: python -m hrformer_mm.check_env."""

@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What is installed, which known faults it has, and what fixes them.
+"""Diagnose the environment: versions, known faults, and commands to fix them.
 
     python -m hrformer_mm.check_env
 
-Each fault is looked for in a process of its own, so one that crashes ends
-nothing else. The exit code is 1 if something that is needed is broken.
+Each fault is tested in a process of its own, so that a crash does not end the
+other checks. The exit code is 1 if a required package is broken.
 """
 import os
 import platform
@@ -20,11 +20,11 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PROBES = PACKAGE / 'check_env' / 'probes.py'
-SECONDS = 180  # for one probe; the first import of torch can be slow
+SECONDS = 180  # timeout of a probe; the first import of torch can be slow
 OK, BROKEN, ABSENT = 'ok', 'BROKEN', 'not installed'
 FIXED = 'fixed by hrformer_mm'
 
-# Distributions that bring the same module.
+# Alternative distributions of the same module.
 ENGINE = ('mmengine', 'onedl-mmengine')
 MMCV = ('mmcv', 'mmcv-lite', 'onedl-mmcv')
 CV2 = ('opencv-python', 'opencv-python-headless')
@@ -39,7 +39,7 @@ PIP = f'{sys.executable} -m pip'
 ONE_MMCV = (f'{PIP} uninstall -y {" ".join(MMCV)} && '
             f'{PIP} install mmcv-lite==2.1.0 mmengine==0.10.7')
 
-# Oldest and newest versions that the tests have passed with, see
+# Oldest and newest versions with which the tests have passed, see
 # tools/test_matrix.sh.
 TESTED = {
     'python': ('3.10', '3.13'),
@@ -53,8 +53,8 @@ TESTED = {
     'mmpretrain': ('1.1.1', '1.2.0'),
     'mmdet': ('3.2.0', '3.3.0'),
 }
-# Versions that cannot work together: a distribution from the first version
-# on, another below the second, and the command that brings them together.
+# Incompatible versions: a distribution from the first version on, another one
+# below the second version, and the command that fixes the conflict.
 CONFLICTS = (
     ('numpy', '2', 'torch', '2.3', f'{PIP} install "numpy<2"'),
     ('mmcv', '2.2', 'mmsegmentation', '1.3', ONE_MMCV),
@@ -63,7 +63,7 @@ CONFLICTS = (
      f'{PIP} install "setuptools>=68,<81"'),
 )
 
-# What brings a distribution that is absent.
+# Commands that install distributions.
 INSTALL = {
     TORCH: f'{PIP} install torch torchvision',
     VISION: f'{PIP} install torchvision',
@@ -79,20 +79,20 @@ INSTALL = {
     MIM: f'{PIP} uninstall -y onedl-mim openmim && {PIP} install '
     'openmim==0.3.9 openxlab==0.0.11 "setuptools<81"',
 }
-NEEDED = (TORCH, ENGINE)  # by all; the rest by some
+NEEDED = (TORCH, ENGINE)  # required by all tasks
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A known fault.
+    """Known fault of a distribution.
 
     Attributes:
-        what: What holds without it, and where it was reported.
-        probe: Function of ``probes.py`` that fails with it.
-        of: Distributions that have it.
-        fix: The command that fixes it.
+        what: Correct behavior, and the issue that reports the fault.
+        probe: Function of ``probes.py`` that fails with the fault.
+        of: Distributions that have the fault.
+        fix: Command that fixes the fault.
         ours: Whether hrformer_mm fixes it, see :mod:`hrformer_mm.compat`.
-        needed: Whether hrformer_mm cannot be used with it.
+        needed: Whether hrformer_mm cannot be used with the fault.
     """
     what: str
     probe: str
@@ -102,7 +102,7 @@ class Fault:
     needed: bool = True
 
 
-# Causes stand above what follows from them.
+# Causes come before their consequences.
 FAULTS = (
     Fault('torch can be imported and takes this numpy', 'torch_imports',
           TORCH, f'{PIP} install --force-reinstall torch torchvision'),
@@ -158,7 +158,7 @@ class Finding:
 
     @property
     def command(self) -> str:
-        """What fixes it, or brings what is absent; empty if all is well."""
+        """Return the command that fixes or installs it, or ''."""
         if self.state == ABSENT:
             return INSTALL[self.fault.of]
         if self.state != BROKEN:
@@ -169,7 +169,7 @@ class Finding:
 
 
 def installed(names: Sequence[str]) -> Dict[str, str]:
-    """Versions of those distributions that are there."""
+    """Return the versions of the distributions that are installed."""
     found = {}
     for name in names:
         try:
@@ -180,7 +180,7 @@ def installed(names: Sequence[str]) -> Dict[str, str]:
 
 
 def run_probe(*names: str, fixed: bool) -> Tuple[bool, str]:
-    """Whether all of these probes pass in one process, and what they say."""
+    """Run probes in one process; return whether they pass, and a remark."""
     code = (f'import runpy; probes = runpy.run_path({str(PROBES)!r})\n'
             f'for name in {names}: probes[name]()')
     path = os.pathsep.join(
@@ -204,7 +204,7 @@ def run_probe(*names: str, fixed: bool) -> Tuple[bool, str]:
 
 
 def find(fault: Fault) -> Finding:
-    """Look for a fault, at first without us if it is one that we fix."""
+    """Test for a fault; if we fix it, first without hrformer_mm."""
     if fault.of and not installed(fault.of):
         return Finding(fault, ABSENT)
     for state in (OK, FIXED)[not fault.ours:]:
@@ -215,7 +215,7 @@ def find(fault: Fault) -> Finding:
 
 
 def all_is_well() -> bool:
-    """Whether everything needed is there and passes in one process."""
+    """Return whether all required packages pass in one process."""
     needed = [f for f in FAULTS if f.needed]
     return all(installed(f.of) for f in needed) and run_probe(
         *(f.probe for f in needed), fixed=True)[0]
@@ -230,29 +230,29 @@ def print_versions():
 
 
 def numbers(text: str) -> Tuple[int, ...]:
-    """The release of a version as numbers, ``'2.10.0+cpu'`` as (2, 10, 0)."""
+    """Convert a version to numbers: ``'2.10.0+cpu'`` to (2, 10, 0)."""
     found = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, found[0].split('.'))) if found else ()
 
 
 def untested(found: Mapping[str, str]) -> List[str]:
-    """Say which versions are older or newer than those that were tested."""
+    """Describe versions that are older or newer than those tested."""
     lines = []
     for name, (oldest, newest) in TESTED.items():
         if name not in found:
             continue
         version = numbers(found[name])
         if version and version < numbers(oldest):
-            lines.append(f'{name} {found[name]} is older than the oldest that '
-                         f'is supported, {oldest}')
+            lines.append(f'{name} {found[name]} is older than the oldest '
+                         f'supported version, {oldest}')
         elif version[:len(numbers(newest))] > numbers(newest):
-            lines.append(f'{name} {found[name]} is newer than the newest that '
-                         f'was tested, {newest}')
+            lines.append(f'{name} {found[name]} is newer than the newest '
+                         f'tested version, {newest}')
     return lines
 
 
 def conflicts(found: Mapping[str, str]) -> Dict[str, str]:
-    """Versions that cannot work together, each with a command that helps."""
+    """Return conflicts of versions, each with the command that fixes it."""
     return {
         f'{new} {found[new]} cannot be used with {old} {found[old]}': command
         for new, least, old, below, command in CONFLICTS
@@ -263,10 +263,10 @@ def conflicts(found: Mapping[str, str]) -> Dict[str, str]:
 
 
 def print_combination() -> List[str]:
-    """Print what is known of the versions that are installed together.
+    """Print whether the combination of versions is tested.
 
     Returns:
-        Commands that bring together what does not fit.
+        Commands that fix conflicts.
     """
     names = [n for pair in CONFLICTS for n in (pair[0], pair[2])]
     found = dict(installed([*TESTED, *names]),
@@ -279,7 +279,7 @@ def print_combination() -> List[str]:
 
 
 def check(faults: Sequence[Fault]) -> List[Finding]:
-    """Look for faults, and print each as soon as it is looked for."""
+    """Test for faults, and print each result as soon as it is there."""
     findings = []
     width = max(len(fault.what) for fault in faults) + 2
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -293,7 +293,7 @@ def check(faults: Sequence[Fault]) -> List[Finding]:
 
 def print_commands(findings: Sequence[Finding], title: str,
                    first: Sequence[str] = ()):
-    """Print commands once each, those of ``first`` before the findings'."""
+    """Print each command once, those in ``first`` before the others."""
     commands = dict.fromkeys([*first, *(f.command for f in findings)])
     if commands:
         print(f'\n{title}')
@@ -304,16 +304,16 @@ def print_commands(findings: Sequence[Finding], title: str,
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = ArgumentParser(
         prog='python -m hrformer_mm.check_env',
-        description='Say what is installed, which known faults it has, and '
-        'what fixes them.')
+        description='Diagnose the environment: print versions, known faults '
+        'and the commands that fix them.')
     parser.add_argument(
         '--offline',
         action='store_true',
-        help='do not ask a server whether it answers')
+        help='do not connect to any server')
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='look for all faults at once and one by one only if there is one')
+        help='test for all faults at once; report details only on failure')
     args = parser.parse_args(argv)
     if args.quick and all_is_well():
         return 0

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""One function for each known fault of the stack, which fails where it shows.
+"""Probes: one function per known fault of the stack, which fails with it.
 
 :mod:`hrformer_mm.check_env` runs each in a process of its own, with and
-without hrformer_mm imported before. So this file imports nothing of ours, and
-a probe imports only what it is about.
+without importing hrformer_mm first. So this file does not import hrformer_mm,
+and a probe imports only the packages it tests.
 """
 import os
 import tempfile
@@ -17,7 +17,7 @@ def remark(text: str):
 def torch_imports():
     import torch
     assert torch.from_numpy(torch.ones(2).numpy()).sum() == 2
-    gpu = 'no GPU in reach'
+    gpu = 'no GPU found'
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
     remark(f'CUDA {torch.version.cuda}, {gpu}')
@@ -101,7 +101,7 @@ def xtcocotools_fits():
     import numpy as np
     from xtcocotools import coco, cocoeval, mask
     assert coco.COCO and cocoeval.COCOeval
-    # One that was built for numpy 2 fails only here.
+    # A build for numpy 2 fails only here.
     whole = mask.encode(np.ones((2, 2, 1), 'u1', order='F'))
     assert mask.decode(whole).sum() == 4
     if 'hrformer_mm' in mask.__file__:
@@ -125,7 +125,7 @@ def config_package_resolves():
 
 
 def mim_runs():
-    # onedl-mim 0.5 goes to the folder of the first file that pip recorded for
+    # onedl-mim 0.5 returns the folder of the first file that pip recorded for
     # a package, which is its dist-info.
     from mim.utils import get_installed_path
     path = get_installed_path('mmengine')

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The one place that knows about broken upstream versions.
+"""Workarounds for faults of upstream versions.
 
-Each function fixes one fault, names the versions that have it, and touches
-nothing that works. ``install`` is called when ``hrformer_mm`` is imported.
+Each function fixes one fault, names the affected versions, and does not change
+versions that work. ``install`` is called when ``hrformer_mm`` is imported.
 """
 import locale
 import pkgutil
@@ -27,10 +27,10 @@ OPS_ERROR = (
 
 
 class MissingOps(ModuleType):
-    """Stands in for ``mmcv._ext``; its functions raise when called.
+    """Replacement for ``mmcv._ext`` whose functions raise when called.
 
-    mmpose.models, mmseg.models and mmdet.models import mmcv.ops, which asks
-    for every compiled function at import time.
+    mmpose.models, mmseg.models and mmdet.models import mmcv.ops, which looks
+    up all compiled functions at import time.
     """
 
     def __getattr__(self, name: str):
@@ -45,10 +45,10 @@ class MissingOps(ModuleType):
 
 
 def provide_mmcv_ext() -> bool:
-    """Let mmcv.ops be imported where nothing was compiled.
+    """Make mmcv.ops importable without compiled ops.
 
-    For mmcv-lite of all versions, and mmcv built without its extension. A
-    compiled ``mmcv._ext`` is left alone.
+    This concerns all versions of mmcv-lite, and mmcv built without its
+    extension. A compiled ``mmcv._ext`` is not replaced.
     """
     name = 'mmcv._ext'
     mmcv = find_spec('mmcv')
@@ -56,17 +56,18 @@ def provide_mmcv_ext() -> bool:
             name, mmcv.submodule_search_locations):
         return False
     module = MissingOps(name)
-    # A spec of None makes pkgutil.find_loader raise, which mmengine calls.
+    # mmengine calls pkgutil.find_loader, which raises if the spec is None.
     module.__spec__ = ModuleSpec(name, loader=None, origin='hrformer_mm')
     sys.modules[name] = module
     return True
 
 
 class XtcocotoolsFinder(MetaPathFinder):
-    """Find :mod:`.xtcocotools` here in place of a missing xtcocotools.
+    """Finder that replaces a missing or broken xtcocotools.
 
-    So it does for one that was compiled for another NumPy, which raises
-    errors of several types. It looks when xtcocotools is first imported.
+    It finds :mod:`.xtcocotools` of this package instead. A broken one was
+    compiled for another NumPy and raises errors of several types. It is
+    tested when xtcocotools is first imported.
     """
 
     def find_spec(self, name: str, path=None, target=None):
@@ -82,16 +83,16 @@ class XtcocotoolsFinder(MetaPathFinder):
             submodule_search_locations=[str(folder)])
 
     def works(self, package: ModuleSpec) -> bool:
-        """Whether the compiled part of a package can be used.
+        """Return whether the compiled part of a package works.
 
-        One built for numpy 2 is imported, and fails at the first mask.
+        A build for numpy 2 can be imported, but fails at the first mask.
         """
         spec = PathFinder.find_spec('xtcocotools._mask',
                                     package.submodule_search_locations)
         if spec is None or spec.loader is None:
             return False
         try:
-            # NumPy writes a page about a module made for another version.
+            # NumPy prints a long warning for a module of another version.
             with redirect_stderr(StringIO()), catch_warnings():
                 simplefilter('ignore')
                 module = module_from_spec(spec)
@@ -107,10 +108,10 @@ class XtcocotoolsFinder(MetaPathFinder):
 
 
 def serve_xtcocotools() -> bool:
-    """Let MMPose be imported and evaluate without a compiled xtcocotools.
+    """Make MMPose work without a compiled xtcocotools.
 
-    Its wheels are made for numpy 1 (xtcocoapi#45), there are none for Python
-    3.12 and newer, and it cannot be built on Python 3.13.
+    xtcocotools has wheels for numpy 1 only (xtcocoapi#45), none for Python
+    3.12 and newer, and cannot be built on Python 3.13.
     """
     if any(isinstance(f, XtcocotoolsFinder) for f in sys.meta_path):
         return False
@@ -119,9 +120,9 @@ def serve_xtcocotools() -> bool:
 
 
 def restore_find_loader() -> bool:
-    """Bring back ``pkgutil.find_loader``, which Python 3.14 has removed.
+    """Restore ``pkgutil.find_loader``, which Python 3.14 has removed.
 
-    mmengine <= 0.10.7 and mmcv <= 2.2.0 ask it for ``mmcv._ext``.
+    mmengine <= 0.10.7 and mmcv <= 2.2.0 call it to find ``mmcv._ext``.
     """
     if hasattr(pkgutil, 'find_loader'):
         return False
@@ -130,13 +131,13 @@ def restore_find_loader() -> bool:
 
 
 def allow_harmless_types() -> bool:
-    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
+    """Allow ``torch.load(weights_only=True)`` to read mmengine's checkpoints.
 
-    torch >= 2.6 refuses what mmengine <= 0.10.7 writes (mmengine#1655), so
-    resuming, load_from and testing fail. The types of
-    :mod:`.harmless` are added to torch's allow-list; anything else
-    is still refused. Older versions do not read one type as another, and
-    mmengine does not ask them to refuse anything.
+    torch >= 2.6 rejects types in checkpoints of mmengine <= 0.10.7
+    (mmengine#1655), so resuming, load_from and testing fail. The types of
+    :mod:`.harmless` are added to torch's allow-list; all others are still
+    rejected. Older versions cannot map one type to another, and do not use
+    ``weights_only`` by default.
     """
     import torch
     from torch.torch_version import TorchVersion
@@ -150,14 +151,14 @@ def allow_harmless_types() -> bool:
 
 
 def register_config_package() -> bool:
-    """Let configs inherit from ``hrformer_mm::pose/...``.
+    """Allow configs to inherit from ``hrformer_mm::pose/...``.
 
-    mmengine <= 0.10.7 knows a fixed list of packages only (mmengine#1410), and
-    looks for an editable install (PEP 660) in site-packages, where it is not.
-    The name of a file of the package, in place of the distribution's, makes
-    it ask Python where the package is. It also takes the package for the
-    scope of all that is inherited, which our configs write out instead:
-    their other names are those of their framework.
+    mmengine <= 0.10.7 has a fixed list of packages (mmengine#1410), and looks
+    for an editable install (PEP 660) in site-packages, where it is not. If the
+    list has a module of the package instead of the distribution, mmengine
+    asks Python for its location. mmengine also uses the package as the scope
+    of all inherited types. Our configs write their scope out, as their other
+    types are those of the framework, so this is undone.
     """
     if find_spec('mmengine') is None:
         return False
@@ -180,13 +181,13 @@ def without_our_scope(find: Callable) -> Callable:
 
 
 def prepare_processes() -> bool:
-    """Let spawned processes import this package before a framework.
+    """Make spawned processes import this package before a framework.
 
-    A process that is spawned or forked by a server begins empty and imports
-    what its arguments need: workers of a data loader the framework of the
-    dataset, which cannot be imported without the stand-ins from here. Python
-    (3.10 to 3.14) hands the dict changed here to each new process ahead of
-    the arguments, and reading the class below imports this module.
+    A process that is spawned, or forked by a server, imports only the modules
+    of its arguments. A worker of a data loader imports the framework of the
+    dataset, which fails without the workarounds of this module. Python (3.10
+    to 3.14) passes the dict changed here to each new process before the
+    arguments, and unpickling the class below imports this module.
     """
     config = getattr(current_process(), '_config', None)
     if not isinstance(config, dict):
@@ -196,23 +197,23 @@ def prepare_processes() -> bool:
 
 
 class ImportFirst:
-    """Read by a new process only for the sake of the module it is in."""
+    """Marker that makes a new process import this module."""
 
 
-Action = Callable[[Any], None]  # on a module
+Action = Callable[[Any], None]  # takes a module
 
 
 class AfterImport:
-    """A finder that runs an action once a module has been imported.
+    """Finder that runs actions after a module has been imported.
 
-    It finds nothing by itself, but asks the other finders.
+    It finds no modules itself, but calls the other finders.
     """
 
     def __init__(self) -> None:
         self.actions: Dict[str, List[Action]] = {}
 
     def add(self, name: str, action: Action):
-        """Run an action on a module once: now if it is imported, else then."""
+        """Run an action on a module: now if it is imported, else later."""
         actions = self.actions.setdefault(name, [])
         if action in actions:
             return
@@ -250,7 +251,7 @@ after_import = AfterImport()
 
 
 def open_text(file: Any, mode: str = 'r', *args: Any, **kwargs: Any) -> Any:
-    """Open a file as the built-in ``open`` does, text in UTF-8.
+    """Open a file like the built-in ``open``, but text files in UTF-8.
 
     A byte order mark is skipped.
     """
@@ -266,8 +267,8 @@ def use_open_text(module: Any):
     module.open = open_text
 
 
-# Modules that open text files in the encoding of the locale, or take a byte
-# order mark for a character.
+# Modules that open text files in the encoding of the locale, or do not skip a
+# byte order mark.
 TEXT_MODULES = (
     'mmengine.config.config', 'mmengine.config.utils',
     'mmengine.fileio.backends.local_backend',
@@ -284,12 +285,12 @@ TEXT_MODULES = (
 
 
 def read_text_in_utf8() -> bool:
-    """Let the frameworks read and write text files in UTF-8.
+    """Make the frameworks read and write text files in UTF-8.
 
     mmengine <= 0.10.7, mmpose <= 1.3.2, mmpretrain <= 1.2.0, pycocotools and
-    xtcocotools leave the encoding of some files to the locale, which may be
-    ASCII or GBK, and fail at a byte order mark. Each module gets its own
-    ``open``; the built-in one stays.
+    xtcocotools use the encoding of the locale for some files, which may be
+    ASCII or GBK, and fail on a byte order mark. Only ``open`` of the listed
+    modules is replaced, not the built-in one.
     """
     for name in TEXT_MODULES:
         after_import.add(name, use_open_text)
@@ -297,9 +298,9 @@ def read_text_in_utf8() -> bool:
 
 
 def log_in_utf8() -> bool:
-    """Let mmengine <= 0.10.7 write its logs in UTF-8.
+    """Make mmengine <= 0.10.7 write its logs in UTF-8.
 
-    Its file handlers take the encoding of the locale; nothing changes where
+    Its file handlers use the encoding of the locale. Nothing is changed if
     that is UTF-8 already.
     """
     encoding = locale.getpreferredencoding(False).lower().replace('-', '')
@@ -324,7 +325,7 @@ def log_in_utf8() -> bool:
 
 
 def take_radius_as_number(module: Any):
-    """Patch the visualizer of mmpose in its module."""
+    """Patch the visualizer of a module of mmpose to use scalar radii."""
     kind = module.OpencvBackendVisualizer
     original = kind.draw_circles
 
@@ -340,11 +341,11 @@ def take_radius_as_number(module: Any):
 
 
 def draw_keypoints() -> bool:
-    """Let MMPose's visualizers draw keypoints with numpy >= 2.4.
+    """Make MMPose's visualizers draw keypoints with numpy >= 2.4.
 
-    MMPose <= 1.3.2 passes OpenCV a radius that is an array with one number,
-    which numpy does not convert to a number any more. Older numpy draws the
-    same with this patch.
+    MMPose <= 1.3.2 passes OpenCV a radius that is an array of one element,
+    which numpy no longer converts to a number. The drawings are the same with
+    older numpy.
     """
     after_import.add('mmpose.visualization.opencv_backend_visualizer',
                      take_radius_as_number)
@@ -352,11 +353,11 @@ def draw_keypoints() -> bool:
 
 
 def restore_numpy() -> bool:
-    """Let metrics and visualizers run that use what numpy >= 2 lacks.
+    """Restore functions of numpy 1 in metrics and visualizers.
 
-    MMPretrain <= 1.2.0 calls ``np.in1d`` in its metrics of retrieval, MMPose
-    <= 1.3.2 ``np.array(..., copy=False)`` in its visualizers. These modules
-    see their own numpy.
+    MMPretrain <= 1.2.0 calls ``np.in1d`` in its retrieval metrics, MMPose
+    <= 1.3.2 ``np.array(..., copy=False)`` in its visualizers. Only these
+    modules see the changed numpy.
     """
     from .old_numpy import MODULES, use_old_numpy
     for name in MODULES:
@@ -365,10 +366,10 @@ def restore_numpy() -> bool:
 
 
 def install():
-    """Work around everything above; safe to call again.
+    """Apply all workarounds of this module; safe to call again.
 
-    A torch that cannot be imported is left to those that need it: check_env
-    must run without, to say so.
+    If torch cannot be imported, no error is raised here, as check_env must
+    run to report it.
     """
     with suppress(ImportError, OSError):
         provide_mmcv_ext()

@@ -1,12 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Types that checkpoints of mmengine's Runner hold besides tensors.
+"""Harmless types in checkpoints of mmengine's Runner.
 
-Whatever a dataset, a metric or a hook puts into ``dataset_meta`` or into the
-message hub is saved: numpy arrays and scalars, bytes, sets, paths, dates.
-Reading them runs no code of the file. :data:`torch.load` refuses most of them
-with ``weights_only=True``; :mod:`hrformer_mm.compat` adds them to its
-allow-list, and :class:`RestrictedUnpickler` reads the same ones with a torch
-that has no list to add to.
+Everything that a dataset, a metric or a hook stores in ``dataset_meta`` or in
+the message hub is saved: numpy arrays and scalars, bytes, sets, paths, dates.
+Unpickling them runs no code of the file. ``torch.load(weights_only=True)``
+rejects most of them. :mod:`hrformer_mm.compat` adds them to torch's
+allow-list, and :class:`RestrictedUnpickler` reads the same types with versions
+of torch that have no allow-list.
 """
 import collections
 import datetime
@@ -22,23 +22,23 @@ from typing import Any, Dict, Iterable, List, Optional
 
 import numpy as np
 
-MOST = 2**24  # length of a range that is read: sets and lists are made of it
-# Characters of numpy's types that hold plain values: no objects, no records.
+MOST = 2**24  # maximum length of a range, from which lists can be made
+# Type characters of numpy's plain values: no objects, no records.
 PLAIN = '?bBhHiIlLqQefdgFDGSUmM'
 
 
-# Stands in for mmengine's OneCycleParamScheduler, so that none can be made.
+# Replaces mmengine's OneCycleParamScheduler, so that none can be created.
 ONE_CYCLE = 'OneCycleParamScheduler'
 
 
 def known_method(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` as mmengine's states need it.
+    """Replace ``getattr`` for the methods in mmengine's states.
 
-    A ``HistoryBuffer`` is written with its methods ``min``, ``max``, ..., a
-    ``OneCycleLR`` with its function for annealing.
+    A ``HistoryBuffer`` is saved with its methods ``min``, ``max``, ..., a
+    ``OneCycleLR`` with its annealing function.
 
     Raises:
-        UnpicklingError: For anything else.
+        UnpicklingError: For any other object or name.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
@@ -50,10 +50,10 @@ def known_method(owner: Any, name: str) -> Any:
 
 
 def latin_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for ``_codecs.encode``, as pickles of bytes need it.
+    """Replace ``_codecs.encode`` for pickled bytes.
 
     Raises:
-        UnpicklingError: For another encoding.
+        UnpicklingError: If the encoding is not ``'latin1'``.
     """
     if encoding != 'latin1':
         raise UnpicklingError(f'refused to encode as {encoding!r}')
@@ -61,10 +61,10 @@ def latin_bytes(text: str, encoding: str) -> bytes:
 
 
 def empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
-    """Stand in for numpy's ``_reconstruct``, as numpy itself calls it.
+    """Replace numpy's ``_reconstruct`` for the arguments that numpy passes.
 
     Raises:
-        UnpicklingError: For other classes, and for sizes.
+        UnpicklingError: For other classes and for arrays that are not empty.
     """
     if kind is not np.ndarray or tuple(shape) != (0, ):
         raise UnpicklingError(f'refused an array of {kind!r}, {shape!r}')
@@ -72,7 +72,7 @@ def empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
 
 
 def plain_dtype(*args: Any) -> np.dtype:
-    """Stand in for ``numpy.dtype``, for plain values only.
+    """Replace ``numpy.dtype`` for plain values.
 
     Raises:
         UnpicklingError: For objects and records.
@@ -84,7 +84,7 @@ def plain_dtype(*args: Any) -> np.dtype:
 
 
 def short_range(*args: int) -> range:
-    """Return a range, of which no list can fill the memory.
+    """Return a range that is too short to exhaust memory as a list.
 
     Raises:
         UnpicklingError: If it is longer than :data:`MOST`.
@@ -96,17 +96,17 @@ def short_range(*args: int) -> range:
 
 
 def as_list(items: Iterable = (), maxlen: Optional[int] = None) -> List[Any]:
-    """Read a deque, which torch cannot append to, as a list."""
+    """Replace a deque, to which torch cannot append, by a list."""
     return list(items)
 
 
 def as_dict(factory: Any = None) -> Dict[Any, Any]:
-    """Read a defaultdict, to which torch adds no items, as a dict."""
+    """Replace a defaultdict, to which torch adds no items, by a dict."""
     return {}
 
 
 def numpy_globals() -> Dict[str, Any]:
-    """Types of arrays and scalars of plain values, and what makes them."""
+    """Return types and constructors of arrays and scalars by full name."""
     # numpy 1.26 has a numpy._core, but only stubs of its modules.
     core = 'core' if np.__version__.startswith('1.') else '_core'
     multiarray = import_module(f'numpy.{core}.multiarray')
@@ -116,7 +116,7 @@ def numpy_globals() -> Dict[str, Any]:
         found[f'{module}.multiarray._reconstruct'] = empty_array
         found[f'{module}.multiarray.scalar'] = multiarray.scalar
     for dtype in map(np.dtype, PLAIN):
-        # torch looks for the class of a dtype that it gives a state to.
+        # torch looks up the class of a dtype before it sets its state.
         kind = type(dtype)
         found[f'{kind.__module__}.{kind.__qualname__}'] = kind
         found[f'numpy.{dtype.type.__name__}'] = dtype.type
@@ -125,20 +125,20 @@ def numpy_globals() -> Dict[str, Any]:
 
 
 def path_globals() -> Dict[str, Any]:
-    """Paths of either system; one of the other system is read as pure."""
+    """Return path types by full name; those of other systems become pure."""
     found: Dict[str, Any] = {}
     here = type(pathlib.Path())
     for name in ('PosixPath', 'WindowsPath', 'PurePosixPath',
                  'PureWindowsPath'):
         pure = getattr(pathlib, f'Pure{name.removeprefix("Pure")}')
         kind = here if name == here.__name__ else pure
-        for module in ('pathlib', 'pathlib._local'):  # the second in 3.13
+        for module in ('pathlib', 'pathlib._local'):  # Python 3.13
             found[f'{module}.{name}'] = kind
     return found
 
 
 def harmless_globals() -> Dict[str, Any]:
-    """What a pickle may name, by its full name; mmengine is installed."""
+    """Return all harmless types by full name; requires mmengine."""
     import torch
     from mmengine.config import ConfigDict
     from mmengine.logging.history_buffer import HistoryBuffer
@@ -165,8 +165,8 @@ def harmless_globals() -> Dict[str, Any]:
         'mmengine.config.config.ConfigDict': ConfigDict,
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         f'mmengine.optim.scheduler.param_scheduler.{ONE_CYCLE}': ONE_CYCLE,
-        # Official classification checkpoints hold their yacs config, which is
-        # read as the plain mapping it is; yacs itself is not touched.
+        # Official classification checkpoints contain their yacs config, which
+        # is read as a plain mapping; yacs is not imported.
         'yacs.config.CfgNode': collections.OrderedDict,
     }  # yapf: disable
 
@@ -175,13 +175,13 @@ class RestrictedUnpickler(pickle.Unpickler):
     """Read tensors and harmless types only, with any version of torch."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a pickle names.
+        """Return the object that a pickle refers to.
 
         Raises:
-            UnpicklingError: If it is not on the list; as torch words it.
+            UnpicklingError: If it is not allowed, in the words of torch.
         """
         from torch._weights_only_unpickler import _get_allowed_globals
-        if (module, name) in NAME_MAPPING:  # of Python 2, as protocol 2 has
+        if (module, name) in NAME_MAPPING:  # protocol 2 has Python 2 names
             module, name = NAME_MAPPING[module, name]
         full = f'{IMPORT_MAPPING.get(module, module)}.{name}'
         for known in (_get_allowed_globals(), harmless_globals()):
@@ -191,7 +191,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 class RestrictedPickle:
-    """The parts of Python's ``pickle`` that :func:`torch.load` calls."""
+    """Replacement for the parts of ``pickle`` that :func:`torch.load` uses."""
     __name__ = 'pickle'
     Unpickler = RestrictedUnpickler
     UnpicklingError = UnpicklingError

@@ -1,17 +1,17 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""NumPy as the frameworks' modules expect it, where newer versions differ."""
+"""NumPy with functions that newer versions have removed or changed."""
 from types import ModuleType
 from typing import Any
 
 # Modules that use np.in1d, which numpy 2.4 removed, or np.array(copy=False),
-# which raises since numpy 2.0 where a list or a tensor has to be copied.
+# which raises since numpy 2.0 if a list or a tensor must be copied.
 MODULES = ('mmpretrain.evaluation.metrics.retrieval',
            'mmpose.visualization.local_visualizer',
            'mmpose.visualization.local_visualizer_3d')  # yapf: disable
 
 
 class OldNumpy(ModuleType):
-    """NumPy in which ``copy=False`` copies if it must, and with ``in1d``."""
+    """NumPy with ``in1d``, where ``copy=False`` copies if necessary."""
 
     def __getattr__(self, name: str) -> Any:
         import numpy
@@ -26,5 +26,5 @@ class OldNumpy(ModuleType):
 
 
 def use_old_numpy(module: Any):
-    """Give a module its own NumPy; all others keep theirs."""
+    """Replace NumPy in one module."""
     module.np = OldNumpy('numpy')

@@ -3,6 +3,6 @@
 
 MMPose reads and evaluates COCO-style annotations through xtcocotools, which
 must be compiled for most versions of Python and NumPy. pycocotools has wheels
-for all of them. :mod:`hrformer_mm.compat` serves this package under the name
-``xtcocotools`` where the real one cannot be imported.
+for all of them. :mod:`hrformer_mm.compat` provides this package under the name
+``xtcocotools`` if the real one cannot be imported.
 """

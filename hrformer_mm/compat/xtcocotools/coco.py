@@ -8,12 +8,12 @@ from pycocotools import coco
 
 
 class COCO(coco.COCO):
-    """Annotations in COCO format, of which fewer fields are required.
+    """Annotations in COCO format, with fewer required fields.
 
     Args:
         annotation_file: Path of a JSON file.
-        test_index: Keypoints to keep, by their index.
-        ann_data: Content of the file, if it is in memory already.
+        test_index: Indices of the keypoints to keep.
+        ann_data: Content of the file, if it is already loaded.
     """
 
     def __init__(self,
@@ -21,7 +21,7 @@ class COCO(coco.COCO):
                  test_index: Optional[Sequence[int]] = None,
                  ann_data: Optional[dict] = None):
         super().__init__(annotation_file if ann_data is None else None)
-        # The evaluation of CrowdPose looks for the names of both files here.
+        # The evaluation of CrowdPose reads the names of both files here.
         self.anno_file: List[Any] = [annotation_file]
         self.test_index = test_index
         if ann_data is not None:
@@ -42,7 +42,7 @@ class COCO(coco.COCO):
                   catIds: Any = [],
                   areaRng: Sequence[float] = [],
                   iscrowd: Optional[bool] = None) -> list:
-        """List annotations; the lower limit of ``areaRng`` is included."""
+        """Return annotation ids; ``areaRng`` includes its lower limit."""
         found = super().getAnnIds(imgIds, catIds, [], iscrowd)
         if not len(areaRng):
             return found
@@ -52,11 +52,11 @@ class COCO(coco.COCO):
     def loadRes(self,
                 resFile: Union[str, np.ndarray, List[dict]],
                 resData: Optional[List[dict]] = None) -> 'COCO':
-        """Load results, of which there may be none.
+        """Load results; an empty list is allowed.
 
         Args:
             resFile: Path of a JSON file, or the results.
-            resData: Content of the file, if it is in memory already.
+            resData: Content of the file, if it is already loaded.
         """
         if len(self.anno_file) == 1:
             self.anno_file.append(resFile)

@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """COCO evaluation with the additions of xtcocotools.
 
-Those are sigmas for any keypoints, areas estimated from boxes, the parts of
-COCO-WholeBody, and the three levels of crowding of CrowdPose. pycocotools
-gets copies of annotations and results in which the keypoints, score and area
-are those to compare, and evaluates them as people of COCO.
+These are sigmas for any keypoints, areas estimated from boxes, the parts of
+COCO-WholeBody, and the three crowding levels of CrowdPose. pycocotools
+receives copies of annotations and results with the keypoints, score and area
+to compare, and evaluates them as COCO keypoints.
 """
 import warnings
 from contextlib import contextmanager, redirect_stdout
@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 from pycocotools import cocoeval
 
-# Fields with the keypoints that an IoU type compares, and with their score.
+# Fields of the keypoints, and of the score, that an IoU type compares.
 PARTS: Dict[str, Tuple[Tuple[str, ...], str]] = {
     'keypoints_wholebody': (('keypoints', 'foot_kpts', 'face_kpts',
                              'lefthand_kpts', 'righthand_kpts'),
@@ -25,13 +25,13 @@ PARTS: Dict[str, Tuple[Tuple[str, ...], str]] = {
     'keypoints_righthand': (('righthand_kpts', ), 'righthand_score'),
 }
 WHOLE = (('keypoints', ), 'score')
-BOX_SHARE = 0.53  # of a box, that the area of a person is taken for
+BOX_SHARE = 0.53  # estimated area of a person, relative to the box
 EASY, HARD = 0.2, 0.8  # limits of the crowd index
 LEVELS = ('easy', 'medium', 'hard')
 
 
 class Params(cocoeval.Params):
-    """Parameters of an evaluation; all IoU types of keypoints share them."""
+    """Parameters of an evaluation, equal for all IoU types of keypoints."""
 
     def __init__(self, iouType: str = 'segm'):
         super().__init__('keypoints' if 'keypoints' in iouType else iouType)
@@ -47,14 +47,14 @@ class COCOeval(cocoeval.COCOeval):
     """Evaluation of detections, masks and keypoints.
 
     Args:
-        cocoGt: Annotations, an ``xtcocotools.coco.COCO``.
-        cocoDt: Results, as its ``loadRes`` returns them.
+        cocoGt: Annotations.
+        cocoDt: Results, as returned by ``loadRes`` of the annotations.
         iouType: ``'segm'``, ``'bbox'``, ``'keypoints'``,
             ``'keypoints_crowd'``, or a part of COCO-WholeBody, see
             :data:`PARTS`.
-        sigmas: Standard deviation of each keypoint; those of COCO by default.
-        use_area: Use the areas of annotations; estimate them from the boxes
-            otherwise, as CrowdPose and AI Challenger have none.
+        sigmas: Standard deviation of each keypoint (default: those of COCO).
+        use_area: Whether to use the areas of annotations. If False, they are
+            estimated from boxes, as for CrowdPose and AI Challenger.
     """
 
     def __init__(self,
@@ -77,7 +77,7 @@ class COCOeval(cocoeval.COCOeval):
 
     @contextmanager
     def as_people(self) -> Iterator[str]:
-        """Show pycocotools the only IoU type of keypoints that it knows."""
+        """Set the IoU type to ``'keypoints'``, which pycocotools supports."""
         params, kind = self.params, self.params.iouType
         if 'keypoints' in kind:
             params.iouType = 'keypoints'
@@ -89,12 +89,12 @@ class COCOeval(cocoeval.COCOeval):
     def _prepare(self) -> None:
         """Sort copies of annotations and results by image and category."""
         points, shown = 'keypoints' in self.kind, self.params.iouType
-        if points:  # or pycocotools would ask for a field of COCO's people
+        if points:  # or pycocotools would read num_keypoints
             self.params.iouType = 'bbox'
         super()._prepare()
         self.params.iouType = shown
         key = PARTS.get(self.kind, WHOLE)[1]
-        # The score of a part is only looked for if there are annotations.
+        # The score of a part is only used if there are annotations.
         self.score_key = key if points and self._gts else 'score'
         results = [dt for found in self._dts.values() for dt in found]
         if any(self.score_key not in dt for dt in results):
@@ -107,14 +107,14 @@ class COCOeval(cocoeval.COCOeval):
                 groups[place] = [c for c in copies if c is not None]
 
     def points_of(self, annotation: dict) -> List[float]:
-        """Keypoints of the parts to compare, as x, y, visibility."""
+        """Return keypoints of the parts to compare, as x, y, visibility."""
         fields, _ = PARTS.get(self.kind, WHOLE)
         return [value for name in fields for value in annotation[name]]
 
     def prepare_truth(self, annotation: dict) -> dict:
         """Copy an annotation with the fields that pycocotools reads.
 
-        The id 0 would read as "no match", so ids are counted from 1.
+        An id of 0 would mean "no match", so ids are counted from 1.
         """
         changed = dict(annotation, id=annotation['id'] + 1)
         if not self.use_area or 'area' not in annotation:
@@ -128,7 +128,7 @@ class COCOeval(cocoeval.COCOeval):
         return changed
 
     def prepare_result(self, result: dict) -> Optional[dict]:
-        """Copy a result, or drop it if it scores no keypoint above 0."""
+        """Copy a result; return None if no keypoint has a score above 0."""
         changed = dict(result, id=result['id'] + 1,
                        score=result.get(self.score_key, result['score']))
         if 'keypoints' in self.kind:
@@ -141,8 +141,7 @@ class COCOeval(cocoeval.COCOeval):
         """Return similarities [results, annotations] of an image.
 
         Raises:
-            KeyError: For annotations without area, unless ``use_area`` is
-                False.
+            KeyError: If an annotation has no area and ``use_area`` is True.
         """
         gts = self._gts[imgId, catId]
         if self.use_area and gts and self._dts[imgId, catId]:
@@ -156,7 +155,7 @@ class COCOeval(cocoeval.COCOeval):
         """Match results with the annotations of an image.
 
         Returns:
-            As pycocotools, but -1 stands for "no match".
+            Matches as returned by pycocotools, with -1 for "no match".
         """
         found = super().evaluateImg(*args)
         if found is not None:
@@ -167,7 +166,7 @@ class COCOeval(cocoeval.COCOeval):
         return found
 
     def evaluate(self) -> None:
-        """Match all images."""
+        """Match results and annotations of all images."""
         params = self.params
         params.kpt_oks_sigmas = np.asarray(self.sigmas)
         if params.useSegm is not None:  # deprecated
@@ -188,7 +187,7 @@ class COCOeval(cocoeval.COCOeval):
             self.evalImgs = matches
 
     def summarize(self) -> None:
-        """Print the summary, and keep its numbers in ``stats``."""
+        """Print the summary and store its numbers in ``stats``."""
         printed = StringIO()
         with self.as_people() as kind, redirect_stdout(printed):
             super().summarize()
@@ -207,7 +206,7 @@ class COCOeval(cocoeval.COCOeval):
     def split(self,
               first: float = EASY,
               second: float = HARD) -> Tuple[list, list, list]:
-        """Sort images by their crowd index: easy, medium and hard ones."""
+        """Split images by crowd index into easy, medium and hard ones."""
         images = self.cocoGt.dataset['images']
         return ([i['id'] for i in images if i['crowdIndex'] < first],
                 [i['id'] for i in images if first <= i['crowdIndex'] < second],
@@ -216,7 +215,7 @@ class COCOeval(cocoeval.COCOeval):
     def get_type_result(self,
                         first: float = EASY,
                         second: float = HARD) -> List[float]:
-        """Return the average precision of each level of crowding."""
+        """Return the average precision of each crowding level."""
         result = []
         with redirect_stdout(StringIO()):
             for images in self.split(first, second):

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Run-length encoded masks; pycocotools and xtcocotools have the same."""
+"""Run-length encoded masks, equal in pycocotools and xtcocotools."""
 from pycocotools.mask import (area, decode, encode, frPyObjects, iou, merge,
                               toBbox)
 
