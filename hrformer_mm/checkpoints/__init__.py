@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Every HRFormer checkpoint there is, read as ours and written as theirs.
+"""Read and write HRFormer checkpoints in all released layouts.
 
-``keymap`` has the names, ``convert`` moves tensors between them, ``files``
-reads and writes, ``loading`` fills models, ``schemes`` extends mmengine's
-loader. Importing the package changes nothing outside of it.
+``keymap`` has the names, ``convert`` converts between layouts, ``files``
+reads and writes files, ``loading`` loads models, ``schemes`` extends
+mmengine's loader. Importing the package changes nothing outside of it.
 """
 from .convert import Report, convert, interpolate_table
 from .files import find_file, read_checkpoint, write_checkpoint

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Tensors that baselines hold in another shape than our models do.
+"""Reshape the tensors of baselines that our models store differently.
 
-Names are those of our layout throughout; :mod:`.keymap` has the others.
+All names are those of our layout; :mod:`.keymap` has the others.
 """
 from collections import OrderedDict
 from math import isqrt, log
@@ -17,18 +17,18 @@ StateDict = Dict[str, Tensor]
 PATCHES, DRAW = 'neck.patches.weight', 'neck.draw.1.weight'
 QUERIES = 'head.queries'
 AUX = 'decode_head.aux.conv.conv.weight'
-# Height and width of TransPose's only input at a quarter of its size.
+# Height and width of TransPose's only input size, at stride 4.
 TRANSPOSE_GRID = (64, 48)
 
 
 def factors(count: int, ratio: float = 4 / 3) -> Tuple[int, int]:
-    """Split a number into height x width, nearest to the given ratio."""
+    """Factor a number into height x width, closest to the given ratio."""
     pairs = [(n, count // n) for n in range(1, count + 1) if count % n == 0]
     return min(pairs, key=lambda hw: abs(log(hw[0] / hw[1] / ratio)))
 
 
 def tokenpose_to_ours(tensors: StateDict) -> StateDict:
-    """Make the linear embedding of patches a convolution.
+    """Convert the linear patch embedding to a convolution.
 
     Patches are flattened as height, width, channels. Their height and width
     follow from the shape of a crop, which is 4:3.
@@ -57,16 +57,16 @@ def prtr_from_ours(tensors: StateDict) -> StateDict:
 
 
 def convolutions(tensors: StateDict) -> List[str]:
-    """Names, without ``weight``, of the head's convolutions before norms."""
+    """Return the names, without ``weight``, of convolutions with a norm."""
     end = '.conv.weight'
     return [k[:-len('weight')] for k in tensors
             if k.startswith('decode_head.') and k.endswith(end)]
 
 
 def hrnet_ocr_to_ours(tensors: StateDict) -> StateDict:
-    """Give convolutions a bias of zero, and the auxiliary one a border.
+    """Add zero biases to convolutions, and pad the auxiliary kernel.
 
-    Its kernel is 1x1, ours 3x3; with a border of zeros both compute the same.
+    It is 1x1, ours 3x3; padded with zeros both have the same outputs.
     """
     out = OrderedDict(tensors)
     for name in convolutions(tensors):
@@ -79,7 +79,7 @@ def hrnet_ocr_to_ours(tensors: StateDict) -> StateDict:
 
 
 def hrnet_ocr_from_ours(tensors: StateDict) -> StateDict:
-    """Move biases into the means of the norms, and remove a border of zeros.
+    """Fold biases into the means of norms, and crop the auxiliary kernel.
 
     Raises:
         ValueError: If the border of the auxiliary kernel is not zero.
@@ -109,13 +109,13 @@ def positions(grid: Tuple[int, int], dim: int) -> Tensor:
 
 
 def transpose_positions(tensors: StateDict) -> StateDict:
-    """Table [H*W, 1, C] for images of 256x192, which the layout stores."""
+    """Compute the stored positions [H*W, 1, C] for images of 256x192."""
     dim = len(tensors['neck.reduce.weight'])
     return dict(pos_embedding=positions(TRANSPOSE_GRID, dim).transpose(0, 1))
 
 
 def tokenpose_positions(tensors: StateDict) -> StateDict:
-    """Table [1, patches, C] for the heatmaps that the weights draw."""
+    """Compute the positions [1, patches, C] for the weights' heatmap size."""
     dim, _, *patch = tensors[PATCHES].shape
     pixels = len(tensors[DRAW])
     side = isqrt(pixels)

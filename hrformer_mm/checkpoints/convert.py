@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""From any layout to ours and back, tensor by tensor."""
+"""Convert checkpoints between our layout and any other, tensor by tensor."""
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import isqrt
@@ -15,18 +15,19 @@ from .baselines import DERIVED, FROM_OURS, TO_OURS
 from .keymap import (BACKBONE, INDEX, LAYOUTS, PLAIN_HRNET, Q_PROJ, QKV, ROOTS,
                      TABLE, is_hrnet, recognise, rename, roots)
 
-# Entries of a file that may hold the tensors, the best first: mmengine's
+# Entries of a file that may hold the tensors, the preferred first: mmengine's
 # EMAHook stores the averaged weights as state_dict, the raw ones beside it.
 CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema',
               'ema_state_dict')  # yapf: disable
 MARK = 'hrformer_mm'  # our entry in the meta of files and of state dicts
-# Arguments of the backbone that change what it computes but no tensor.
+# Model semantics: arguments of the backbone that change its outputs, not its
+# tensors.
 TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
 StateDict = Dict[str, Tensor]
 
 
 def first_few(names: List[str], most: int = 3) -> str:
-    """`` (a, b, c, ...)``, or nothing for no names."""
+    """Return `` (a, b, c, ...)``, or an empty string if there are no names."""
     if not names:
         return ''
     dots = ', ...' if len(names) > most else ''
@@ -35,21 +36,21 @@ def first_few(names: List[str], most: int = 3) -> str:
 
 @dataclass
 class Report:
-    """What became of the tensors of a file. As a string it is one line.
+    """Result of a conversion, tensor by tensor; ``str()`` gives one line.
 
     Attributes:
         source: Layout of the file.
-        truths: Arguments of the backbone with which its weights were trained,
-            as far as they are known.
-        matched: Tensors taken.
-        converted: Of these, how many were renamed, joined or split.
-        interpolated: Bias tables taken to another window.
-        added: Names that were derived, such as indices.
-        dropped: Names the target has no use for: indices, unused outputs,
-            tables without effect, the other task's head.
-        missing: Names the target has and the file has not.
-        unexpected: Names that nothing is known about.
-        hrnet: The network is an HRNet.
+        truths: Model semantics (arguments of the backbone) with which the
+            weights were trained, as far as they are known.
+        matched: Number of tensors used.
+        converted: Number of these that were renamed, joined or split.
+        interpolated: Bias tables resized to another window.
+        added: Names of derived tensors, such as indices.
+        dropped: Names the target does not use: indices, unused outputs,
+            tables without effect, the head of another task.
+        missing: Names that the target has but the file lacks.
+        unexpected: Unknown names.
+        hrnet: Whether the network is an HRNet.
     """
     source: str
     truths: Dict[str, Any] = field(default_factory=dict)
@@ -77,19 +78,19 @@ class Report:
 
 
 def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
-    """The state dict inside a checkpoint, or the checkpoint if it is one.
+    """Return the state dict of a checkpoint, or the checkpoint if it is one.
 
     Args:
-        checkpoint: What a file holds.
-        key: The entry that has the tensors, where several do.
+        checkpoint: Content of a file.
+        key: Entry to read, if several hold tensors.
 
     Raises:
         ValueError: If there is no such entry.
     """
     if key is not None:
         if not isinstance(checkpoint.get(key), Mapping):
-            raise ValueError(f'there are no tensors under {key!r}; the file '
-                             f'has{first_few(list(checkpoint), 8)}')
+            raise ValueError(f'the file has no tensors under the key {key!r}; '
+                             f'its keys are{first_few(list(checkpoint), 8)}')
         return checkpoint[key]
     for name in CONTAINERS:
         inner = checkpoint.get(name)
@@ -102,14 +103,14 @@ def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
 def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     """Remove wrappers such as ``module.`` from the names.
 
-    ``torch.compile`` puts its own in the middle of them.
+    ``torch.compile`` inserts its own in the middle of a name.
 
     Returns:
-        The tensors, of which the backbone's are named ``backbone.`` or not at
-        all, and the names outside the wrapper.
+        The tensors, those of the backbone with the prefix ``backbone.`` or
+        none, and the names outside the wrapper.
 
     Raises:
-        ValueError: If no backbone is among them, or more than one.
+        ValueError: If there is no backbone, or more than one.
     """
     state_dict = {
         k.replace('_orig_mod.', ''): v
@@ -118,8 +119,8 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
     found = roots(state_dict)
     if not found:
         raise ValueError('these are not the weights of an HRFormer or HRNet: '
-                         'no tensor is called stage2.0.fuse_layers.*; there '
-                         f'are{first_few(list(state_dict)) or " none"}')
+                         'no tensor is called stage2.0.fuse_layers.*; the '
+                         f'names are{first_few(list(state_dict)) or " none"}')
     if len(found) > 1:
         raise ValueError(f'the weights of {len(found)} backbones are here; '
                          f'choose one by its prefix out of {found}')
@@ -137,7 +138,7 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
 
 
 def reroot(state_dict: StateDict, source: str) -> StateDict:
-    """Give the backbone the prefix that its layout gives it."""
+    """Rename the backbone to the prefix that it has in its layout."""
     layout = LAYOUTS[source]
     root = next(iter(roots(state_dict)), '')
     if root == layout.root:
@@ -150,7 +151,7 @@ def reroot(state_dict: StateDict, source: str) -> StateDict:
 
 
 def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
-    """Truths that we have written into a checkpoint or a state dict."""
+    """Return the model semantics stored in a checkpoint or a state dict."""
     meta = checkpoint.get('meta')
     modules = getattr(unwrap(checkpoint), '_metadata', None) or {}
     ours = meta.get(MARK) if isinstance(meta, Mapping) else None
@@ -164,7 +165,7 @@ def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
 
 def truths_of(source: str, state_dict: StateDict,
               stored: Mapping[str, Any]) -> Dict[str, Any]:
-    """Arguments with which weights were trained; what is stored wins."""
+    """Return the model semantics of weights; stored values take precedence."""
     if is_hrnet(state_dict):
         known = LAYOUTS[source].semantics(hrnet=True)
         if source == 'ours' and any(
@@ -179,10 +180,12 @@ def truths_of(source: str, state_dict: StateDict,
 
 
 def joined(key: str, state_dict: StateDict) -> Tuple[str, Optional[Tensor]]:
-    """Queries, keys and values as one tensor, under the name of the joint.
+    """Concatenate queries, keys and values into one ``qkv`` tensor.
 
-    Other tensors stay as they are; ``None`` stands for keys and values whose
-    queries have been joined with them.
+    Returns:
+        The new name and tensor. Other tensors are returned unchanged; for
+        keys and values, which are joined with their queries, the tensor is
+        ``None``.
     """
     first = key.replace('.k_proj.', '.q_proj.').replace('.v_proj.', '.q_proj.')
     match = Q_PROJ.match(first)
@@ -217,7 +220,7 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
 def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
     """Rename from our layout, split q, k and v, and add derived buffers.
 
-    What the layout has no place for is left out.
+    Tensors that the layout does not have are dropped.
     """
     layout, out = LAYOUTS[to], OrderedDict()
     adapted = FROM_OURS.get(to, OrderedDict)(state_dict)
@@ -225,7 +228,7 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
     for key, value in adapted.items():
         match = QKV.match(key) if layout.split_qkv else None
         pieces = {key: value}
-        if match:  # each with its own memory, or files would hold it thrice
+        if match:  # clones, or a file would store the shared memory thrice
             pieces = {
                 f'{match[1]}{x}_proj.{match[2]}': v.clone()
                 for x, v in zip('qkv', value.chunk(3))
@@ -256,9 +259,9 @@ def without_tables(state_dict: StateDict, report: Report) -> StateDict:
 
 def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
                      report: Report) -> StateDict:
-    """Give every attention a table of zeros, which is as good as none.
+    """Add a bias table of zeros, which has no effect, to every attention.
 
-    The official code cannot do without tables.
+    The official code requires tables.
 
     Raises:
         ValueError: If the number of heads is not known.
@@ -283,22 +286,23 @@ def convert(checkpoint: Mapping,
             to: str = 'ours',
             arch: Union[None, str, Arch, Mapping] = None,
             prefix: str = '') -> Tuple[StateDict, Report]:
-    """Name the tensors of a checkpoint as another code base does.
+    """Convert a checkpoint to the tensor names of another code base.
 
-    Its own layout is recognised from the names.
+    The layout of the checkpoint is recognised from its names.
 
     Args:
-        checkpoint: Of any layout, a state dict or what holds one. It is not
-            changed; tensors that only change their name are shared. What we
-            have stored of its truths continues with ours.
-        to: One of :data:`~hrformer_mm.checkpoints.keymap.LAYOUTS`.
-        arch: Tells the number of heads where neither the tensors nor the
-            channels do.
-        prefix: Of the names to take, where there are several models.
+        checkpoint: State dict in any layout, or a checkpoint that contains
+            one. It is not changed; tensors that are only renamed share their
+            memory. Stored model semantics are kept in our layout.
+        to: Target layout, one of
+            :data:`~hrformer_mm.checkpoints.keymap.LAYOUTS`.
+        arch: Size of the network, which determines the number of heads if
+            neither the tensors nor the channels do.
+        prefix: Key prefix of the model to convert, if there are several.
 
     Raises:
-        ValueError: If it is not an HRFormer's or of several, or its tensors
-            do not fit together.
+        ValueError: If the checkpoint holds no HRFormer or several, or its
+            tensors do not fit together.
     """
     stored = stored_truths(checkpoint)
     tensors, outside = strip({
@@ -355,7 +359,7 @@ def to_layout(state_dict: StateDict,
               to: str,
               report: Report,
               arch: Union[None, str, Arch, Mapping] = None) -> StateDict:
-    """From ours to another layout, with tables as its code needs them."""
+    """Convert from our layout to another, with the bias tables it needs."""
     check_place(state_dict, to)
     if report.truths.get('rel_pos_bias', True) is False:
         has_tables = any(k.endswith(TABLE) for k in state_dict)
@@ -368,7 +372,7 @@ def to_layout(state_dict: StateDict,
 
 
 def window_of(table: Tensor) -> int:
-    """Window size of a bias table [(2w-1)**2, heads].
+    """Return the window size of a bias table [(2w-1)**2, heads].
 
     Raises:
         ValueError: If no window has a table of this length.
@@ -382,10 +386,10 @@ def window_of(table: Tensor) -> int:
 
 
 def interpolate_table(table: Tensor, window_size: int) -> Tensor:
-    """Take a bias table [(2w-1)**2, heads] to another window.
+    """Interpolate a bias table [(2w-1)**2, heads] to another window size.
 
-    Bilinear on the grid of relative positions, as the official segmentation
-    code does for windows of 13 and 15.
+    Interpolation is bilinear on the grid of relative positions, as in the
+    official segmentation code for windows of 13 and 15.
     """
     old, new = 2 * window_of(table) - 1, 2 * window_size - 1
     grid = table.t().reshape(1, -1, old, old).float()

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Checkpoint files: found, read without running code, written whole."""
+"""Find checkpoint files, read them safely and write them atomically."""
 import hashlib
 import json
 import os
@@ -30,14 +30,15 @@ PathLike = Union[str, Path]
 
 
 def find_file(name: PathLike) -> Path:
-    """The file of a checkpoint, given its path, its name or its URL.
+    """Find a checkpoint file by path, name or URL, or download it.
 
-    Looks at the path itself, then for the name in ``./weights`` and in the
-    directory ``$HRFORMER_MM_WEIGHTS``, and only then downloads it into one of
-    these, from the URL or from the mirror ``$HRFORMER_MM_MIRROR``.
+    The path itself is tried first, then the name in ``./weights`` and in the
+    directory ``$HRFORMER_MM_WEIGHTS``. If none exists, the file is downloaded
+    into one of these, from the URL or the mirror ``$HRFORMER_MM_MIRROR``.
 
     Raises:
-        FileNotFoundError: Says where it was looked for and the ways out.
+        FileNotFoundError: If it is not found; the message lists the places
+            searched and the alternatives.
     """
     is_url = bool(URL.match(str(name)))
     base = str(name).rpartition('/')[2] if is_url else Path(name).name
@@ -58,7 +59,7 @@ def find_file(name: PathLike) -> Path:
     page = page_of(base)
     source = f' (released at {page})' if page else ''
     raise FileNotFoundError(
-        f'weights {base} are not there (looked at {looked}{mirror}): put the '
+        f'weights {base} not found (searched {looked}{mirror}): put the '
         f'file{source} at one of these paths, or train from scratch with '
         '--cfg-options model.backbone.init_cfg=None')
 
@@ -71,11 +72,10 @@ def weight_folders() -> List[Path]:
 
 
 def download(url: str, path: Path) -> bool:
-    """Fetch a file whole, or not at all if it is not there.
+    """Download a file completely; return ``False`` if it is unavailable.
 
     Raises:
-        ValueError: If it is cut off, or its name carries a hash that its
-            content has not.
+        ValueError: If it is truncated or does not have the hash in its name.
     """
     try:
         with urllib.request.urlopen(url, timeout=60) as source:
@@ -100,10 +100,10 @@ def sha256(path: PathLike) -> str:
 
 
 def check_hash(name: str, path: PathLike):
-    """Hold a file against the hash in its name, as OpenMMLab writes it.
+    """Check a file against the hash in its name (OpenMMLab's convention).
 
     Raises:
-        ValueError: If it is another one. A name without hash passes.
+        ValueError: If they differ. A name without a hash passes.
     """
     match = re.search(r'-([0-9a-f]{8})(_\d{8})?\.(pth|safetensors)$', name)
     if match and not sha256(path).startswith(match[1]):
@@ -113,9 +113,9 @@ def check_hash(name: str, path: PathLike):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end.
+    """Yield a temporary file that replaces ``path`` on success.
 
-    It has the same ending, from which writers of videos see the format.
+    It has the same suffix, from which video writers infer the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -138,7 +138,7 @@ def read_checkpoint(path: PathLike,
                     mmap: bool = False) -> Mapping:
     """Read a ``.pth`` or ``.safetensors`` file.
 
-    Only tensors and plain containers are read: nothing in the file is run.
+    Only tensors and plain containers are read; no code in it is executed.
 
     Args:
         path: File to read.
@@ -147,9 +147,9 @@ def read_checkpoint(path: PathLike,
             them, for callers that need only the values beside them.
 
     Raises:
-        ValueError: In one line, if it is no checkpoint, is cut off, wants to
-            run code, or claims more than it holds.
-        FileNotFoundError: If it is not there.
+        ValueError: If it is not a checkpoint, is truncated, would run code,
+            or declares more data than it holds.
+        FileNotFoundError: If it does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -166,15 +166,15 @@ def read_checkpoint(path: PathLike,
 
 
 def is_safetensors(path: Path) -> bool:
-    """By the header, which is JSON behind its length."""
+    """Whether a file is in safetensors format, by its suffix or header."""
     if path.suffix == '.safetensors':
         return True
     with open(path, 'rb') as file:
-        return file.read(9)[8:] == b'{'
+        return file.read(9)[8:] == b'{'  # JSON after its length
 
 
 def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
-    """Read with ``weights_only``, errors in one line."""
+    """Read a pickle with ``weights_only``; raise one-line errors."""
     with open(path, 'rb') as file:
         is_zip = file.read(2) == b'PK'
     if is_zip:
@@ -198,9 +198,9 @@ def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
 
 
 def protection() -> Dict[str, Any]:
-    """Arguments of ``torch.load`` that let it read harmless types only.
+    """Return arguments of ``torch.load`` that restrict it to safe types.
 
-    torch < 2.6 has no list to which the types could be added.
+    torch < 2.6 has no allow list to which these types could be added.
     """
     if TorchVersion(torch.__version__) >= '2.6':
         return dict(weights_only=True)
@@ -208,10 +208,11 @@ def protection() -> Dict[str, Any]:
 
 
 def check_zip(path: Path):
-    """Refuse archives that unpack to more than their size.
+    """Reject archives that unpack to more than their size.
 
     Raises:
-        ValueError: If one does, as PyTorch's never do, or its end is missing.
+        ValueError: If one does, which PyTorch never writes, or it is
+            truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -224,7 +225,7 @@ def check_zip(path: Path):
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors of nested containers."""
+    """Yield all tensors of nested containers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -236,10 +237,10 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def check_sizes(checkpoint: Mapping, path: Path):
-    """Refuse tensors that are larger than their memory.
+    """Reject tensors that are larger than their storage.
 
     Raises:
-        ValueError: If one is; copying it would fill the machine.
+        ValueError: If one is, as copying it could exhaust the memory.
     """
     for tensor in tensors_in(checkpoint):
         if tensor.layout != torch.strided or (
@@ -250,7 +251,7 @@ def check_sizes(checkpoint: Mapping, path: Path):
 
 
 def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
-    """Tensors and meta of a file, in the entries of a ``.pth``."""
+    """Read tensors and meta into the same entries as those of a ``.pth``."""
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework='pt') as file:
@@ -272,17 +273,18 @@ def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
 
 
 def write_checkpoint(checkpoint: Mapping, path: PathLike, force: bool = False):
-    """Write a file whole, or not at all.
+    """Write a checkpoint file atomically.
 
     Args:
-        checkpoint: Entries ``meta`` and one of tensors; a ``.safetensors``
-            file takes no others.
-        path: Ends in ``.pth`` or ``.safetensors``, which decides the format.
-        force: Replace a file that is there.
+        checkpoint: Entries ``meta`` and one with tensors; a ``.safetensors``
+            file supports no others.
+        path: File to write; its suffix (``.pth`` or ``.safetensors``) selects
+            the format.
+        force: Overwrite an existing file.
 
     Raises:
-        ValueError: For another ending.
-        FileExistsError: If there is one and ``force`` is not given.
+        ValueError: If the suffix is another one.
+        FileExistsError: If the file exists and ``force`` is not given.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.pt', '.safetensors'):
@@ -293,12 +295,12 @@ def write_checkpoint(checkpoint: Mapping, path: PathLike, force: bool = False):
         if path.suffix == '.safetensors':
             write_safetensors(checkpoint, temporary)
         else:
-            with open(temporary, 'wb') as file:  # or the name is stored, too
+            with open(temporary, 'wb') as file:  # a path would be stored, too
                 torch.save(checkpoint, file)
 
 
 def write_safetensors(checkpoint: Mapping, path: Path):
-    """Tensors in memory of their own, and the meta as JSON."""
+    """Write tensors without shared memory, and the meta as JSON."""
     from safetensors.torch import save_file
     tensors = next(v for k, v in checkpoint.items() if k != 'meta')
     seen, alone = set(), {}

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Refuse predictions from parameters that no checkpoint has filled."""
+"""Prevent predictions with randomly initialised parameters."""
 import re
 from typing import Any, Dict, Set, Tuple
 
@@ -14,18 +14,18 @@ TRAINING_ONLY = re.compile(r'(^|\.)(auxiliary_head|loss\w*)\.')
 
 
 def is_for_training(name: str) -> bool:
-    """Whether predictions do not depend on a tensor, by its name."""
+    """Whether only training uses a tensor, by its name."""
     return TRAINING_ONLY.search(name) is not None
 
 
 def guard_predictions(model: Any, permit: bool = False, whole: bool = True):
-    """Make a model refuse to predict while parameters are random.
+    """Make predictions fail while parameters of a model are random.
 
     Args:
-        model: A model of mmengine, which may be wrapped; anything else, as
-            what a runner with a strategy has not built yet, is ignored.
-        permit: Let it predict all the same.
-        whole: Each checkpoint has to fill all parameters, as in a test.
+        model: Model of mmengine, which may be wrapped. Anything else, such as
+            a model that a runner has not built yet, is ignored.
+        permit: Allow predictions anyway.
+        whole: Require each checkpoint to fill all parameters, as in a test.
             Otherwise a head alone completes what was loaded before.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
@@ -47,14 +47,14 @@ def guard_predictions(model: Any, permit: bool = False, whole: bool = True):
 class PredictionGuard:
     """Hooks of a model, see :func:`guard_predictions`.
 
-    Transfer to another head is fine, so loading succeeds. Predictions fail
-    until a training step, or until checkpoints have filled the rest. Whether
-    a parameter was filled is seen from its version, for layers may rename and
-    resize tensors while they load.
+    Loading succeeds, as transfer to another head is legitimate. Predictions
+    fail until a training step, or until checkpoints have filled the rest. The
+    version of a parameter shows whether it was filled, as layers may rename
+    and resize tensors while loading.
 
     Attributes:
         missing: Parameters with initial values.
-        permit: Whether predictions are permitted all the same.
+        permit: Whether predictions are allowed anyway.
         whole: Whether each checkpoint has to fill all parameters.
     """
 
@@ -71,7 +71,7 @@ class PredictionGuard:
         }
 
     def end_loading(self, model: nn.Module, *args: Any):
-        """Note which parameters the checkpoint did not fill."""
+        """Record which parameters the checkpoint did not fill."""
         now = dict(model.named_parameters())
         missing = {
             name for name, (p, version) in self.before.items()
@@ -88,10 +88,10 @@ class PredictionGuard:
             self.is_hooked = True
 
     def check(self, model: nn.Module, args: tuple, kwargs: dict):
-        """Run before the model does.
+        """Raise instead of predicting at random (forward pre-hook).
 
         Raises:
-            RuntimeError: In one line, instead of a random prediction.
+            RuntimeError: If the model predicts with unfilled parameters.
         """
         mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
         if mode == 'loss':

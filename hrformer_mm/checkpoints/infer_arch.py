@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What network a set of tensors belongs to."""
+"""Infer the arguments of a network from its tensors."""
 import re
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
 
@@ -11,22 +11,22 @@ from .keymap import BACKBONE, TABLE, out_indices
 
 
 def count(keys: Iterable[str], pattern: str) -> int:
-    """One more than the highest number that the pattern finds."""
+    """Return one more than the highest number that the pattern finds."""
     found = map(re.compile(pattern).match, keys)
     return 1 + max((int(m[1]) for m in found if m), default=-1)
 
 
 def describe(state_dict: Mapping[str, Tensor],
              arch: Union[None, str, Arch, Mapping] = None) -> Dict[str, Any]:
-    """Arguments of :class:`hrformer_mm.core.HRFormer` for its tensors.
+    """Infer the arguments of :class:`hrformer_mm.core.HRFormer`.
 
     Args:
-        state_dict: In our layout.
-        arch: Tells the number of heads where neither the tensors nor the
-            channels do.
+        state_dict: Tensors in our layout.
+        arch: Size of the network, which determines the number of heads if
+            neither the tensors nor the channels do.
 
     Raises:
-        ValueError: If they are not a whole backbone's.
+        ValueError: If the tensors are not those of a whole backbone.
     """
     tensors = {
         k[len(BACKBONE):]: v
@@ -42,7 +42,7 @@ def describe(state_dict: Mapping[str, Tensor],
 
 def describe_backbone(tensors: Mapping[str, Tensor],
                       arch: Optional[Arch]) -> Dict[str, Any]:
-    """Arguments of a backbone, read from names and shapes in our layout."""
+    """Infer the arguments of a backbone from names and shapes."""
     fourth = ('stage4.', 'transition3.')  # networks of three branches lack
     final = 4 if any(k.startswith(fourth) for k in tensors) else 3
     branch = f'stage{final}.0.branches.{{}}.0.'.format
@@ -83,10 +83,10 @@ def describe_backbone(tensors: Mapping[str, Tensor],
 
 def heads_of(channels: Tuple[int, ...],
              arch: Optional[Arch]) -> Tuple[int, ...]:
-    """Heads of the size that has these channels.
+    """Return the numbers of heads of the size with these channels.
 
     Raises:
-        ValueError: If neither ``arch`` nor a size of the paper has.
+        ValueError: If neither ``arch`` nor a size of the paper has them.
     """
     for known in [arch] if arch else ARCHS.values():
         if known.channels == channels:
@@ -96,6 +96,6 @@ def heads_of(channels: Tuple[int, ...],
 
 
 def name_of(arch: Arch) -> str:
-    """``'tiny'``, ``'small'``, ``'base'``, or the numbers of another size."""
+    """Return ``'tiny'``, ``'small'``, ``'base'`` or the repr of the size."""
     names = [name for name, known in ARCHS.items() if known == arch]
     return names[0] if names else repr(arch)

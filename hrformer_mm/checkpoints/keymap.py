@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The names of tensors in every code base that has released HRFormers.
+"""Tensor names of every code base that has released HRFormers.
 
-Also those of the baselines that are built on an HRNet.
+The baselines that are built on an HRNet are included.
 
-One table, :data:`LAYOUTS`, says how each differs from ours. A key is read as
+The table :data:`LAYOUTS` lists how each differs from ours. A key is read as
 wrapper + part + rest: the wrapper (``module.``) is dropped, the part is the
 backbone or a piece of a head, and the rest differs inside transformer blocks
 only. Our own names are those of whole models of MMPose, MMSegmentation and
@@ -28,24 +28,24 @@ Q_PROJ = re.compile(r'(.*\.attn\.attn\.)q_proj\.(weight|bias)$')
 
 @dataclass(frozen=True)
 class Layout:
-    """How the names of a code base differ from ours.
+    """Differences between the tensor names of a code base and ours.
 
     Attributes:
-        parts: Prefixes of whole parts, (ours, theirs); ``None`` if theirs
-            lacks ours.
+        parts: Prefixes of whole parts, (ours, theirs); ``None`` if the code
+            base lacks the part.
         blocks: Pieces of names inside transformer blocks, (ours, theirs).
         layers: Pieces of names outside the backbone, (ours, theirs).
-        split_qkv: Queries, keys and values have a projection each.
-        index: Relative position indices are stored.
-        container: Entry of the file that holds the tensors; empty if they
-            are the file.
+        split_qkv: Whether queries, keys and values have separate projections.
+        index: Whether relative position indices are stored.
+        container: Entry of the file that holds the tensors; empty if the file
+            is the state dict.
         wrapper: Prefix of all names in files.
-        truths: Arguments of our backbone that compute what this code base
-            computes, as far as its tensors do not show them.
+        truths: Model semantics of the code base, as arguments of our
+            backbone, as far as its tensors do not show them.
         hrnet: The same for its HRNets, or ``None`` if it has none.
-        transformer: It has HRFormers.
-        needs: Prefix of ours without which a model has no place in it.
-        derived: Tensors that our models compute and do not store.
+        transformer: Whether it has HRFormers.
+        needs: Prefix of ours that a model must have to fit the layout.
+        derived: Tensors that our models compute instead of storing them.
     """
     parts: Parts
     blocks: Pairs = ()
@@ -61,17 +61,17 @@ class Layout:
     derived: Tuple[str, ...] = ()
 
     def semantics(self, hrnet: bool) -> Mapping[str, Any]:
-        """Arguments that compute what this code base does."""
+        """Return the model semantics of this code base."""
         return (self.hrnet or {}) if hrnet else self.truths
 
     @property
     def root(self) -> str:
-        """What the backbone's names begin with."""
+        """Return the prefix of the names of the backbone."""
         return dict(self.parts)[BACKBONE] or ''
 
 
 def conv_bn(ours: str, theirs: str, conv: int = 0) -> Pairs:
-    """A convolution and its norm, the norm inside a Sequential of its own."""
+    """Return the pairs of a convolution and its norm in a Sequential."""
     return ((f'{ours}.conv.', f'{theirs}.{conv}.'),
             (f'{ours}.bn.', f'{theirs}.{conv + 1}.0.'))
 
@@ -103,14 +103,14 @@ OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
 OFFICIAL_FFN = ('.ffn.', '.mlp.')
 OFFICIAL: Dict[str, Any] = dict(
     blocks=(OUT_PROJ, OFFICIAL_FFN), split_qkv=True)
-# Reading takes all of them, for ports have mixed them.
+# Reading accepts all of them, as ports have mixed them.
 ALL_BLOCKS = (OUT_PROJ, OFFICIAL_FFN, *SEQUENTIAL_FFN)
 # The official pose code has the bias tables but does not add them.
 NEAREST = dict(rel_pos_bias=True, upsample='nearest')
 BILINEAR = dict(rel_pos_bias=False, upsample='bilinear')
 
-# How HRNets fuse, which no tensor shows: as their authors have it in
-# classification and pose, and in segmentation.
+# Upsampling in the fusion of HRNets, which no tensor shows: that of their
+# authors in classification and pose, and in segmentation.
 PLAIN_HRNET = dict(upsample='nearest')
 SEG_HRNET = dict(upsample='bilinear_aligned')
 # The HRNet project's own OCR: layers as above, outside the backbone, but its
@@ -149,8 +149,8 @@ LAYOUTS = {
     # With the feed-forward of the ports below.
     'mmpose-sequential': Layout(
         HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
-    # The port to MMSegmentation (mmseg#1382), which HRFuser took to MMDet,
-    # and its first version. Their heads are other ones.
+    # The port to MMSegmentation (mmseg#1382), which HRFuser brought to MMDet,
+    # and its first version. Their heads differ.
     'mmseg': Layout(((BACKBONE, BACKBONE), ), (OUT_PROJ, *SEQUENTIAL_FFN)),
     'mmseg-early': Layout(
         ((BACKBONE, BACKBONE), ), (OUT_PROJ, ), split_qkv=True),
@@ -198,15 +198,16 @@ LAYOUTS = {
         needs='head.queries', **BASELINE),
 }  # yapf: disable
 TARGETS = ('ours', 'mmpose', 'official-cls', 'official-pose', 'official-seg')
-# Where only the weights of the same baseline can go.
+# Targets for weights of the same baseline only.
 BASELINE_TARGETS = ('hrnet-pose', 'hrnet-ocr', 'transpose', 'tokenpose',
                     'prtr')
 
 
 def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
-    """The name of a tensor in ours, or of one of ours in the layout.
+    """Rename a tensor from a layout to ours, or from ours to the layout.
 
-    ``None`` if there it has no place.
+    Returns:
+        The new name, or ``None`` if the target has no such tensor.
     """
     way = -1 if to_ours else 1
     parts = [pair[::way] for pair in layout.parts]
@@ -227,7 +228,7 @@ def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
 
 
 def roots(keys: Iterable[str]) -> List[str]:
-    """What stands before the names of each backbone among the keys."""
+    """Return the prefix of each backbone among the keys."""
     return sorted({k[:-len(ANCHOR)]
                    for k in keys if k.endswith(ANCHOR)},
                   key=lambda root: (len(root), root))
@@ -245,7 +246,7 @@ def is_hrnet(keys: Iterable[str]) -> bool:
 
 
 def recognise(keys: Iterable[str]) -> str:
-    """The layout of a model by its keys, wrappers removed."""
+    """Return the layout of a model by its keys, without wrappers."""
     keys = set(keys)
 
     def starts(*prefixes: str) -> bool:
@@ -279,7 +280,7 @@ def recognise(keys: Iterable[str]) -> str:
 
 
 def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
-    """Branches that a network returns, by the outputs of its last module."""
+    """Infer the returned branches from the outputs of the last module."""
     matches = map(
         re.compile(r'stage([34])\.(\d+)\.fuse_layers\.(\d)\.').search, keys)
     outs = {(int(m[1]), int(m[2]), int(m[3])) for m in matches if m}
@@ -288,7 +289,7 @@ def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
 
 
 def task_of(keys: Iterable[str]) -> Optional[str]:
-    """What a whole model of ours is for, or ``None`` for a backbone."""
+    """Return the task of a model in our layout, ``None`` for a backbone."""
     for task, parts in (('cls', ('neck.incre_modules.', 'head.fc.')),
                         ('pose', ('head.final_layer.', 'neck.draw.',
                                   'head.queries')),

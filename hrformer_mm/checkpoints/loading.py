@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Loading into models: hooks of state dicts, and ``Pretrained``.
+"""Load checkpoints into models: state-dict hooks and ``Pretrained``.
 
 A backbone reads any layout through :func:`match_state_dict`. The model that
-owns it reads whole checkpoints of any layout through :func:`match_model`,
-which :func:`await_owner` gives to the model that takes in the backbone as
-``backbone``, so that ``load_from``, ``--resume`` and the inferencers do. All
-is checked before the first tensor is copied.
+owns it reads whole checkpoints of any layout through :func:`match_model`;
+:func:`await_owner` registers this hook on the model that adds the backbone as
+``backbone``, which covers ``load_from``, ``--resume`` and the inferencers.
+Everything is checked before the first tensor is copied.
 """
 import logging
 import os
@@ -29,11 +29,11 @@ from .guard import guard_predictions, is_for_training
 from .keymap import BACKBONE, INDEX, TABLE, task_of
 
 OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
-           'of the backbone takes what there is')
+           'of the backbone loads the rest')
 
 
 def is_unused(name: str, backbone: HRFormer) -> bool:
-    """Whether weights of an HRFormer have no place in one of its variants."""
+    """Whether a tensor of an HRFormer is not used by this backbone."""
     final = len(backbone.arch.channels)
     if final == 3 and name.startswith(('transition3.', 'stage4.')):
         return True
@@ -50,16 +50,17 @@ def is_unused(name: str, backbone: HRFormer) -> bool:
 
 def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
         strict: bool) -> StateDict:
-    """The tensors for a backbone, of the right shapes; nothing is copied.
+    """Select the tensors of a backbone and check their shapes; copy nothing.
 
     Args:
-        tensors: In our layout, without ``backbone.``.
-        backbone: That shall have them.
-        report: Its counts are filled in.
-        strict: All tensors of the backbone, and no other, must be there.
+        tensors: Tensors in our layout, without the prefix ``backbone.``.
+        backbone: Backbone to load them into.
+        report: Report whose counts are filled in.
+        strict: Require all tensors of the backbone and no others.
 
     Raises:
-        RuntimeError: In one line, if a shape is wrong, or for ``strict``.
+        RuntimeError: If a shape is wrong or, with ``strict``, tensors are
+            missing or unexpected.
     """
     own, fitting, misfits = backbone.state_dict(), OrderedDict(), []
     for name, mine in own.items():
@@ -74,7 +75,7 @@ def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
             misfits.append(f'{name} is {tuple(value.shape)}, not '
                            f'{tuple(mine.shape)}')
         fitting[name] = value
-    # Old files do not count the batches of their norms.
+    # Old files lack num_batches_tracked.
     missing = [
         k for k in own
         if k not in fitting and not k.endswith('num_batches_tracked')
@@ -86,35 +87,34 @@ def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
     report.missing += missing
     report.unexpected += unexpected
     if misfits:
-        refuse(report, len(misfits), len(own), 'have another shape', misfits)
+        refuse(report, f'{len(misfits)} of its {len(own)} tensors have '
+               'another shape', misfits)
     if missing and strict:
-        refuse(report, len(missing), len(own), 'are missing', missing, OPT_OUT)
+        refuse(report, f'{len(missing)} of its {len(own)} tensors are missing',
+               missing, OPT_OUT)
     if unexpected and strict:
-        refuse(report, len(unexpected), len(own), 'too many are there',
-               unexpected, OPT_OUT)
+        refuse(report, f'{len(unexpected)} unexpected keys', unexpected,
+               OPT_OUT)
     return fitting
 
 
 def refuse(report: Report,
-           some: int,
-           total: int,
-           what: str,
+           problem: str,
            names: List[str],
            way_out: str = ''):
-    """Raise the RuntimeError of weights that do not fit, in one line."""
+    """Raise a one-line RuntimeError for weights that do not fit."""
     raise RuntimeError(
         f'these {report.source} weights do not fit the backbone, nothing was '
-        f'loaded: of its {total} tensors, {some} {what}{first_few(names)}'
-        f'{way_out}')
+        f'loaded: {problem}{first_few(names)}{way_out}')
 
 
 def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
                      prefix: str, local_metadata: Mapping, *args):
-    """Load hook of a backbone: weights of any layout become its own.
+    """Convert weights of any layout (load hook of a backbone).
 
     Raises:
-        RuntimeError: If they do not cover the backbone.
-        ValueError: If they are none of an HRFormer.
+        RuntimeError: If the weights do not cover the backbone.
+        ValueError: If they are not the weights of an HRFormer.
     """
     found = inside(state_dict, prefix)
     if not found:
@@ -132,17 +132,17 @@ def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
 
 def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
                 *args):
-    """Load hook of a model that owns a backbone: any layout becomes its own.
+    """Convert weights of any layout (load hook of a model with a backbone).
 
-    Heads are left to the framework, which reports what does not fit.
+    Heads are left to the framework, which reports mismatches.
 
     Raises:
         RuntimeError: If the weights do not cover the backbone.
-        ValueError: If they are none of an HRFormer.
+        ValueError: If they are not the weights of an HRFormer.
     """
     found, own = inside(state_dict, prefix), model.state_dict()
     if not isinstance(model.backbone, HRFormer):
-        return  # compiled or distributed by itself; its own hook serves
+        return  # compiled or distributed by itself; its own hook converts
     if all(k in own and not k.startswith(BACKBONE) for k in unwrap(found)):
         return  # nothing, or a head alone
     tensors, report = convert(found)
@@ -151,7 +151,7 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
     for key in heads_of(tensors):
         if report.source == 'ours' or key in own or key in report.unexpected:
             fitting[key] = tensors[key]
-        else:  # the head of another task goes quietly
+        else:  # the head of another task is dropped without a warning
             report.dropped.append(key)
     report.matched = sum(k in own for k in fitting)
     report.missing += random_heads(model, fitting)
@@ -163,7 +163,7 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
 
 
 def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
-    """Names of parameters outside the backbone that tensors do not fill."""
+    """Return the parameters outside the backbone that tensors do not fill."""
     return [
         k for k, p in model.named_parameters()
         if not k.startswith(BACKBONE) and (
@@ -172,7 +172,7 @@ def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
 
 
 def inside(state_dict: Mapping, prefix: str) -> Mapping:
-    """What a hook shall see, without its prefix but with the metadata."""
+    """Return the tensors of a module without its prefix, with metadata."""
     found = OrderedDict((k[len(prefix):], v) for k, v in state_dict.items()
                         if k.startswith(prefix))
     metadata = getattr(state_dict, '_metadata', {})
@@ -194,23 +194,22 @@ def is_exact(tensors: Mapping[str, Tensor], module: nn.Module) -> bool:
 
 
 def backbone_of(tensors: StateDict) -> StateDict:
-    """The backbone's tensors of a model, without ``backbone.``."""
+    """Return the tensors of the backbone without the prefix ``backbone.``."""
     return OrderedDict((k[len(BACKBONE):], v) for k, v in tensors.items()
                        if k.startswith(BACKBONE))
 
 
 def heads_of(tensors: StateDict) -> List[str]:
-    """Names of the others."""
+    """Return the names of all tensors outside the backbone."""
     return [k for k in tensors if not k.startswith(BACKBONE)]
 
 
 def warn_of_contradictions(truths: Mapping[str, Any],
                            backbone: HRFormer,
                            names: Sequence[str] = TRUTHS):
-    """Warn in one line if weights were trained with other arguments.
+    """Warn in one line if weights were trained with other model semantics.
 
-    They load all the same, for only the arithmetic differs, and give other
-    outputs.
+    Such weights still load, as all tensors fit, but the outputs differ.
     """
     if backbone.block == 'conv':
         names = [k for k in names if k == 'upsample']  # it has no attention
@@ -220,15 +219,16 @@ def warn_of_contradictions(truths: Mapping[str, Any],
     }
     if wrong:
         args = ', '.join(f'{k}={v!r}' for k, v in wrong.items())
+        has = ', '.join(f'{k}={getattr(backbone, k)!r}' for k in wrong)
         sets = ' '.join(f'model.backbone.{k}={v}' for k, v in wrong.items())
         print_log(
-            f'the weights were trained with {args}, which the backbone is '
-            f'not: outputs will differ; --cfg-options {sets} makes it so',
+            f'the weights were trained with {args}, but the backbone has '
+            f'{has}: outputs will differ; fix: --cfg-options {sets}',
             'current', logging.WARNING)
 
 
 def current_task() -> Optional[str]:
-    """Return the task of the framework whose scope is the default now."""
+    """Return the task of the framework of the current default scope."""
     scope = DefaultScope.get_current_instance()
     task = TASKS.get(scope.scope_name) if scope else None
     return task.name if task else None
@@ -236,15 +236,15 @@ def current_task() -> Optional[str]:
 
 def comparable(source: Optional[str],
                target: Optional[str]) -> Sequence[str]:
-    """Semantics that ``init_cfg`` must share with the weights of a task.
+    """Return the model semantics in which backbone and weights must agree.
 
-    Fusion is the business of each task, and other tasks' weights are meant to
-    be trained on. The bias is learned in classification, from which training
-    starts; pose and segmentation use it or not, as their own recipes say.
+    Each task has its own fusion, and weights of another task are fine-tuned
+    anyway. The position bias is learned in classification, from which
+    training starts; pose and segmentation use it as their recipes say.
 
     Args:
         source: Task of the weights, or ``None`` for a backbone alone.
-        target: Task of the model, or ``None`` if that is unknown.
+        target: Task of the model, or ``None`` if unknown.
     """
     if source == 'cls':
         return ('rel_pos_bias', )
@@ -254,7 +254,7 @@ def comparable(source: Optional[str],
 
 def write_truths(backbone: HRFormer, state_dict: StateDict, prefix: str,
                  local_metadata: Dict[str, Any]):
-    """Save hook of a backbone: checkpoints say how it was trained."""
+    """Store the model semantics in checkpoints (save hook of a backbone)."""
     local_metadata[MARK] = {k: getattr(backbone, k) for k in TRUTHS}
 
 
@@ -266,18 +266,18 @@ def load_pretrained(backbone: HRFormer,
     """Load the weights of an ``init_cfg`` of type Pretrained.
 
     Args:
-        backbone: That shall have them.
+        backbone: Backbone to load the weights into.
         checkpoint: Path, name or URL, see
             :func:`~hrformer_mm.checkpoints.files.find_file`.
-        prefix: Of the backbone's names, where a file holds several.
-        map_location: As in ``torch.load``.
-        strict: All tensors of the backbone must be there. Without it the rest
-            keeps its initial values.
+        prefix: Key prefix of the backbone, if a file holds several.
+        map_location: Device of the tensors, as in ``torch.load``.
+        strict: Require all tensors of the backbone. Otherwise missing ones
+            keep their initial values.
 
     Raises:
-        FileNotFoundError: If the file is nowhere.
+        FileNotFoundError: If the file is not found.
         RuntimeError: If the weights do not cover the backbone.
-        ValueError: If the file is none of an HRFormer or was refused.
+        ValueError: If the file is not an HRFormer checkpoint or is unsafe.
     """
     path = find_file(checkpoint)
     tensors, report = convert(
@@ -296,12 +296,13 @@ def load_pretrained(backbone: HRFormer,
 
 
 def await_owner(backbone: HRFormer):
-    """Let the model that takes in a backbone read checkpoints of any layout.
+    """Register :func:`match_model` on the model that will own a backbone.
 
-    The heads of a foreign checkpoint are visible to the whole model only, and
-    its class is the framework's. So from the construction of a backbone until
-    some module takes it in, this watches which one does; nothing stays behind
-    but a hook of that model, if it calls the backbone ``backbone``.
+    Only the whole model sees the heads of a foreign checkpoint, and its class
+    belongs to the framework. A global hook therefore waits, from the
+    construction of the backbone until it is added to a module, and is then
+    removed; :func:`match_model` stays on that module if it calls the backbone
+    ``backbone``.
     """
     awaited = weakref.ref(backbone)
 
@@ -323,15 +324,15 @@ def await_owner(backbone: HRFormer):
 
 
 def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
-    """Give a model all of its weights, from a file of any layout.
+    """Load all weights of a model from a file of any layout.
 
     Returns:
-        What the file says of the data that it was trained on.
+        Metadata (``dataset_meta``) of the training dataset, if stored.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it lacks a tensor of the model, or one has another
-            shape, as nothing sensible could be predicted.
+        ValueError: If a tensor of the model is missing or has another shape,
+            as predictions would be random.
     """
     path = os.fspath(path)
     check_checkpoint(path)
@@ -344,8 +345,8 @@ def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
     misfits = [k for k, v in tensors.items() if k in own and not k.startswith(
         'backbone.') and v.shape != own[k].shape]  # yapf: disable
     if misfits:
-        raise ValueError(f'{path} is of another config: it has other shapes '
-                         f'than the model for{first_few(misfits)}')
+        raise ValueError(f'{path} is of another config: its shapes differ '
+                         f'from those of the model for{first_few(misfits)}')
     missing = model.load_state_dict(tensors, strict=False).missing_keys
     missing = [k for k in missing if not (
         k.endswith('num_batches_tracked') or is_for_training(k))]

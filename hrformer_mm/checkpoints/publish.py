@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Whole files: convert one to another layout, and prepare one for others."""
+"""Convert a checkpoint file to another layout, or publish it."""
 import os
 import subprocess
 from pathlib import Path
@@ -27,25 +27,25 @@ def convert_file(source: PathLike,
                  prefix: str = '',
                  check: bool = False,
                  force: bool = False) -> Report:
-    """Write a checkpoint as another code base names it.
+    """Convert a checkpoint file to the layout of another code base.
 
     Args:
         source: Path, name or URL, see :func:`find_file`.
-        target: A ``.pth`` or ``.safetensors`` file.
-        to: Its layout.
-        arch: Size that the weights must be of; needed where neither names nor
-            shapes tell the number of heads.
-        key: Entry of the source that holds the tensors, where several do.
-        prefix: Of the names to take, where there are several models.
-        check: Read the target back and hold it against the source, see
+        target: ``.pth`` or ``.safetensors`` file to write.
+        to: Layout of the target.
+        arch: Expected size of the network; required if neither names nor
+            shapes determine the number of heads.
+        key: Entry of the source that holds the tensors, if several do.
+        prefix: Key prefix of the model to convert, if there are several.
+        check: Read the target back and compare it with the source, see
             :func:`check_target`.
-        force: Replace a target that is there.
+        force: Overwrite an existing target.
 
     Raises:
-        ValueError: If the source is none of an HRFormer, is of another size,
-            or the check fails.
-        FileNotFoundError: If it is nowhere.
-        FileExistsError: If the target is there and ``force`` is not given.
+        ValueError: If the source is not an HRFormer checkpoint, is of another
+            size, or the check fails.
+        FileNotFoundError: If the source is not found.
+        FileExistsError: If the target exists and ``force`` is not given.
     """
     path = find_file(source)
     checkpoint = read_checkpoint(path)  # a copy would lose its metadata
@@ -74,14 +74,14 @@ def convert_file(source: PathLike,
     del tensors
     if check:
         before, _ = convert(checkpoint, prefix=prefix)
-        if to in FROM_OURS:  # some of which round, as biases move into means
+        if to in FROM_OURS:  # some round, as biases are moved into means
             before, _ = convert(convert(checkpoint, to, prefix=prefix)[0])
         check_target(target, before, args)
     return report
 
 
 def other_truths(report: Report, to: str) -> Dict[str, Any]:
-    """What the code of a layout computes otherwise than the weights want."""
+    """Return the semantics of a layout that differ from the weights'."""
     there = LAYOUTS[to].semantics(report.hrnet)
     return {
         k: there[k]
@@ -90,7 +90,7 @@ def other_truths(report: Report, to: str) -> Dict[str, Any]:
 
 
 def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
-    """What we note of a network in the meta of its file; plain values."""
+    """Return the description of a network for the meta; plain values."""
     return dict(
         version=__version__,
         arch=name_of(args['arch']),
@@ -100,13 +100,13 @@ def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
 
 
 def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
-    """Hold a converted file against its source in our layout.
+    """Compare a converted file with its source in our layout.
 
-    Converted back all tensors must be equal to the bit, and they must fill a
-    backbone. Tables without effect may have gone or come as zeros.
+    Converted back, all tensors must be bitwise equal, and they must fill a
+    backbone. Bias tables without effect may be absent or zero.
 
     Raises:
-        ValueError: Names the tensors that differ.
+        ValueError: If tensors differ; the message names them.
         RuntimeError: If the backbone is incomplete.
     """
     after, report = convert(read_checkpoint(target))
@@ -135,25 +135,26 @@ def publish(source: PathLike,
             metrics: Optional[Mapping[str, float]] = None,
             commit: Optional[str] = None,
             force: bool = False) -> Path:
-    """Make a checkpoint of a training ready to be given away.
+    """Strip a training checkpoint for release.
 
-    Only weights stay, with the averaged ones where there are. The meta keeps
-    the config, what evaluation and inference need, and where they come from.
+    Only weights are kept, the averaged ones (EMA) if there are any. The meta
+    keeps the config, what evaluation and inference need, and the origin.
 
     Args:
-        source: A checkpoint of mmengine's Runner.
-        target: The file to write; eight digits of its hash join the name.
-        config: Instead of the config that the training stored.
-        metrics: What the weights reach. A file called ``best_*`` knows.
-        commit: Of the code that trained; by default that of the checkout.
-        force: Replace a file of this name.
+        source: Checkpoint of mmengine's Runner.
+        target: File to write; eight digits of its hash are added to the name.
+        config: Config to store instead of the one stored in training.
+        metrics: Results of the weights. Default: those stored in a file
+            called ``best_*``.
+        commit: Commit of the training code. Default: that of the checkout.
+        force: Overwrite an existing file.
 
     Returns:
-        The path of the file.
+        Path of the written file.
 
     Raises:
-        ValueError: If the source is none of an HRFormer or was refused.
-        FileExistsError: If the file is there and ``force`` is not given.
+        ValueError: If the source is not an HRFormer checkpoint or is unsafe.
+        FileExistsError: If the file exists and ``force`` is not given.
     """
     target, path = Path(target), find_file(source)
     checkpoint = read_checkpoint(path)
@@ -192,9 +193,9 @@ def publish(source: PathLike,
 
 
 def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
-    """Results of the last evaluation before a checkpoint was saved.
+    """Return the results of the last evaluation before a checkpoint.
 
-    They are those of its weights if it was saved for being the best.
+    They belong to its weights if it was saved as the best checkpoint.
     """
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     return {
@@ -205,7 +206,7 @@ def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
 
 
 def current_commit() -> Optional[str]:
-    """Commit of the checkout this package runs from, if it is one."""
+    """Return the git commit of the package, if it runs from a checkout."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(['git', 'rev-parse', '--short=12', 'HEAD'],

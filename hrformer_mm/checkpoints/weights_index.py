@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Weights that others have released: what ``configs/weights.yml`` lists.
+"""Released weights of other code bases, listed in ``configs/weights.yml``.
 
 Each entry of ``Weights`` has the fields of :class:`Weights`; ``Sources`` has
-the page and the licence for each task of those who released them. What no
-public source tells is left out, or ``unknown`` for the name of a file.
+the page and, for each task, the licence of a publisher. Fields that no public
+source states are omitted; an unknown file name is ``unknown``.
 """
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,20 +22,21 @@ class Weights:
     """One released file.
 
     Attributes:
-        file: Its name where it was released.
-        by: Who released it.
-        layout: Of its names, see :mod:`hrformer_mm.checkpoints.keymap`.
-        arch: Size.
-        config: The row it belongs to.
-        url: Where it was; may be dead.
-        page: Where the release is described.
-        license: Of the release.
-        save_as: Name to give it, where the original one is unknown.
-        window: Of attention, if not 7.
-        backbone: There is no head, so that it can only be trained on.
-        options: ``--cfg-options`` that evaluating it with the row needs.
-        sha256: How it begins, where a public source tells.
-        note: Known faults.
+        file: Original file name.
+        by: Publisher.
+        layout: Layout of the names, see
+            :mod:`hrformer_mm.checkpoints.keymap`.
+        arch: Size of the network.
+        config: Matching config.
+        url: Original URL; may be dead.
+        page: Page that describes the release.
+        license: Licence of the release.
+        save_as: Name to save it as, if the original one is unknown.
+        window: Window size of attention, if not 7.
+        backbone: Whether it has no head, so that it can only be fine-tuned.
+        options: ``--cfg-options`` that the config needs to evaluate it.
+        sha256: First digits of the hash, if a public source states them.
+        note: Known defects.
     """
     file: str
     by: str
@@ -54,12 +55,12 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """Under which it is looked for."""
+        """Return the file name under which it is searched."""
         return self.save_as or self.file
 
     @property
     def convert(self) -> str:
-        """The command that writes it as ours, which loading does not need."""
+        """Return the command that converts it (not needed for loading)."""
         target = Path(self.config).stem + '.safetensors'
         return (f'python tools/convert_checkpoint.py {self.name} {target} '
                 f'--arch {self.arch} --check')
@@ -67,7 +68,7 @@ class Weights:
 
 @lru_cache(maxsize=None)
 def list_weights() -> List[Weights]:
-    """All entries.
+    """Load all entries.
 
     Raises:
         FileNotFoundError: If neither the checkout nor the package has them.
@@ -92,7 +93,7 @@ def list_weights() -> List[Weights]:
 
 
 def page_of(name: str) -> Optional[str]:
-    """Where a file of this name was released, if that is known."""
+    """Return the page on which a file was released, if known."""
     try:
         pages = [w.page for w in list_weights() if w.name == name]
     except FileNotFoundError:  # the package was installed without configs
