@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Overfit a config on a few images of its training data.
+"""Overfit a config on a few images of its training data (sanity check).
 
-Trains from scratch, without augmentation, and evaluates on the same images. A
-model, loss, data pipeline and metric that belong together reach the target;
-where they do not, this shows it before a long training does. Exits with code 1
-if the metric stays below the target.
+Trains from scratch, without augmentation, and evaluates on the same images. If
+model, loss, data pipeline and metric work together, the metric reaches the
+target. This finds errors before a long training does. Exits with code 1 if the
+metric stays below the target.
 """
 import copy
 import sys
@@ -23,7 +23,7 @@ from hrformer_mm.utils.config_checks import check_inputs
 from hrformer_mm.utils.io import read_history, write_json
 from hrformer_mm.utils.redirect import redirect_output
 
-EXAMPLES = """example, on four images in a COCO file of their own:
+EXAMPLES = """example, on four images in a separate COCO file:
   python -m benchmarks.overfit configs/pose/hrformer_t_coco_256x192.py \\
       --data-root data/coco_mini --cfg-options \\
       train_dataloader.dataset.ann_file=person_keypoints.json \\
@@ -55,11 +55,11 @@ def use_few_images(cfg: Config):
     cfg.test_dataloader = val
 
 
-def learn_by_heart(cfg: Config, iters: int, lr: float):
-    """From scratch, without anything that keeps from overfitting."""
+def disable_regularization(cfg: Config, iters: int, lr: float):
+    """Train from scratch, without anything that prevents overfitting."""
     cfg.model.backbone.update(init_cfg=None, drop_path_rate=0.)
     if 'flip_test' in cfg.model.get('test_cfg', {}):
-        cfg.model.test_cfg.flip_test = False  # mirror images are not learned
+        cfg.model.test_cfg.flip_test = False  # mirrored images are unseen
     cfg.optim_wrapper.type = 'OptimWrapper'
     cfg.optim_wrapper.optimizer.update(lr=lr, weight_decay=0.)
     warmup = max(iters // 20, 1)
@@ -68,8 +68,8 @@ def learn_by_heart(cfg: Config, iters: int, lr: float):
         dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup,
              end=iters, T_max=iters - warmup),
     ]  # yapf: disable
-    # The statistics of batch norms need the cosine's quiet end, so a metric
-    # in the middle says little.
+    # Batch norm statistics settle only at the end of the cosine schedule, so
+    # intermediate metrics mean little.
     interval = max(iters // 5, 1)
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop', max_iters=iters, val_interval=interval)
@@ -87,34 +87,37 @@ def overfit(config: str,
             batch_size: int = 12,
             lr: float = 1e-3,
             cfg_options: Optional[dict] = None) -> Dict[str, Any]:
-    """Train a row on its training images alone and evaluate on them.
+    """Train a config on its training images and evaluate on the same ones.
 
     Args:
-        config: Path of the row.
-        work_dir: For the log, the last weights and ``overfit.json``.
-        data_root: Instead of the row's.
-        cfg_options: Merged into the row before it is simplified, to name
-            other files than the row's own.
+        config: Path of the config.
+        work_dir: Folder for the log, the last weights and ``overfit.json``.
+        data_root: Folder of the dataset. Default: that of the config.
+        iters: Number of iterations.
+        batch_size: Number of images in a batch.
+        lr: Learning rate.
+        cfg_options: Options merged into the config before it is simplified,
+            for example to select other files.
 
     Returns:
-        What was trained and what came of it, as in ``overfit.json``.
+        Settings and results, as in ``overfit.json``.
 
     Raises:
-        FileNotFoundError: For missing data.
+        FileNotFoundError: If data is missing.
     """
     cfg = read_config(config)
     if data_root:
         set_data_root(cfg, data_root)
     merge_options(cfg, cfg_options)
     use_few_images(cfg)
-    learn_by_heart(cfg, iters, lr)
+    disable_regularization(cfg, iters, lr)
     cfg.train_dataloader.batch_size = batch_size
     cfg.work_dir = work_dir
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     task = get_task(cfg)
     metric, target = task.metric, task.overfit_target
     Path(work_dir).mkdir(parents=True, exist_ok=True)
-    stream = sys.stdout  # what is called this inside goes to the log
+    stream = sys.stdout  # inside the block, sys.stdout is the log
     with redirect_output(Path(work_dir) / LOG):
         metrics = fit_and_evaluate(cfg, metric, task.metric_label, stream)
     losses = [r['loss'] for r in read_history(Path(work_dir) / HISTORY)
@@ -130,15 +133,24 @@ def parse_args(argv=None) -> Namespace:
     parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--work-dir',
-        help='a new folder for the results (default: '
-        'work_dirs/overfit_NAME)')
+        help='new folder for the results (default: work_dirs/overfit_NAME)')
     parser.add_argument(
-        '--iters', type=int, default=100, help='default: 100')
+        '--iters',
+        type=int,
+        default=100,
+        help='number of iterations (default: 100)')
     parser.add_argument(
-        '--batch-size', type=int, default=12, help='default: 12')
-    parser.add_argument('--lr', type=float, default=1e-3, help='default: 1e-3')
+        '--batch-size',
+        type=int,
+        default=12,
+        help='number of images in a batch (default: 12)')
     parser.add_argument(
-        '--target', type=float, help='least metric for exit code 0')
+        '--lr', type=float, default=1e-3, help='learning rate (default: 1e-3)')
+    parser.add_argument(
+        '--target',
+        type=float,
+        help='smallest metric that exits with code 0 (default: that of the '
+        'task)')
     return parser.parse_args(argv)
 
 

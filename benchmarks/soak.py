@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Train for long and watch whether memory grows or steps become slower.
+"""Check that memory and step time do not grow in a long training.
 
-The model is small and the data synthetic: what leaks, leaks in each step of
-any size. All that a training does is done often: loading with a worker,
+The model is small and the data synthetic, as leaks do not depend on size.
+Everything that a training does is done often: loading with a worker,
 evaluating, saving, logging.
 
-Exits with code 1 if one of them grows.
+Exits with code 1 if memory or step time grows.
 """
 import sys
 import time
@@ -29,7 +29,7 @@ from hrformer_mm.utils import cli
 from hrformer_mm.utils.paths import root
 from hrformer_mm.utils.redirect import redirect_output
 
-from .overfit import learn_by_heart
+from .overfit import disable_regularization
 
 EXAMPLES = """examples:
   python -m benchmarks.soak                # pose, a few minutes on one core
@@ -38,13 +38,13 @@ EXAMPLES = """examples:
 
 ARCH: Dict[str, Any] = dict(
     channels=(8, 16, 32, 64), heads=(1, 2, 4, 8), modules=(1, 1, 1), blocks=1)
-IMAGES = (40, 4)  # to train on and to evaluate
-PERIODS = 20  # that end with an evaluation and a checkpoint
+IMAGES = (40, 4)  # for training and for evaluation
+PERIODS = 20  # each ends with an evaluation and a checkpoint
 WARM = 0.1  # share of the steps after which memory must not grow
 
 
 def small_model(task: str) -> dict:
-    """Options that make a quickstart's model as small as sensible."""
+    """Return config options that make the model of a quickstart small."""
     options = {'model.backbone.arch': dict(_delete_=True, **ARCH)}
     heads = dict(pose=('model.head', ARCH['channels'][0]),
                  seg=('model.decode_head', ARCH['channels']),
@@ -54,7 +54,7 @@ def small_model(task: str) -> dict:
 
 
 class Watch(Hook):
-    """Notes resident memory and duration of each step."""
+    """Record resident memory and duration of each step."""
     priority = 'LOWEST'
 
     def __init__(self):
@@ -77,16 +77,17 @@ class Watch(Hook):
 
 @dataclass(frozen=True)
 class Report:
-    """What a soak showed.
+    """Result of a soak test.
 
     Attributes:
-        steps: All that were taken.
-        warm: Of these, how many went by before memory was watched.
-        start: Bytes resident after them, and
-        most: the most that were resident later.
-        workers: Most bytes of data loaders' processes, together.
-        first: Median seconds of a step in the tenth behind ``warm``, and
-        last: of the last tenth.
+        steps: Number of steps.
+        warm: Number of warm-up steps, before memory is compared.
+        start: Resident memory after the warm-up, in bytes.
+        most: Peak resident memory after the warm-up, in bytes.
+        workers: Peak memory of all data loading processes, in bytes.
+        first: Median duration of the first tenth of steps after the warm-up,
+            in seconds.
+        last: Median duration of the last tenth of steps, in seconds.
     """
     steps: int
     warm: int
@@ -98,12 +99,12 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """Of resident memory after the first steps, as a share of it."""
+        """Return the relative growth of memory after the warm-up."""
         return self.most / self.start - 1
 
     @property
     def slowdown(self) -> float:
-        """Of steps from beginning to end, as a share."""
+        """Return the relative growth of the duration of a step."""
         return self.last / self.first - 1
 
     def __str__(self) -> str:
@@ -111,8 +112,9 @@ class Report:
                 f'after {self.warm}, at most {self.most / 2**20:.1f} MiB '
                 f'later ({self.growth:+.2%}), workers '
                 f'{self.workers / 2**20:.1f} MiB; a step takes '
-                f'{1000 * self.first:.1f} ms at first, '
-                f'{1000 * self.last:.1f} ms at last ({self.slowdown:+.1%})')
+                f'{1000 * self.first:.1f} ms at the start, '
+                f'{1000 * self.last:.1f} ms at the end '
+                f'({self.slowdown:+.1%})')
 
 
 def summarize(watch: Watch) -> Report:
@@ -126,14 +128,14 @@ def summarize(watch: Watch) -> Report:
 
 def make_config(name: str, iters: int, work_dir: Path,
                 cfg_options: Optional[dict]) -> Config:
-    """The quickstart's row, made small and long, with its data in place."""
+    """Build a small, long config of the quickstart and generate its data."""
     from hrformer_mm.quickstart import cls, pose, seg
     task = dict(pose=pose, seg=seg, cls=cls)[name].TASK
     cfg = read_config(str(root() / 'configs' / task.config))
     data = work_dir / 'data'
     provide_data(task, data, IMAGES, 0, lambda text: None)
     set_data_root(cfg, str(data))
-    learn_by_heart(cfg, iters, lr=1e-4)
+    disable_regularization(cfg, iters, lr=1e-4)
     period = max(iters // PERIODS, 1)
     cfg.train_cfg.val_interval = period
     cfg.default_hooks.checkpoint.update(interval=period, max_keep_ckpts=2)
@@ -151,22 +153,22 @@ def soak(task: str,
          work_dir: str,
          iters: int = 2000,
          cfg_options: Optional[dict] = None) -> Report:
-    """Train a small model of a task for long.
+    """Train a small model of a task for many steps.
 
     Args:
-        task: pose, seg or cls.
-        work_dir: An empty folder.
-        iters: Steps; :data:`WARM` of them go by before memory is watched.
-        cfg_options: Merged last.
+        task: ``'pose'``, ``'seg'`` or ``'cls'``.
+        work_dir: Empty folder for data, log and checkpoints.
+        iters: Number of steps. The share :data:`WARM` of them is warm-up.
+        cfg_options: Options merged into the config.
 
     Raises:
-        ValueError: If there are too few steps to compare.
+        ValueError: If ``iters`` is too small for a comparison.
     """
     if iters < 100:
         raise ValueError(f'iters must be at least 100, got {iters}')
     folder = Path(work_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    stream = sys.stdout  # what is called this inside goes to the log
+    stream = sys.stdout  # inside the block, sys.stdout is the log
     with redirect_output(folder / LOG):
         cfg = make_config(task, iters, folder, cfg_options)
         fit_machine(cfg)
@@ -183,25 +185,31 @@ def soak(task: str,
 def parse_args(argv=None) -> Namespace:
     parser = cli.plain_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        '--task', choices=['pose', 'seg', 'cls'], default='pose')
+        '--task',
+        choices=['pose', 'seg', 'cls'],
+        default='pose',
+        help='task to train (default: pose)')
     parser.add_argument(
-        '--iters', type=int, default=2000, help='steps (default: 2000)')
+        '--iters',
+        type=int,
+        default=2000,
+        help='number of steps (default: 2000)')
     parser.add_argument(
         '--work-dir',
-        help='an empty folder for data, log and checkpoints (default: '
+        help='empty folder for data, log and checkpoints (default: '
         'work_dirs/soak_TASK)')
     parser.add_argument(
         '--growth',
         type=float,
         default=0.02,
-        help='of memory, that is accepted after a tenth of the steps '
+        help='accepted growth of memory after a tenth of the steps '
         '(default: 0.02, which is 2 %%)')
     parser.add_argument(
         '--slowdown',
         type=float,
         default=0.2,
-        help='of a step, that is accepted (default: 0.2; on a machine that '
-        'does nothing else it is near 0)')
+        help='accepted growth of the duration of a step (default: 0.2; on an '
+        'idle machine it is near 0)')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 

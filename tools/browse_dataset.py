@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Draw what the data pipeline of a config really feeds to the model.
+"""Draw the samples that the data pipeline of a config feeds to the model.
 
-Samples are shown after all augmentation, with keypoints and heatmaps,
-labels or classes as they are trained on.
+Samples are shown after augmentation, with the keypoints and heatmaps, labels
+or classes that the model is trained on.
 """
 from argparse import Namespace
 from pathlib import Path
@@ -24,16 +24,22 @@ def parse_args(argv=None) -> Namespace:
         '--loader',
         choices=['train', 'val', 'test'],
         default='train',
-        help='which data (default: train)')
+        help='data loader to draw (default: train)')
     parser.add_argument(
-        '--number', type=int, default=12, help='of samples (default: 12)')
+        '--number',
+        type=int,
+        default=12,
+        help='number of samples (default: 12)')
     parser.add_argument(
-        '--seed', type=int, default=0, help='of choice and augmentation')
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of sampling and augmentation (default: 0)')
     parser.add_argument(
         '--out-dir',
-        help='gets CONFIG_LOADER.png (default: work_dirs/browse)')
+        help='folder for CONFIG_LOADER.png (default: work_dirs/browse)')
     parser.add_argument(
-        '--force', action='store_true', help='replace the picture')
+        '--force', action='store_true', help='overwrite the picture')
     return parser.parse_args(argv)
 
 

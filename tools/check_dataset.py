@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Check the data of a config: count it, and name what a run fails on.
+"""Check the data of a config: count samples and report all errors.
 
-Reads images, label maps and annotations; compares them with each other and
-with the config. Datasets inside wrappers are checked one by one. Exits with
-code 1 if there is a problem; a warning, or a dataset of a format that cannot
-be checked, is none.
+Reads images, label maps and annotations, and compares them with each other
+and with the config. Datasets inside wrappers are checked one by one. Exits
+with code 1 if there is an error; warnings and datasets of an unsupported
+format do not count as errors.
 """
 from argparse import Namespace
 from pathlib import Path
@@ -24,15 +24,20 @@ EXAMPLES = """examples:
 def parse_args(argv=None) -> Namespace:
     parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        '--limit', type=int, help='samples of each dataset to look at')
+        '--limit',
+        type=int,
+        help='number of samples to check in each dataset (default: all)')
     parser.add_argument(
-        '--workers', type=int, default=8, help='threads that read files')
+        '--workers',
+        type=int,
+        default=8,
+        help='number of threads that read files (default: 8)')
     parser.add_argument(
         '--out-dir',
         help='write a sheet of annotated samples for each data loader into '
         'this folder')
     parser.add_argument(
-        '--force', action='store_true', help='replace sheets that are there')
+        '--force', action='store_true', help='overwrite existing sheets')
     return parser.parse_args(argv)
 
 

@@ -2,7 +2,7 @@
 """Convert weights between official code, MMPose and this package.
 
 The layout of the source is recognised by its names. Conversion is only needed
-to give weights to others: configs of this package load every layout as it is.
+to share weights with other code: configs of this package load every layout.
 """
 from argparse import Namespace
 from typing import Any, Mapping
@@ -28,10 +28,10 @@ def parse_args(argv=None) -> Namespace:
         '--to',
         choices=TARGETS + BASELINE_TARGETS,
         default='ours',
-        help='layout of the target (default: ours); the last five are those '
-        'of baselines, for weights of the same baseline')
+        help='layout of the target (default: ours); the last five are '
+        'baselines and take weights of the same baseline only')
     parser.add_argument(
-        '--arch', choices=sorted(ARCHS), help='size the weights must be of')
+        '--arch', choices=sorted(ARCHS), help='expected size of the network')
     parser.add_argument(
         '--key',
         help='entry of the source that holds the tensors, such as '
@@ -39,14 +39,14 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--prefix',
         default='',
-        help='of the names to take, where there are several models')
+        help='key prefix of the model to convert, if there are several')
     parser.add_argument(
         '--check',
         action='store_true',
         help='read the target back, compare all tensors with the source and '
         'require a complete backbone')
     parser.add_argument(
-        '--force', action='store_true', help='replace the target')
+        '--force', action='store_true', help='overwrite the target')
     return parser.parse_args(argv)
 
 

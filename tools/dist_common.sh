@@ -1,4 +1,4 @@
-# What dist_train.sh and dist_test.sh share; they read this file.
+# Shared functions of dist_train.sh and dist_test.sh, which source this file.
 set -euo pipefail
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
@@ -18,7 +18,7 @@ with socket.socket() as s:
     print(s.getsockname()[1])'
 }
 
-# run_first COMMAND...: run before the launch, and end with this script
+# run_first COMMAND...: run before the launch, and stop when this script stops
 run_first() {
     "$@" &
     local child=$! code=0
@@ -35,8 +35,8 @@ launch() {
         # Machines must agree on the port, so only one may choose freely.
         PORT=$([ "$NNODES" = 1 ] && free_port || echo 29500)
     fi
-    # exec, so that a signal to this script reaches the processes. It takes the
-    # options of torchrun, and has the exit codes that are documented.
+    # exec, so that a signal to this script reaches the processes. The launcher
+    # has the options of torchrun and the documented exit codes.
     exec "$PYTHON" -m hrformer_mm.engine.launch --nnodes "$NNODES" \
         --node_rank "$NODE_RANK" --nproc_per_node "$1" \
         --master_addr "$MASTER_ADDR" --master_port "$PORT" \

@@ -3,7 +3,7 @@
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags of tools/test.py]
 #
-# Several machines: as tools/dist_train.sh.
+# Several machines: see tools/dist_train.sh.
 . "$(dirname "$0")/dist_common.sh"
 [ $# -ge 3 ] || usage "$0" 'CONFIG CHECKPOINT GPUS [flags of tools/test.py]'
 launch "$3" test.py "$1" "$2" "${@:4}"

@@ -4,15 +4,15 @@
 #   bash tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
 #
 # Several machines: run it on each, with NNODES, NODE_RANK, MASTER_ADDR and
-# PORT set. On one machine PORT is a free one if it is not set. A machine that
-# is missing is reported; the others give up after NODE_TIMEOUT=300 seconds.
+# PORT set. On one machine PORT defaults to a free one. Missing machines are
+# reported; the others give up after NODE_TIMEOUT=300 seconds.
 #
 # Exit codes: 0 done, 2 an error explained in one line, 143 stopped by SIGTERM
 # and saved, 130 Ctrl-C, 128 + N killed by signal N; see
 # docs/resume-and-clusters.md.
 #
-# Before that it looks for what would end the run later, and stops if there is
-# something: --dry-run does no more than this, PREFLIGHT=0 leaves it out.
+# A dry run comes first: it validates config, data and memory, and stops on
+# errors. --dry-run does only this, PREFLIGHT=0 skips it.
 . "$(dirname "$0")/dist_common.sh"
 [ $# -ge 2 ] || usage "$0" 'CONFIG GPUS [flags of tools/train.py]'
 case " ${*:3} " in

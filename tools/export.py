@@ -1,12 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Write a trained model as an ONNX or torch.export file.
+"""Export a trained model to ONNX or torch.export.
 
 Batch norms are folded and attention biases are constants. The file is read
-back, run and compared with PyTorch; if it disagrees, nothing is written.
-Images go in normalised, [B, 3, height, width]; heatmaps or logits come out. A
-segmentation model that is tested in sliding windows (test_cfg.mode='slide')
-is written with its windows, for images of one size.
-tools/onnx_predict.py shows how such a file is used without PyTorch.
+back, run and compared with PyTorch; if the outputs differ, nothing is
+written. Inputs are normalised images [B, 3, height, width], outputs heatmaps
+or logits. A segmentation model that is tested in sliding windows
+(test_cfg.mode='slide') is exported with its windows, for images of one size.
+tools/onnx_predict.py shows how to use such a file without PyTorch.
 """
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -30,23 +30,27 @@ def parse_args(argv=None) -> Namespace:
         epilog=EXAMPLES + cli.EPILOG,
         formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('weights', help='its checkpoint, of any layout')
+    parser.add_argument('weights', help='path of the checkpoint (any layout)')
     parser.add_argument(
         '--out',
-        help='file to write (default: beside the weights, .onnx or .pt2)')
+        help='file to write (default: path of the weights with the suffix '
+        '.onnx or .pt2)')
     parser.add_argument(
-        '--format', choices=sorted(export.FORMATS), default='onnx')
+        '--format',
+        choices=sorted(export.FORMATS),
+        default='onnx',
+        help='format of the file (default: onnx)')
     parser.add_argument(
         '--shape',
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help="of the images (default: the config's)")
+        help='size of the images (default: that of the config)')
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='take any number of images at once and, for segmentation, any '
-        'size; otherwise one image of one size')
+        help='accept any batch size and, for segmentation, any image size; '
+        'otherwise one image of one size')
     parser.add_argument(
         '--half',
         action='store_true',
@@ -54,12 +58,12 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--post',
         action='store_true',
-        help='give keypoints, label maps or probabilities instead of '
+        help='output keypoints, label maps or probabilities instead of '
         'heatmaps and logits')
     parser.add_argument(
         '--check',
         action='store_true',
-        help='compare with PyTorch at more batches and sizes than one')
+        help='compare with PyTorch at several batch and image sizes')
     parser.add_argument(
         '--opset',
         type=int,
@@ -70,7 +74,7 @@ def parse_args(argv=None) -> Namespace:
         'the first with an operator for attention; 17 or lower for TensorRT '
         '8, RKNN and other older runtimes)')
     parser.add_argument(
-        '--force', action='store_true', help='replace a file that is there')
+        '--force', action='store_true', help='overwrite an existing file')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 

@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Check the wording of code and documents against the glossary.
 
-CONTRIBUTING.md has the glossary. Held are the rules that can be counted: no
-docstring begins with "What", no argument description with "Of", and none of
-the words in WORDS is used, except in a line with "language: allow" or between
-the lines "language: off" and "language: on". Prints each finding as FILE:LINE
-and exits with 1.
+CONTRIBUTING.md has the glossary. Three rules are checked: no docstring begins
+with "What", no argument description with "Of", and none of the words in WORDS
+is used, except in a line with "language: allow" or between the lines
+"language: off" and "language: on". Prints each finding as FILE:LINE and exits
+with 1 if there are any.
 """
 import argparse
 import ast
@@ -16,7 +16,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = ('.py', '.md', '.sh', '.yml', '.cfg', '.txt')
-# Pattern of a word that is not used: what to write.
+# Pattern of a word to avoid: word to use.
 WORDS: Dict[str, str] = {
     r'mend(s|ed|ing)?': 'fix',
     r'(tells?|told)': 'report, print or log',
@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 def advice(word: str) -> str:
-    """Return what to write instead of a word."""
+    """Return the word to use instead of another."""
     return next(better for pattern, better in WORDS.items()
                 if re.fullmatch(pattern, word, re.I))
 
@@ -81,7 +81,7 @@ def check_docstrings(path: Path, text: str) -> Iterator[Finding]:
 
 
 def check_file(path: Path) -> List[Finding]:
-    """Find all that breaks the rules in a file."""
+    """Find all violations in a file."""
     text = path.read_text(encoding='utf-8')
     found = list(check_lines(path, text))
     if path.suffix == '.py':
@@ -90,7 +90,7 @@ def check_file(path: Path) -> List[Finding]:
 
 
 def list_files(paths: Sequence[str]) -> List[Path]:
-    """List the files below some paths that git knows."""
+    """List the files below some paths that git tracks."""
     names = subprocess.run(
         ['git', 'ls-files', *paths], cwd=ROOT, capture_output=True, text=True,
         check=True).stdout.splitlines()

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Predict with a file of tools/export.py --post; needs no PyTorch.
+"""Predict with a file of tools/export.py --post, without PyTorch.
 
-Prints what is found in IMAGE and draws it into OUT. The task, and how images
-are prepared, are read from MODEL. Needs onnxruntime and OpenCV. Keypoints are
-of one person: --box says where, if not all over the image.
+Prints the predictions for IMAGE and draws them into OUT. Task and
+preprocessing are read from MODEL. Needs onnxruntime and OpenCV. Keypoints are
+those of one person, in --box or the whole image.
 
 example:
   python tools/onnx_predict.py person.onnx photo.jpg out.png --box 40 9 80 150
@@ -18,10 +18,10 @@ from onnxruntime import InferenceSession, get_available_providers
 
 
 def predict(session, meta, image, box):
-    """Print what is in an image (blue first) and draw it there."""
+    """Predict an image (BGR), print the results and draw them into it."""
     goal = np.array((meta['shape'] or image.shape[:2])[::-1])
     corner, size = np.reshape(box or (0, 0, *image.shape[1::-1]), (2, 2))
-    fit = getattr(np, meta['fit'])  # maximum holds all of it, minimum a part
+    fit = getattr(np, meta['fit'])  # maximum: whole box, minimum: crop
     seen = meta['padding'] * fit(size, size[::-1] * goal / goal[::-1])
     corner, step = corner + (size - seen) / 2, seen / (goal - meta['udp'])
     blur = step.astype(int).clip(1, None if meta['task'] == 'cls' else 1)
@@ -56,7 +56,7 @@ def main():
     for name in ('model', 'image', 'out'):
         parser.add_argument(name, metavar=name.upper())
     parser.add_argument('--box', type=float, nargs=4, metavar=tuple('XYWH'))
-    parser.add_argument('--force', action='store_true', help='replace OUT')
+    parser.add_argument('--force', action='store_true', help='overwrite OUT')
     args = parser.parse_args()
     out, image = Path(args.out), cv2.imread(args.image)
     if image is None or out.exists() and not args.force:
@@ -67,7 +67,7 @@ def main():
     if not meta or not json.loads(meta)['post']:
         raise ValueError(f'{args.model} is not a file of export.py --post')
     predict(session, json.loads(meta), image, args.box)
-    fresh = out.with_name(f'.{out.name}')  # or a part could be left of it
+    fresh = out.with_name(f'.{out.name}')  # never leave a partial file
     fresh.write_bytes(cv2.imencode(out.suffix, image)[1].tobytes())
     fresh.replace(out)
 

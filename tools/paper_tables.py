@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Print the paper's tables row by row, with what our configs have beside it.
+"""Print the paper's tables beside the figures of our configs.
 
-Parameters and FLOPs are counted now, by the convention of the paper's table;
-accuracy is marked as the paper's, the official code's or measured here.
+Parameters and FLOPs are counted from the configs, by the convention of the
+table; accuracy is marked as the paper's, the official code's or measured here.
 """
 from argparse import Namespace
 
@@ -13,7 +13,7 @@ from hrformer_mm.zoo import tables
 
 EXAMPLES = """examples:
   python tools/paper_tables.py table-3 table-5
-  python tools/paper_tables.py --markdown           # after a change of a row
+  python tools/paper_tables.py --markdown           # after changing a config
 """
 
 
@@ -23,19 +23,17 @@ def parse_args(argv=None) -> Namespace:
         'tables',
         nargs='*',
         metavar='TABLE',
-        help=f'which of {", ".join(tables.NAMES)}; all of the paper by '
-        'default')
+        help=f'one of {", ".join(tables.NAMES)} (default: all of the paper)')
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
         '--markdown',
         action='store_true',
-        help='write the tables in README.md and configs/*/README.md anew, '
+        help='update the tables in README.md and configs/*/README.md, '
         'between <!-- table: NAME --> and <!-- end -->')
     action.add_argument(
         '--check',
         action='store_true',
-        help='fail if configs, metafiles and those documents contradict each '
-        'other')
+        help='fail if configs, metafiles and these documents disagree')
     return parser.parse_args(argv)
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Print a config with all it inherits, or save it as one file."""
+"""Print a config with everything it inherits, or save it as one file."""
 from argparse import Namespace
 
 from hrformer_mm.engine import train as training
@@ -15,7 +15,7 @@ EXAMPLES = """examples:
 def parse_args(argv=None) -> Namespace:
     parser = cli.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        '--save-path', help='write it into this .py, .json or .yml file')
+        '--save-path', help='write the config to this .py, .json or .yml file')
     return parser.parse_args(argv)
 
 

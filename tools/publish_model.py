@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Make a checkpoint of a training ready to be given away.
+"""Strip a checkpoint for release.
 
-Optimizer and logs go; config, dataset and results stay in the meta; part of
-the hash joins the name.
+Optimizer state and logs are removed; config, dataset and results are kept in
+the meta; part of the hash is added to the file name.
 """
 from argparse import Namespace
 from typing import Tuple
@@ -30,17 +30,19 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument('source', help='checkpoint of a training')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
-        '--config', help='its config, if not the one it was trained with')
+        '--config',
+        help='config to store (default: the one it was trained with)')
     parser.add_argument(
         '--metric',
         type=metric,
         action='append',
         metavar='NAME=VALUE',
-        help='what the weights reach; a best_*.pth knows by itself')
+        help='result of the weights (default: read from a best_*.pth)')
     parser.add_argument(
-        '--commit', help='of the code that trained; this checkout otherwise')
+        '--commit',
+        help='commit of the training code (default: that of this checkout)')
     parser.add_argument(
-        '--force', action='store_true', help='replace a file of this name')
+        '--force', action='store_true', help='overwrite an existing file')
     return parser.parse_args(argv)
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Train an HRFormer in minutes, evaluate it and draw what it predicts.
+"""Train an HRFormer in minutes, evaluate it and draw its predictions.
 
-Without --data-root the data is made on the fly, in the format of the real
-one. An interrupted quickstart continues when it is started again; a finished
-one is kept, and the next one gets its own folder.
+Without --data-root synthetic data is generated in the format of the real
+dataset. Run the same command again to continue an interrupted quickstart; a
+finished one is kept, and the next one gets a new folder.
 """
 import signal
 import sys
@@ -29,22 +29,26 @@ def parse_args(argv=None) -> Namespace:
         '--task', choices=TASKS, default='pose', help='default: pose')
     parser.add_argument(
         '--data-root',
-        help='train on this real dataset instead of a made one, in the '
+        help='train on this real dataset instead of synthetic data, in the '
         'layout of COCO (pose), Cityscapes (seg) or ImageNet (cls)')
     parser.add_argument(
         '--work-dir',
-        help='for logs, checkpoints and pictures (default: '
+        help='folder for logs, checkpoints and pictures (default: '
         'work_dirs/quickstart_TASK)')
-    parser.add_argument(
-        '--epochs', type=int, help='passes over the training images')
+    parser.add_argument('--epochs', type=int, help='number of epochs')
     parser.add_argument(
         '--train-images',
         type=int,
-        help='how many to make, or to take of a real dataset')
+        help='number of images to generate, or to use of a real dataset')
     parser.add_argument(
-        '--val-images', type=int, help='how many to make for evaluation')
+        '--val-images',
+        type=int,
+        help='number of images to generate for evaluation')
     parser.add_argument(
-        '--seed', type=int, default=0, help='of data and training')
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of data and training (default: 0)')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
@@ -66,7 +70,8 @@ def main(argv=None):
     except (KeyboardInterrupt, SystemExit) as stop:
         print('\nstopped; the same command continues from the last checkpoint',
               file=sys.stderr)
-        # What shells give for the signal; of SIGTERM the training tells it.
+        # The exit code of shells for the signal; on SIGTERM the training
+        # exits with its own.
         raise SystemExit(getattr(stop, 'code', 128 + signal.SIGINT)) from None
 
 

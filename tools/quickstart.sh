@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains an HRFormer in minutes on data made on the fly, evaluates it and
-# draws what it predicts. Makes sure of the environment first.
+# Train an HRFormer in minutes on synthetic data, evaluate it and draw its
+# predictions. Sets up the environment first, if necessary.
 #
 #   bash tools/quickstart.sh                      # keypoints of people
 #   bash tools/quickstart.sh --task seg           # or seg, cls
@@ -11,7 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then
     python=${VIRTUAL_ENV:-$root/.venv}/bin/python
-    # Without an environment, the lines above must do: making one takes long.
+    # Without an environment, print the lines above: installing takes long.
     "$python" "$root/tools/quickstart.py" --help 2>/dev/null ||
         sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '/^!/d; /^Without/d'
     exit

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""How to get a number of the paper: every command, from pretraining to test.
+"""Reproduce a result of the paper, from pretraining to test.
 
-Prints the chain for a row, what each command makes, and what it costs; with
---run it does it. Steps whose file is there are left out and trainings resume,
-so the same line continues after an interruption.
+Prints all commands for a config, the output of each and its cost; --run
+executes them. Steps whose output exists are skipped and trainings resume, so
+the same command continues after an interruption.
 """
 from argparse import Namespace
 
@@ -20,18 +20,22 @@ EXAMPLES = """examples:
 
 def parse_args(argv=None) -> Namespace:
     parser = cli.plain_parser(__doc__, EXAMPLES)
-    parser.add_argument('row', help='name of a row, or path of its config')
-    parser.add_argument('--gpus', type=int, default=8, help='default: 8')
+    parser.add_argument('row', help='name or path of a config')
     parser.add_argument(
-        '--run', action='store_true', help='do it, not only print it')
+        '--gpus', type=int, default=8, help='number of GPUs (default: 8)')
+    parser.add_argument(
+        '--run',
+        action='store_true',
+        help='execute the commands instead of only printing them')
     parser.add_argument(
         '--work-dir',
         default='work_dirs',
-        help='where each training gets a folder (default: work_dirs)')
+        help='parent of the folders of trainings (default: work_dirs)')
     parser.add_argument(
-        '--data-root', help="folder of the dataset, instead of the row's")
+        '--data-root',
+        help='folder of the dataset (default: that of the config)')
     parser.add_argument(
-        '--imagenet', help='folder of ImageNet, if weights are pretrained')
+        '--imagenet', help='folder of ImageNet, for pretraining')
     parser.add_argument(
         '--from-scratch',
         action='store_true',
@@ -40,13 +44,13 @@ def parse_args(argv=None) -> Namespace:
     time.add_argument(
         '--measure',
         action='store_true',
-        help='time training steps on this machine, with the data of the row, '
-        'to estimate GPU hours')
+        help='time training steps on this machine, with the data of the '
+        'config, to estimate GPU hours')
     time.add_argument(
         '--step-seconds',
         type=float,
         metavar='S',
-        help='what a training step takes, to estimate GPU hours')
+        help='duration of a training step, to estimate GPU hours')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes sure of the environment, then runs the lint and the tests.
+# Set up the environment if necessary, then run the linters and the tests.
 #
-#   bash tools/run_tests.sh                     # what is not marked slow
-#   bash tools/run_tests.sh --slow              # all
-#   bash tools/run_tests.sh -m slow             # only what takes longer
-#   bash tools/run_tests.sh -m gpu              # only what needs a GPU
-#   bash tools/run_tests.sh --lint              # no tests
+#   bash tools/run_tests.sh                     # tests not marked slow
+#   bash tools/run_tests.sh --slow              # all tests
+#   bash tools/run_tests.sh -m slow             # slow tests only
+#   bash tools/run_tests.sh -m gpu              # GPU tests only
+#   bash tools/run_tests.sh --lint              # linters only
 #   bash tools/run_tests.sh tests/test_zoo.py -k row   # arguments of pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Sets up a Python environment with all that the project needs.
+# Set up a Python environment with all dependencies of the project.
 #
-#   bash tools/setup_env.sh             # progress goes to stderr
-#   bash tools/setup_env.sh --tests     # also what tests and export need
+#   bash tools/setup_env.sh             # progress is printed to stderr
+#   bash tools/setup_env.sh --tests     # also dependencies of tests and export
 #   PYTHON=$(bash tools/setup_env.sh)   # stdout is the path of its python
 #
-# The active environment is used if there is one with Python 3.10 to 3.14, and
-# else .venv of this checkout, which is made if need be. An installed torch
-# stays as it is, and so does a compiled mmcv; mmcv-lite is installed if there
-# is none. Nothing is compiled. A second call finds its stamp and takes no time;
-# --force installs again. When a step fails, it prints how to fix it.
+# The active environment is used if it has Python 3.10 to 3.14, otherwise .venv
+# of this checkout, which is created if necessary. An installed torch or
+# compiled mmcv is kept; mmcv-lite is installed if there is no mmcv. Nothing is
+# compiled. If nothing has changed, a second call returns at once; --force
+# installs again. When a step fails, the script prints how to fix it.
 #
-# CONSTRAINTS names a file of versions (default: requirements/tested.txt).
+# CONSTRAINTS is a file of versions (default: requirements/tested.txt).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore
@@ -36,7 +36,7 @@ for option; do
 done
 [ -r "$versions" ] || give_up "CONSTRAINTS=$versions cannot be read"
 
-suits() { # whether a python runs and has a version that works
+suits() { # whether a python runs and has a supported version
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' \
         2>/dev/null
 }
@@ -80,11 +80,11 @@ notice_untested_python() {
     fi
 }
 
-fingerprint() { # of what is wanted and what is installed
+fingerprint() { # print requirements and installed versions
     cat "$root"/requirements/*.txt "$root"/setup.* "${BASH_SOURCE[0]}"
     cat "$versions"
     echo "$root"
-    cd "$env" # Python would also see what is built in the current folder
+    cd "$env" # Python would also find packages in the current folder
     "$python" - <<'END'
 import sys
 from importlib.metadata import distributions
@@ -98,7 +98,7 @@ stamp() {
     fingerprint | cksum
 }
 
-installed() { # versions of distributions that are there, one a line
+installed() { # print the versions of installed distributions, one per line
     "$python" - "$@" <<'END'
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -111,7 +111,7 @@ for name in sys.argv[1:]:
 END
 }
 
-run() { # TITLE HINT COMMAND...: one step, with what to do when it fails
+run() { # TITLE HINT COMMAND...: run a step; print the hint if it fails
     local title=$1 hint=$2 start=$SECONDS
     shift 2
     step=$((step + 1))
@@ -151,12 +151,12 @@ install_torch() {
     fi && installed torch torchvision >>"$constraints"
 }
 
-install_requirements() { # FILES: those of them that nothing else brings
+install_requirements() { # FILES: without packages that others provide
     local wanted=$env/hrformer_mm.requirements.txt skip='^(#' name
     if [ -n "$(installed mmcv onedl-mmcv)" ]; then
         skip+='|mmcv-lite'
     fi
-    if [ -n "$(installed onedl-mim)" ]; then # they bring the same module
+    if [ -n "$(installed onedl-mim)" ]; then # it has the same module
         skip+='|openmim'
     fi
     for name; do
@@ -165,7 +165,7 @@ install_requirements() { # FILES: those of them that nothing else brings
     pip_install --no-build-isolation -r "$wanted"
 }
 
-install_frameworks() { # MMPose asks for what it does not need
+install_frameworks() { # without dependencies: MMPose lists unneeded ones
     install_requirements runtime pose seg cls && pip_install --no-deps mmpose
 }
 
@@ -184,10 +184,10 @@ tests_stamp=$env/hrformer_mm.tests.stamp
 constraints=$env/hrformer_mm.constraints.txt
 exec 9>"$env/hrformer_mm.lock"
 if command -v flock >/dev/null; then
-    flock 9 # two calls at once take turns
+    flock 9 # simultaneous calls wait for each other
 fi
 
-is_done() { # STAMP: whether it is that of what is wanted and installed
+is_done() { # STAMP: whether requirements and environment are unchanged
     [ "$force" = 0 ] && [ -e "$root/hrformer_mm/.mim/configs" ] &&
         [ "$(stamp)" = "$(cat "$1" 2>/dev/null)" ]
 }
@@ -211,7 +211,7 @@ run 'hrformer_mm, editable' "Is $root writable?" install_project
 run 'check_env' "Run the commands that it printed above, or see all: $python -m hrformer_mm.check_env" check
 stamp >"$done_stamp"
 if [ "$tests" = 1 ]; then
-    run 'tools for tests and export' "$network. Without them all works but tools/run_tests.sh and tools/export.py" \
+    run 'tools for tests and export' "$network. Only tools/run_tests.sh and tools/export.py need them" \
         install_requirements tests dpt export
     stamp | tee "$done_stamp" >"$tests_stamp"
 fi

@@ -1,4 +1,4 @@
-# What slurm_train.sh and slurm_test.sh share; they read this file.
+# Shared functions of slurm_train.sh and slurm_test.sh, which source this file.
 set -euo pipefail
 PYTHON=${PYTHON:-python}
 GPUS=${GPUS:-8}

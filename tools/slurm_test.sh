@@ -3,7 +3,7 @@
 #
 #   bash tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [flags]
 #
-# The variables are those of tools/slurm_train.sh.
+# For the environment variables, see tools/slurm_train.sh.
 . "$(dirname "$0")/slurm_common.sh"
 [ $# -ge 4 ] || usage "$0" 'PARTITION JOB CONFIG CHECKPOINT [flags]'
 launch "$1" "$2" test.py "$3" "$4" "${@:5}"

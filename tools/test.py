@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Evaluate a checkpoint on the test data of its row."""
+"""Evaluate a checkpoint on the test data of its config."""
 from argparse import Namespace
 
 from hrformer_mm.engine import train as training

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# Test the package with other versions, in an environment of its own.
+# Test the package with other versions, in a separate environment.
 #
 #   bash tools/test_matrix.sh oldest      # requirements/oldest.txt
 #   bash tools/test_matrix.sh newest      # requirements/tested.txt
-#   bash tools/test_matrix.sh 3.12        # likewise, with that Python
+#   bash tools/test_matrix.sh 3.12        # likewise, with this Python
 #   bash tools/test_matrix.sh /path/to/python3.13
 #   PYTHON=/path/to/python3.10 bash tools/test_matrix.sh oldest
 #   bash tools/test_matrix.sh oldest tests/test_ocr.py -k scale
 #
-# The environment is made beside the working one, as .venv-NAME, and kept for
-# the next time (up to 6 GB; delete the folder to get rid of it). ENVS names
-# another folder for environments. Runs the tests of the core, compat, parity
-# and packaging, or those that are given, and then one short training of each
-# task. The first use takes minutes to install.
+# The environment is created as .venv-NAME in this checkout and kept for reuse
+# (up to 6 GB; delete the folder to remove it). ENVS sets another parent folder.
+# Runs the tests of core, compat, parity and packaging, or the given ones, and
+# then one short training of each task. The first use takes minutes to install.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TESTS=(test_versions test_compat test_xtcocotools test_check_env test_parity
@@ -24,7 +23,7 @@ give_up() {
     exit 2
 }
 
-find_python() { # VERSION...: $PYTHON, or the first of them that is there
+find_python() { # VERSION...: print $PYTHON, or the first one installed
     local version
     if [ -n "${PYTHON:-}" ]; then
         echo "$PYTHON"
@@ -36,7 +35,7 @@ find_python() { # VERSION...: $PYTHON, or the first of them that is there
             return
         fi
     done
-    give_up "no python$1 found; install it, or give the path of one"
+    give_up "no python$1 found; install it, or pass the path of one"
 }
 
 [ $# -ge 1 ] || give_up "usage: bash $0 oldest|newest|PYTHON [arguments of pytest]"

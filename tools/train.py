@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Train a row of configs/pose, configs/seg or configs/cls."""
+"""Train a config of configs/pose, configs/seg or configs/cls."""
 from argparse import Namespace
 
 from hrformer_mm.engine import train as training
@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   python tools/train.py CONFIG --resume             # after a crash
   python tools/train.py CONFIG --data-root /data/coco \\
       --cfg-options train_dataloader.batch_size=16 randomness.seed=0
-  python tools/train.py CONFIG --dry-run            # would it go through?
+  python tools/train.py CONFIG --dry-run            # check without training
   bash tools/dist_train.sh CONFIG 8                 # on 8 GPUs
 """
 
@@ -21,31 +21,32 @@ def parse_args(argv=None) -> Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint; without a value (or with auto) '
-        'from the last one in the work dir')
+        help='continue from this checkpoint; without a value (or with '
+        '"auto"), from the last one in the work dir')
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='train in mixed precision, if the config does not yet')
+        help='train in mixed precision')
     parser.add_argument(
         '--no-validate',
         action='store_true',
-        help='do not evaluate while training')
+        help='do not evaluate during training')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate by your batch over the recipe's "
-        '(auto_scale_lr.base_batch_size)')
+        help='scale the learning rate by the ratio of the total batch size '
+        'to auto_scale_lr.base_batch_size')
     parser.add_argument(
         '--tensorboard',
         action='store_true',
-        help='also log for: tensorboard --logdir work_dirs')
+        help='also write TensorBoard logs (view: tensorboard --logdir '
+        'work_dirs)')
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='do not train: look at config, data, weights, first steps, '
-        'memory, hours and disk, print what is found, and exit with 1 if the '
-        'run would fail')
+        help='do not train: check config, data, weights and first steps, '
+        'estimate memory, hours and disk space, and exit with 1 if the run '
+        'would fail')
     cli.add_run_flags(parser)
     return parser.parse_args(argv)
 

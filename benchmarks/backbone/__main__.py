@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Time HRFormer beside MMPose's and other backbones, at equal outputs.
+"""Compare the speed of HRFormer with MMPose's and other backbones.
 
-Every subject is checked against the first one, then they are timed in turns.
-What is measured stays in --out/results.json, so a run that was stopped goes
-on where it was. benchmarks/backbone/README.md tells how to read the table.
+The outputs of every network are compared with those of the first one, then
+timing is interleaved. Results are saved in --out/results.json, from which an
+interrupted run continues. benchmarks/backbone/README.md explains the table.
 """
 import argparse
 import itertools
@@ -27,7 +27,7 @@ from .subjects import DTYPES, MODES, SUBJECTS, Case
 
 SEG, POSE = (512, 1024), (256, 192)
 INFERENCE = ('mmpose', 'ours', 'optimized')
-# What the README's tables are made of: cases, and who takes part.
+# Cases and networks of the README's tables.
 PRESETS: Dict[str, Any] = {
     'cpu': [
         *((Case(arch, POSE, 4, 'forward'),
@@ -74,39 +74,50 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         epilog=EPILOG)
     parser.add_argument(
         '--preset', choices=PRESETS, nargs='+',
-        help='cases of the README instead of those of the flags below')
+        help='run the cases of the README; the flags below are ignored')
     parser.add_argument(
-        '--arch', nargs='+', choices=list(ARCHS), default=['small'])
+        '--arch', nargs='+', choices=list(ARCHS), default=['small'],
+        help='sizes of HRFormer (default: small)')
     parser.add_argument(
         '--size', nargs='+', type=image_size, default=[POSE],
-        metavar='HEIGHTxWIDTH')
-    parser.add_argument('--batch', nargs='+', type=int, default=[4])
+        metavar='HEIGHTxWIDTH', help='image sizes (default: 256x192)')
     parser.add_argument(
-        '--mode', nargs='+', choices=MODES, default=['forward'])
+        '--batch', nargs='+', type=int, default=[4],
+        help='batch sizes (default: 4)')
+    parser.add_argument(
+        '--mode', nargs='+', choices=MODES, default=['forward'],
+        help='inference, or forward and backward pass (default: forward)')
     parser.add_argument(
         '--dtype', nargs='+', choices=list(DTYPES), default=['fp32'],
-        help='half precision is autocast, as in training')
-    parser.add_argument('--window', nargs='+', type=int, default=[7])
+        help='precision (default: fp32); half precision uses autocast, as in '
+        'training')
+    parser.add_argument(
+        '--window', nargs='+', type=int, default=[7],
+        help='window sizes of attention (default: 7)')
     parser.add_argument(
         '--subjects', nargs='+', choices=list(SUBJECTS),
         default=['mmpose', 'ours'],
-        help='ratios are to the first one (default: mmpose ours)')
+        help='networks; ratios are relative to the first one (default: '
+        'mmpose ours)')
     parser.add_argument(
         '--show', type=Path, metavar='RESULTS.JSON',
-        help='only print what a former run compared')
+        help='print the table of an earlier run and exit')
     parser.add_argument(
         '--profile', action='store_true',
-        help='tell in which operations the time goes instead of comparing')
+        help='print the time of each operation instead of comparing')
     parser.add_argument(
-        '--repeats', type=int, default=9, help='rounds (default: 9)')
+        '--repeats', type=int, default=9,
+        help='number of rounds (default: 9)')
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='device (default: cuda if available, else cpu)')
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/benchmark'),
-        help='folder for results.json and sizes.png')
+        help='folder for results.json and sizes.png (default: %(default)s)')
     args = parser.parse_args(argv)  # yapf: disable
     if args.repeats < 2:
-        parser.error('--repeats must be at least 2, for a spread')
+        parser.error('--repeats must be at least 2 to compute a spread, got '
+                     f'{args.repeats}')
     return args
 
 
@@ -122,10 +133,11 @@ def cases(args: argparse.Namespace) -> Iterator[Tuple[Case, Sequence[str]]]:
 
 
 def alone(function: Callable, *args: Any) -> Any:
-    """What a function gives in a process of its own.
+    """Call a function in a new process and return its result.
 
-    What other cases left to the memory allocator decides otherwise how often
-    it asks the system for pages, which takes a fifth of the time on CPUs.
+    In a shared process, memory that earlier cases left to the allocator
+    determines how often it requests pages from the system, which takes a
+    fifth of the time on CPUs.
     """
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         return pool.submit(function, *args).result()

@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Time and memory of backbones, interleaved so that all meet the same noise.
-"""
+"""Measure time and memory of backbones, with interleaved timing."""
 import statistics
 import time
 from contextlib import nullcontext
@@ -17,8 +16,8 @@ from hrformer_mm.utils.costs import PeakMemory, nbytes, tensors_in
 
 from .subjects import DTYPES, SUBJECTS, Case, build
 
-PROFILED = 3  # steps
-# Largest relative difference of outputs that are called equal.
+PROFILED = 3  # number of profiled steps
+# Largest relative difference of outputs that count as equal.
 TOLERANCES = dict(fp32=1e-4, fp16=3e-2, bf16=2e-1)
 
 
@@ -28,7 +27,7 @@ def synchronize(device: torch.device):
 
 
 def seconds(function: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call."""
     synchronize(device)
     start = time.perf_counter()
     function()
@@ -38,18 +37,21 @@ def seconds(function: Callable[[], Any], device: torch.device) -> float:
 
 def best(function: Callable[[], Any], device: torch.device,
          repeats: int = 8) -> float:
-    """A quick call, but not the quickest: the clock may have jumped."""
+    """Return the second smallest time of several calls.
+
+    The smallest one may be an error of the clock.
+    """
     function()
     return sorted(seconds(function, device) for _ in range(repeats))[1]
 
 
 @dataclass
 class Limits:
-    """What the machine does at its best.
+    """Peak performance of the machine.
 
     Attributes:
-        flops: Operations a second of a large matrix product.
-        bandwidth: Bytes a second, read and written, of a large copy.
+        flops: Operations per second of a large matrix product.
+        bandwidth: Bytes per second, read and written, of a large copy.
     """
     flops: float
     bandwidth: float
@@ -60,7 +62,7 @@ class Limits:
         a = torch.randn(n, n, device=device).to(dtype)
         image = a.view(1, n, n, 1)
         kernel = a.view(n, n, 1, 1)
-        # A convolution too, as CPUs may have a faster library for it.
+        # Also a convolution, as CPUs may have a faster library for it.
         products = (lambda: a @ a,
                     lambda: torch.nn.functional.conv2d(image, kernel))
         with torch.no_grad():
@@ -73,10 +75,10 @@ class Limits:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write, one by one.
+    """Count the bytes that operations read and write, one by one.
 
-    Views cost nothing. ``total`` is what a network moves if nothing is fused
-    and no cache keeps anything.
+    Views are free. ``total`` is the memory traffic of a network without fusion
+    and without caches.
     """
 
     def __init__(self):
@@ -97,7 +99,7 @@ class Step:
 
     def __init__(self, model: nn.Module, case: Case, x: Tensor):
         self.model, self.case, self.x = model, case, x
-        # An optimized network has its precision in its weights.
+        # An optimized network computes in the precision of its weights.
         weights = {p.dtype for p in model.parameters()}
         self.amp = case.dtype != 'fp32' and weights == {torch.float32}
 
@@ -123,15 +125,15 @@ class Step:
 
 
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Largest relative difference of maps, norm by norm."""
+    """Compute the largest relative difference of maps, by their norms."""
     return max(((x - y).norm() / y.norm()).item() for x, y in zip(a, b))
 
 
 def check_equal(steps: Dict[str, Step]) -> Dict[str, float]:
-    """Differences from the first subject, in eval mode.
+    """Compare the outputs with those of the first network, in eval mode.
 
     Raises:
-        RuntimeError: If a subject that should give the same does not.
+        RuntimeError: If outputs that should be equal differ.
     """
     names = [name for name in steps if SUBJECTS[name][0]]
     outputs, found = {}, {}
@@ -152,7 +154,7 @@ def check_equal(steps: Dict[str, Step]) -> Dict[str, float]:
 
 
 def peak_memory(step: Step) -> Optional[int]:
-    """Bytes beside the weights at the worst moment of a step."""
+    """Measure the peak memory of a step in bytes, without the weights."""
     device = step.x.device
     if device.type == 'cuda':
         for p in step.model.parameters():
@@ -173,10 +175,10 @@ def peak_memory(step: Step) -> Optional[int]:
 
 
 def bounds(step: Step, limits: Limits) -> Dict[str, float]:
-    """What a step asks of the machine, and the time of that at its best.
+    """Count the operations and bytes of a step, and their minimal time.
 
-    A backward pass is counted as two forward passes: torch's own count of it
-    takes depth-wise convolutions for dense ones.
+    A backward pass is counted as two forward passes, as torch's own count
+    treats depth-wise convolutions as dense ones.
     """
     with FlopCounterMode(display=False) as counter:
         step.forward()
@@ -193,12 +195,12 @@ def bounds(step: Step, limits: Limits) -> Dict[str, float]:
 
 def compare(case: Case, names: Sequence[str], device: torch.device,
             repeats: int, limits: Limits) -> Dict[str, Any]:
-    """Measure subjects in turn, round by round.
+    """Time networks with interleaved rounds.
 
     Returns:
-        The case, its bounds, and for each subject the median and the
-        quartiles of seconds, images a second, the median over rounds of the
-        ratio to the first subject, and the peak memory in bytes.
+        The case, its bounds, and for each network the median and the
+        quartiles of seconds, images per second, the median over rounds of the
+        ratio to the first network, and the peak memory in bytes.
     """
     torch.manual_seed(0)
     x = torch.randn(case.batch, 3, *case.size, device=device)
@@ -229,7 +231,7 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
 
 def operations(case: Case, names: Sequence[str],
                device: torch.device) -> Dict[str, Dict[str, float]]:
-    """Seconds of a step in each of torch's operations, by subject."""
+    """Profile the seconds of a step in each operation, by network."""
     torch.manual_seed(0)
     x = torch.randn(case.batch, 3, *case.size, device=device)
     where = 'device' if device.type == 'cuda' else 'cpu'

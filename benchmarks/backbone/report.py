@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Results of a benchmark: the file, the table and the plots."""
+"""Save benchmark results, and render them as tables and plots."""
 import json
 import math
 import os
@@ -18,7 +18,7 @@ from .subjects import Case
 
 
 def processor() -> str:
-    """Name of the CPU as the system gives it."""
+    """Return the name of the CPU as reported by the system."""
     try:
         for line in Path('/proc/cpuinfo').read_text('utf-8').splitlines():
             if line.startswith('model name'):
@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 def commit() -> Optional[str]:
-    """Short name of the commit that is measured, if git knows it."""
+    """Return the short name of the measured commit, if git knows it."""
     try:
         return subprocess.run(
             ['git', 'describe', '--always', '--dirty'],
@@ -61,12 +61,12 @@ def case_of(entry: Mapping) -> Case:
 
 
 class Results:
-    """A JSON file of cases, written whole after each one.
+    """JSON file of cases, rewritten atomically after each one.
 
     Args:
-        path: Of the file. What it holds of the same machine and versions is
-            kept, and need not be measured again.
-        head: What the results have in common, as :func:`describe_machine`.
+        path: Path of the file. Its results are kept if they are from the same
+            machine and versions, and are not measured again.
+        head: Fields common to all results, see :func:`describe_machine`.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]):
@@ -78,7 +78,7 @@ class Results:
             if not same:
                 raise ValueError(
                     f'{path} holds results of another machine, torch or '
-                    'commit: move it away or give another --out')
+                    'commit: move it or choose another --out')
             self.entries = old['results']
 
     def done(self, case: Case, names: Sequence[str]) -> bool:
@@ -99,7 +99,7 @@ class Results:
 
 
 def table(entries: Sequence[Mapping]) -> str:
-    """One line for each subject of each case."""
+    """Render a table with one line for each network of each case."""
     rows: List[Tuple[str, ...]] = []
     for entry in entries:
         case = case_of(entry)
@@ -122,7 +122,7 @@ def table(entries: Sequence[Mapping]) -> str:
 
 def operation_table(found: Mapping[str, Mapping[str, float]],
                     length: int = 14) -> str:
-    """Milliseconds in each operation by subject, the longest first."""
+    """Render the milliseconds of each operation by network, longest first."""
     longest: Dict[str, float] = {}
     for times in found.values():
         for name, value in times.items():
@@ -140,7 +140,7 @@ def operation_table(found: Mapping[str, Mapping[str, float]],
 
 
 def exponent(points: Sequence[Tuple[float, float]]) -> float:
-    """Slope of a line through points on two logarithmic axes."""
+    """Fit the slope of a line through points on logarithmic axes."""
     xs, ys = zip(*((math.log(x), math.log(y)) for x, y in points))
     x0, y0 = sum(xs) / len(xs), sum(ys) / len(ys)
     return (sum((x - x0) * (y - y0) for x, y in zip(xs, ys)) /
@@ -149,7 +149,7 @@ def exponent(points: Sequence[Tuple[float, float]]) -> float:
 
 def curves(entries: Sequence[Mapping]
            ) -> Dict[Tuple[str, str], List[Tuple[int, float, Any]]]:
-    """Pixels of an image, seconds of one and bytes of one, by subject."""
+    """Collect pixels, seconds and bytes of an image, by network."""
     found: Dict[Tuple[str, str], list] = {}
     for entry in entries:
         case = case_of(entry)
@@ -167,9 +167,9 @@ def curves(entries: Sequence[Mapping]
 
 
 def growth(entries: Sequence[Mapping]) -> str:
-    """How the cost of an image grows with its pixels, a line a subject.
+    """Describe the growth of time with pixels, one line per network.
 
-    For three sizes or more: any two lie on a line.
+    Networks with fewer than three sizes are skipped.
     """
     lines = []
     for (label, name), points in curves(entries).items():
@@ -182,7 +182,11 @@ def growth(entries: Sequence[Mapping]) -> str:
 
 
 def plot(entries: Sequence[Mapping], path: Path, title: str) -> bool:
-    """Draw throughput and memory against size; False for a single size."""
+    """Plot throughput and memory against size.
+
+    Returns:
+        ``False``, without a plot, if there is only one size.
+    """
     lines = curves(entries)
     if not lines:
         return False
@@ -199,9 +203,9 @@ def plot(entries: Sequence[Mapping], path: Path, title: str) -> bool:
         if all(sizes):
             memory.loglog(
                 pixels, [s / 2**20 for s in sizes], 'o-', label=text)
-    speed.set(xlabel='pixels of an image', ylabel='images a second')
+    speed.set(xlabel='pixels of an image', ylabel='images per second')
     memory.set(xlabel='pixels of an image',
-               ylabel='MiB for an image, beside the weights')
+               ylabel='MiB per image, without the weights')
     for axes in (speed, memory):
         axes.grid(alpha=.3, which='both')
     speed.legend(fontsize=8)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The networks that are compared, and what is asked of them."""
+"""Networks and cases of the benchmark."""
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,16 +19,16 @@ MODES = ('forward', 'train')
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure.
+    """A setting to measure.
 
     Attributes:
         arch: Size of HRFormer.
         size: Height and width of the images.
-        batch: Images.
+        batch: Batch size.
         mode: ``'forward'`` is inference; ``'train'`` a forward and a backward
             pass with all gradients, without the optimizer.
         dtype: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` under autocast.
-        window: Of the attention.
+        window: Window size of attention.
     """
     arch: str
     size: Tuple[int, int]
@@ -44,7 +44,7 @@ class Case:
 def mmpose_extra(arch: str,
                  window: int = 7,
                  rel_pos_bias: bool = True) -> dict:
-    """HRFormer as MMPose's configs describe it, with four outputs."""
+    """Return the ``extra`` of MMPose's HRFormer, with four outputs."""
     size = ARCHS[arch]
 
     def stage(branches: int) -> dict:
@@ -80,7 +80,7 @@ def mmpose_hrformer(arch: str, window: int) -> nn.Module:
 
 
 def ours(case: Case, **kwargs) -> nn.Module:
-    """HRFormer, with the weights of the peer where MMPose is installed."""
+    """Build HRFormer, with the weights of MMPose's if it is installed."""
     model = HRFormer(
         case.arch, window_size=case.window, upsample='bilinear', **kwargs)
     try:
@@ -101,7 +101,7 @@ def compiled(model: nn.Module, **options) -> nn.Module:
 
 
 def hrnet(width: int) -> nn.Module:
-    """HRNet-W32 or -W48 of MMPose, with four outputs."""
+    """Build HRNet-W32 or -W48 of MMPose, with four outputs."""
     from mmpose.models.backbones import HRNet
 
     def stage(modules: int, branches: int, **kwargs) -> dict:
@@ -133,7 +133,7 @@ def swin_t(case: Case) -> nn.Module:
         'tiny', img_size=case.size, out_indices=(0, 1, 2, 3))
 
 
-# Whether a subject has the outputs of the first one, and how it is made.
+# Name: whether the outputs must equal those of the first network, builder.
 SUBJECTS: Dict[str, Tuple[bool, Callable[[Case], nn.Module]]] = {
     'mmpose': (True, lambda c: deepcopy(mmpose_hrformer(c.arch, c.window))),
     'ours': (True, ours),
@@ -158,17 +158,17 @@ INFERENCE_ONLY = ('optimized', 'optimized-bf16', 'optimized-compiled',
 
 
 def build(name: str, case: Case, device: torch.device) -> nn.Module:
-    """A subject, ready for a case.
+    """Build a network for a case.
 
     Raises:
-        ValueError: For an unknown subject, or one that cannot be trained.
+        ValueError: If the network is unknown or cannot be trained.
     """
     if name not in SUBJECTS:
-        raise ValueError(f'no subject {name!r}; there are '
+        raise ValueError(f'unknown subject {name!r}; choose from '
                          f'{", ".join(SUBJECTS)}')
     training = case.mode == 'train'
     if training and name in INFERENCE_ONLY:
-        raise ValueError(f'{name} cannot be trained')
+        raise ValueError(f'{name} cannot be trained: use --mode forward')
     model = SUBJECTS[name][1](case).to(device)
-    model.train(training)  # MMPose's gives back None
+    model.train(training)  # MMPose's train() returns None
     return model

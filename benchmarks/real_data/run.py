@@ -2,9 +2,9 @@
 """Train the networks of a study under one budget and write their results.
 
 Each run is trained by ``tools/train.py`` with ``--resume``, tested by
-``tools/test.py`` from its last checkpoint, and leaves one JSON file. A run
-that has its file is skipped, so the same command continues a study that was
-interrupted anywhere.
+``tools/test.py`` from its last checkpoint, and writes one JSON file. A run
+whose file exists is skipped, so the same command continues an interrupted
+study.
 """
 import argparse
 import json
@@ -88,10 +88,10 @@ def train_command(trial: Trial, data_root: str, work_dir: Path,
 
 
 def check_call(command: Sequence[str], log: Path):
-    """Run a command; its output goes to a log.
+    """Run a command and write its output to a log.
 
     Raises:
-        RuntimeError: If it fails; names the log.
+        RuntimeError: If it fails; the message names the log.
     """
     with log.open('a') as file:
         code = subprocess.run(command, stdout=file, stderr=file).returncode
@@ -101,7 +101,7 @@ def check_call(command: Sequence[str], log: Path):
 
 
 def seconds_of(work_dir: Path) -> float:
-    """Sum the time of all training iterations that were logged."""
+    """Sum the time of all logged training iterations."""
     total, last = 0., 0
     for log in curves.find_logs(work_dir):
         for record in read_records(log):
@@ -146,7 +146,7 @@ def test(trial: Trial, data_root: str, work_dir: Path,
 
 def result_of(trial: Trial, metrics: Dict[str, float], work_dir: Path,
               options: Sequence[str]) -> Dict[str, Any]:
-    """Describe a finished trial: what, how, on what, and what came out."""
+    """Collect the settings and results of a finished trial."""
     cfg = read_config(str(ROOT / f'configs/{trial.config}.py'))
     size = zoo.input_size(trial.config)
     counted = flops.count(zoo.build_model(cfg), size)

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Count parameters and multiply-adds of a config, as four tools count them.
+"""Count parameters and multiply-adds of a config, by four conventions.
 
-Nothing is computed, so any input size takes a second and no memory.
+The network is not executed, so any input size takes a second and no memory.
 """
 from argparse import Namespace
 from dataclasses import asdict
@@ -21,15 +21,16 @@ EXAMPLES = """examples:
 
 def parse_args(argv=None) -> Namespace:
     parser = cli.plain_parser(__doc__, EXAMPLES)
-    parser.add_argument('config', help='path of a config, or name of a row')
+    parser.add_argument('config', help='path or name of a config')
     parser.add_argument(
         '--shape',
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help='input size; by default the one in the name of the config')
+        help='input size (default: the one in the name of the config)')
     parser.add_argument('--json', help='write the counts to this file')
-    parser.add_argument('--plot', help='draw the stages as bars in this PNG')
+    parser.add_argument(
+        '--plot', help='draw a bar chart of the stages to this PNG')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 

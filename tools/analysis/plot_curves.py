@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Draw loss, learning rate and metric of training runs into one picture.
+"""Plot loss, learning rate and metric of training runs.
 
-Reads the logs that MMEngine leaves in work dirs, also while a run continues.
+Reads the logs that MMEngine writes to work dirs, also of running trainings.
 """
 from argparse import Namespace
 from pathlib import Path
@@ -21,20 +21,25 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         'runs', nargs='+', help='work dirs, or scalars.json files')
     parser.add_argument(
-        '--names', nargs='+', help='of the runs (default: their folders)')
+        '--names',
+        nargs='+',
+        help='names of the runs (default: names of their folders)')
     parser.add_argument(
         '--keys',
         nargs='+',
-        help='what to draw (default: loss, lr, and AP, mIoU or top-1)')
+        help='values to plot (default: loss, lr, and AP, mIoU or top-1)')
     parser.add_argument(
         '--smooth',
         type=int,
         default=1,
-        help='records that each point of a long curve is the mean of')
+        help='number of records to average for each point of a long curve '
+        '(default: 1)')
     parser.add_argument(
-        '--out-dir', default='.', help='gets curves.png (default: this one)')
+        '--out-dir',
+        default='.',
+        help='folder for curves.png (default: current folder)')
     parser.add_argument(
-        '--force', action='store_true', help='replace curves.png')
+        '--force', action='store_true', help='overwrite curves.png')
     return parser.parse_args(argv)
 
 
@@ -47,8 +52,10 @@ def main(argv=None):
     args = parse_args(argv)
     names = args.names or [None] * len(args.runs)
     if len(names) != len(args.runs) or args.smooth < 1:
-        raise ValueError('--names must be as many as there are runs, and '
-                         '--smooth at least 1')
+        raise ValueError(
+            f'--names needs one name per run ({len(args.runs)}), got '
+            f'{len(names)}, and --smooth must be at least 1, got '
+            f'{args.smooth}')
     Outputs(Path(args.out_dir), args.force).check(['curves.png'], ())
     runs = [read_run(path, name) for path, name in zip(args.runs, names)]
     keys = choose_keys(runs, args.keys)

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Draw what a trained model holds of an image.
+"""Visualize the features of a trained model for an image.
 
-streams.png shows the feature maps of all resolutions, attention.png what one
-place attends to in the window of each, regions.png (segmentation) the regions
-from which OCR gathers a vector for each class.
+streams.png shows the feature maps of all resolutions, attention.png the
+attention of one position in its window at each, regions.png (segmentation)
+the soft object regions of OCR.
 """
 from argparse import Namespace
 from pathlib import Path
@@ -28,21 +28,23 @@ def parse_args(argv=None) -> Namespace:
         type=float,
         nargs=4,
         metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
-        help='where a person is, for pose (default: the whole image)')
+        help='box of the person, for pose (default: the whole image)')
     parser.add_argument(
         '--at',
         type=float,
         nargs=2,
         default=(.5, .5),
         metavar=('RIGHT', 'DOWN'),
-        help='the place that attends, from 0 to 1 (default: the middle)')
-    parser.add_argument('--device', help='default: the best there is')
+        help='query position, from 0 to 1 (default: the centre)')
+    parser.add_argument(
+        '--device',
+        help='device, such as cuda:0 or cpu (default: the best available)')
     parser.add_argument(
         '--out-dir',
         default='work_dirs/visualize',
-        help='default: work_dirs/visualize')
+        help='folder for pictures (default: work_dirs/visualize)')
     parser.add_argument(
-        '--force', action='store_true', help='replace pictures')
+        '--force', action='store_true', help='overwrite pictures')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
