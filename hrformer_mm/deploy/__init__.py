@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Trained networks made faster, and exported."""
+"""Optimize trained networks for inference, and export them."""
 from .optimize import optimize
 
 __all__ = ['optimize']

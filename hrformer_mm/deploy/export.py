@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Models as ONNX or ``torch.export`` files that give the same outputs.
+"""Export models to ONNX or ``torch.export`` files with equal outputs.
 
-A file is written only after it was read back, run, and compared with the model
+A file is written only after it was loaded, run, and compared with the model
 in PyTorch.
 """
 from __future__ import annotations
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
-META = 'hrformer_mm'  # where a file says what it holds
-FUSED_OPSET = 23  # the first with an operator for attention
+META = 'hrformer_mm'  # metadata key of the description in a file
+FUSED_OPSET = 23  # the first one with an operator for attention
 OPSETS = range(OLDEST_OPSET, FUSED_OPSET + 1)
-# Images that are tried where sizes are open; their maps are not whole windows.
+# Images to check open sizes with; their maps are not whole windows.
 OPEN_SIZES = ((97, 131), (160, 224), (250, 190))
-OPEN_EXAMPLE = (490, 554)  # of which no map is as large as another or 1
-# Outputs that are decisions: two equal values may fall either way.
-DECISIONS = dict(keypoints=0.1, labels=0.)  # what counts as another one
+OPEN_EXAMPLE = (490, 554)  # sides of all its maps are distinct and above 1
+# Outputs that are decisions: ties may be resolved either way.
+DECISIONS = dict(keypoints=0.1, labels=0.)  # larger differences count
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far outputs may be from PyTorch's in float32."""
-    values: float  # largest difference over largest value
-    decisions: float  # share of keypoints or labels that are others
+    """Maximum difference to PyTorch's outputs in float32."""
+    values: float  # largest difference / largest value
+    decisions: float  # share of keypoints or labels that differ
 
 
-# Of noise, where many maxima are near another, float16 decides some anew.
+# On noise, many values are close to the maximum: float16 decides differently.
 TOLERANCES = {
     torch.float32: Tolerance(1e-4, 1e-2),
     torch.float16: Tolerance(2e-2, 0.2)
@@ -64,20 +64,20 @@ TOLERANCES = {
 
 @dataclass
 class Report:
-    """What was written, and how it was checked."""
+    """Summary of the exported file and its verification."""
     path: Path
     nodes: int  # operators in the graph
-    names: Sequence[str]  # of the outputs
-    # Worst difference of each output, by the shape of the images.
+    names: Sequence[str]  # names of the outputs
+    # Worst difference of each output, by image shape.
     differences: Dict[Tuple[int, ...], Dict[str, float]] = field(
         default_factory=dict)
 
 
 def input_shape(cfg: Config, model: nn.Module) -> Tuple[int, int]:
-    """Height and width of the images that a config is for.
+    """Return height and width of the images that a config is for.
 
     Raises:
-        ValueError: If neither its codec nor its name tells.
+        ValueError: If neither its codec nor its file name has the size.
     """
     decoder = getattr(getattr(model, 'head', None), 'decoder', None)
     if decoder is not None:
@@ -87,7 +87,7 @@ def input_shape(cfg: Config, model: nn.Module) -> Tuple[int, int]:
 
 
 def find_step(cfg: Config, name: str) -> dict:
-    """The step of the test pipeline with that name, or nothing."""
+    """Return the step of the test pipeline with a name; empty if absent."""
     steps = cfg.test_dataloader.dataset.pipeline
     return next((s for s in steps if bare_name(s['type']) == name), {})
 
@@ -95,19 +95,20 @@ def find_step(cfg: Config, name: str) -> dict:
 def describe(cfg: Config, model: nn.Module, meta: dict,
              shape: Optional[Tuple[int, int]],
              post: bool) -> Dict[str, Any]:
-    """What a program needs to know to use the file, as JSON values.
+    """Return the metadata that a user of the file needs, as JSON values.
 
     Args:
-        cfg: Of the model.
-        model: As the framework builds it.
-        meta: Of the data it was trained on.
+        cfg: Config of the model.
+        model: Model as built by its framework.
+        meta: Metainfo of the training dataset.
         shape: Height and width, unless they are open.
-        post: Whether the graph decodes its maps.
+        post: Whether the graph includes postprocessing.
 
     Returns:
-        Among others ``fit``: the network sees the smallest part of its own
-        shape that holds the box or image (``maximum``) or the largest inside
-        of it (``minimum``), made larger by ``padding``.
+        A dict; in it, ``fit`` says how the box or image is fitted to the
+        input: the network sees the smallest area of its aspect ratio that
+        contains it (``maximum``) or the largest area inside it
+        (``minimum``), scaled by ``padding``.
     """
     task, normal = get_task(cfg).name, cast(Any, model.data_preprocessor)
     facts: Dict[str, Any] = dict(
@@ -116,7 +117,7 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         shape=shape,
         mean=normal.mean.flatten().tolist(),
         std=normal.std.flatten().tolist(),
-        # Frameworks differ in the word for it.
+        # The attribute differs between frameworks.
         rgb=any(
             getattr(normal, word, False) for word in
             ('_channel_conversion', 'channel_conversion', 'to_rgb')),
@@ -145,11 +146,11 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
 
 
 def check_before(out: Path, format: str, force: bool):
-    """Tell what would fail after minutes.
+    """Check the output file and the packages before minutes of work.
 
     Raises:
-        FileExistsError: For a file that is not to be replaced.
-        ImportError: For packages of ONNX; gives the install line.
+        FileExistsError: If the file exists and must not be replaced.
+        ImportError: If packages are missing; with the install command.
     """
     if out.exists() and not force:
         raise FileExistsError(f'{out} is already there; --force replaces it')
@@ -165,14 +166,14 @@ def check_before(out: Path, format: str, force: bool):
 
 
 def load(cfg: Config, weights: str) -> Tuple[nn.Module, dict]:
-    """A model as its framework builds it, and what its data is called."""
+    """Build a model with its weights; return it and its dataset's metainfo."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
         return model, {**data_of(cfg), **load_weights(model, weights)}
 
 
 def open_dimensions(task: str, dynamic: bool) -> Dict[int, Any]:
-    """Dimensions of the images that a graph leaves open."""
+    """Return the dimensions of the images that a graph leaves open."""
     if not dynamic:
         return {}
     from torch.export import Dim
@@ -184,33 +185,33 @@ def open_dimensions(task: str, dynamic: bool) -> Dict[int, Any]:
 
 def example_shape(shape: Tuple[int, int],
                   dimensions: Dict[int, Any]) -> Tuple[int, ...]:
-    """Images to trace with, whose open dimensions have unlikely sizes."""
+    """Return a shape to trace with, whose open dimensions are unusual."""
     batch = 2 if 0 in dimensions else 1
     return (batch, 3, *(OPEN_EXAMPLE if 2 in dimensions else shape))
 
 
 def trace(network: nn.Module, shape: Tuple[int, ...],
           dimensions: Dict[int, Any]) -> ExportedProgram:
-    """The graph of a network, with the given dimensions open.
+    """Trace the graph of a network, with the given dimensions open.
 
     Args:
         network: Takes images [B, 3, h, w].
-        shape: Of the images that it is traced with.
+        shape: Shape of the images to trace with.
         dimensions: See :func:`open_dimensions`.
 
     Raises:
-        ValueError: If the network fixes one of these.
+        ValueError: If the network needs a fixed size in one of these.
     """
     image = torch.zeros(shape)
     try:
-        # Without this option, a size of 1 is special.
+        # Without this option, a size of 1 is specialized.
         options: Any = torch.fx.experimental._config
         with torch.no_grad(), options.patch(backed_size_oblivious=True):
             return torch.export.export(
                 network, (image, ),
                 dynamic_shapes=(dimensions, ),
                 strict=False,
-                # Or it gives up on what it cannot prove of sizes.
+                # Otherwise tracing fails if it cannot prove a guard on sizes.
                 prefer_deferred_runtime_asserts_over_guards=True)
     except torch._dynamo.exc.UserError as error:
         names = ', '.join(d.__name__ for d in dimensions.values())
@@ -229,7 +230,7 @@ def write_onnx(program: ExportedProgram, path: Path,
         program, (),
         input_names=['image'],
         output_names=list(names),
-        dynamic_shapes=(axes, ),  # names what is open already
+        dynamic_shapes=(axes, ),  # named in the program already
         opset_version=max(opset, WRITTEN_OPSET),
         dynamo=True,
         verbose=False)
@@ -243,7 +244,7 @@ def write_onnx(program: ExportedProgram, path: Path,
 
 
 def write_program(program: ExportedProgram, path: Path, meta: dict) -> int:
-    """Write a ``torch.export`` file; returns the number of its operators."""
+    """Write a ``torch.export`` file; return the number of its operators."""
     with open(path, 'wb') as file:  # a path would have to end in .pt2
         torch.export.save(program, file, extra_files={META: json.dumps(meta)})
     return sum(node.op == 'call_function' for node in program.graph.nodes)
@@ -251,11 +252,11 @@ def write_program(program: ExportedProgram, path: Path, meta: dict) -> int:
 
 def open_file(path: Path,
               format: str) -> Callable[[ndarray], Sequence[ndarray]]:
-    """A file that was written here, as a function of the images."""
+    """Load an exported file as a function of the images."""
     if format == 'onnx':
         import onnxruntime
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # casts of half precision on CPUs
+        options.log_severity_level = 3  # no warnings on float16 casts
         session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider'])
         return lambda image: session.run(None, dict(image=image))
@@ -265,8 +266,10 @@ def open_file(path: Path,
 
 
 def difference(name: str, found: ndarray, wanted: ndarray) -> float:
-    """Of values: the largest, over the largest value that is wanted. Of
-    decisions: the share that are others."""
+    """Compute the difference between an output and its reference.
+
+    For values: the largest difference, relative to the largest reference
+    value. For decisions: the share that differs."""
     found, wanted = found.astype(np.float64), wanted.astype(np.float64)
     apart = np.abs(found - wanted)
     if name in DECISIONS:
@@ -276,7 +279,7 @@ def difference(name: str, found: ndarray, wanted: ndarray) -> float:
 
 def shapes_to_check(shape: Tuple[int, int], dimensions: Dict[int, Any],
                     thorough: bool) -> List[Tuple[int, ...]]:
-    """Shapes of the images to compare with."""
+    """List the shapes of the images to compare with."""
     sizes = [shape, *OPEN_SIZES] if 2 in dimensions else [shape]
     shapes: List[Tuple[int, ...]] = [(1, 3, *size) for size in sizes]
     if thorough and 0 in dimensions:
@@ -287,13 +290,13 @@ def shapes_to_check(shape: Tuple[int, int], dimensions: Dict[int, Any],
 def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
             shapes: Sequence[Tuple[int, ...]],
             tolerance: Tolerance) -> Dict[Tuple[int, ...], Dict[str, float]]:
-    """Differences of all outputs on random images, by their shape.
+    """Compare all outputs on random images; return differences by shape.
 
     Args:
-        run: The file.
-        network: As the framework builds it.
-        shapes: Of the images.
-        tolerance: What is allowed.
+        run: Exported file as a function.
+        network: Network as built by its framework.
+        shapes: Shapes of the images.
+        tolerance: Maximum differences.
 
     Raises:
         ValueError: If an output differs more.
@@ -311,7 +314,7 @@ def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
             limit = (
                 tolerance.decisions
                 if name in DECISIONS else tolerance.values)
-            if not value <= limit:  # nor NaN
+            if not value <= limit:  # also true for NaN
                 raise ValueError(
                     f'nothing was written: {name} of images {list(shape)} '
                     f'differ from PyTorch by {value:.2g}, at most {limit:.2g} '
@@ -330,27 +333,27 @@ def export(cfg: Config,
            check: bool = False,
            opset: int = FUSED_OPSET,
            force: bool = False) -> Report:
-    """Write a trained model as a file that others can run.
+    """Export a trained model to a file for other runtimes.
 
     Args:
         cfg: Config of the model.
-        weights: Path of its checkpoint, of any layout.
+        weights: Path of the checkpoint, in any layout.
         out: File to write.
-        format: Of ``FORMATS``.
+        format: File format, one of ``FORMATS``.
         shape: Height and width of the images; by default the config's.
         dynamic: Leave the batch open, and the size for segmentation.
         half: Compute in float16; images and outputs stay float32.
-        post: Decode the maps inside the graph, see :mod:`.outputs`.
-        check: Compare with PyTorch at more batches and sizes than one.
-        opset: Version of ONNX's operators, 11 to 23; below 23 attention is
-            several operators.
-        force: Replace a file that is there.
+        post: Include postprocessing in the graph, see :mod:`.postprocess`.
+        check: Compare with PyTorch at several batches and sizes.
+        opset: ONNX opset, 11 to 23; below 23 attention is several
+            operators.
+        force: Replace an existing file.
 
     Raises:
-        FileExistsError: If the file is there and ``force`` is not given.
+        FileExistsError: If the file exists and ``force`` is not set.
         ImportError: If packages are missing.
-        ValueError: If the file disagrees with PyTorch, which is then not
-            written, or the model cannot be exported so.
+        ValueError: If the outputs differ from PyTorch, or the model cannot
+            be exported with these options; no file is written.
     """
     cfg = name_types(cfg)
     file, task = Path(out), get_task(cfg).name

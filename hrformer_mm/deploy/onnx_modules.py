@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The blocks of HRFormer as few operators, for graphs that leave PyTorch.
+"""HRFormer's blocks with few operators, for export.
 
-:func:`simplify` puts the modules below into the place of the core's, which are
-written to be read and to be fast in PyTorch. They compute the same. The size
-of a map may be open, a ``torch.SymInt``, where the core would ask whether it
-needs padding.
+:func:`simplify` replaces the core's modules, which are written for readability
+and for speed in PyTorch, by the modules below. Their outputs are equal. The
+size of a map may be open, a ``torch.SymInt``, where the core would branch on
+whether it needs padding.
 """
 from typing import Optional, Sequence
 
@@ -16,22 +16,22 @@ from ..core import attention, blocks
 
 
 def pad(x: Tensor, pads: Sequence[int]) -> Tensor:
-    """``F.pad``, which is left out where it is known to change nothing."""
+    """Apply ``F.pad``, unless it is known to change nothing."""
     if any(isinstance(n, torch.SymInt) or n for n in pads):
         return F.pad(x, pads)
     return x
 
 
 class WindowAttention(nn.Module):
-    """The core's attention inside windows of a [B, H, W, C] map.
+    """The core's window attention on a [B, H, W, C] map.
 
-    Queries, keys and values are made before windows are cut, and projected
-    after they are joined, so that windows are moved once each way.
+    Queries, keys and values are computed before the window partition, and
+    projected after its reversal, so that windows are moved once each way.
 
     Args:
-        source: Without shift and mask, whose parameters are used.
-        fused: Leave attention one operator, which ONNX has since opset 23;
-            its parts otherwise.
+        source: Module whose parameters are used, without shift and mask.
+        fused: Keep attention as one operator, which ONNX has since opset 23;
+            otherwise it is decomposed.
     """
 
     bias: Optional[Tensor]
@@ -70,17 +70,17 @@ class WindowAttention(nn.Module):
 
 
 def as_conv(source: blocks.PointwiseConv) -> nn.Conv2d:
-    """The same 1x1 convolution for [B, C, H, W]."""
+    """Return the same 1x1 convolution for [B, C, H, W]."""
     conv = nn.Conv2d(source.in_channels, source.out_channels, 1)
     conv.weight, conv.bias = source.weight, source.bias
     return conv
 
 
 class FFN(nn.Module):
-    """The core's feed-forward of a [B, H, W, C] map, as convolutions.
+    """The core's feed-forward network on a [B, H, W, C] map, as convolutions.
 
     Args:
-        source: The feed-forward, whose layers are used.
+        source: Module whose layers are used.
     """
 
     def __init__(self, source: blocks.FFN):
@@ -96,10 +96,10 @@ class FFN(nn.Module):
 
 
 def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
-    """Rewrite the blocks of a model from :func:`hrformer_mm.deploy.optimize`.
+    """Replace blocks in the output of :func:`hrformer_mm.deploy.optimize`.
 
     Args:
-        model: It is changed.
+        model: Model to change in place.
         fused: See :class:`WindowAttention`.
     """
     for module in model.modules():

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rewrite ONNX models for opsets that PyTorch's exporter does not write.
+"""Convert ONNX models to opsets that PyTorch's exporter does not write.
 
 The exporter writes opset 18 and newer. Between 11 and 17 few operators have
-another form; :data:`REWRITES` lists them. What is left must be valid in the
-older opset, or is refused with the name of the operator.
+another form; :data:`REWRITES` lists them. All others must be valid in the
+older opset, or an error names the operator.
 """
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-WRITTEN_OPSET = 18  # the oldest that PyTorch's exporter writes
+WRITTEN_OPSET = 18  # the oldest one that PyTorch's exporter writes
 OLDEST_OPSET = 11
 INTEGERS = ('INT8', 'INT16', 'INT32', 'INT64', 'UINT8')
 
 
 class Graph:
-    """A graph while it is rewritten.
+    """A graph during its conversion.
 
     Args:
         proto: ONNX's ``GraphProto``.
-        opset: Version of the operators to rewrite it for.
+        opset: Opset to convert it to.
 
     Attributes:
-        constants: Values of the inputs that are known, by name.
+        constants: Known values of tensors, by name.
         shapes: Element type and size of each dimension (``None`` if open) of
-            the tensors that are known, by name.
+            the known tensors, by name.
     """
 
     def __init__(self, proto: Any, opset: int):
@@ -51,7 +51,7 @@ class Graph:
             self.shapes[t.name] = t.data_type, list(t.dims)
 
     def name(self) -> str:
-        """Return a name that no tensor has yet."""
+        """Return an unused tensor name."""
         return f'opset{self.opset}_{next(self.numbers)}'
 
     def constant(self, value: Any, dtype: Any) -> str:
@@ -100,7 +100,7 @@ def copy(node: Any, inputs: Optional[Sequence[str]] = None,
 
 
 def axes_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
-    """Reductions before 18; Squeeze, Unsqueeze and ReduceSum before 13."""
+    """Convert axes to an attribute: before 18, for Squeeze etc. before 13."""
     if len(node.input) < 2 or not node.input[1]:
         return [copy(node, node.input[:1])]
     axes = graph.constants.get(node.input[1])
@@ -111,7 +111,7 @@ def axes_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def sizes_of_split(graph: Graph, node: Any) -> Sequence[Any]:
-    """Split by the number of parts since 18, by their sizes before."""
+    """Convert Split by the number of parts (since 18) to their sizes."""
     attributes = attributes_of(node)
     parts = attributes.get('num_outputs')
     sizes = graph.shapes.get(node.input[0], (0, None))[1]
@@ -125,7 +125,7 @@ def sizes_of_split(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def split_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
-    """Sizes of the parts are an input since 13."""
+    """Convert the sizes of Split from input (since 13) to attribute."""
     if len(node.input) < 2 or not node.input[1]:
         return [copy(node, node.input[:1])]
     sizes = graph.constants.get(node.input[1])
@@ -135,13 +135,13 @@ def split_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def layer_norm(graph: Graph, node: Any) -> Sequence[Any]:
-    """LayerNormalization is an operator since 17; in float32 as there."""
+    """Decompose LayerNormalization (since 17), in float32 as there."""
     from onnx import TensorProto
     attributes, (x, scale, *bias) = attributes_of(node), node.input
     if len([name for name in node.output if name]) > 1:
         raise refusal(graph.opset, node, 'with mean and deviation as outputs')
     axes = list(range(attributes.get('axis', -1), 0))
-    if not axes:  # counted from the front
+    if not axes:  # count them from the front
         axes = list(range(attributes['axis'], graph.rank(node)))
     kind = graph.shapes.get(x, (TensorProto.FLOAT, None))[0]
     cast = kind != TensorProto.FLOAT and attributes.get('stash_type', 1)
@@ -168,7 +168,7 @@ def layer_norm(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def slice_of_shape(graph: Graph, node: Any) -> Sequence[Any]:
-    """Shape has a first and a last dimension since 15."""
+    """Convert Shape of a range of dimensions (since 15) to Shape and Slice."""
     attributes = attributes_of(node)
     start, end = attributes.get('start', 0), attributes.get('end')
     if start == 0 and end is None:
@@ -181,9 +181,9 @@ def slice_of_shape(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def keep_full_shapes(graph: Graph, node: Any) -> Sequence[Any]:
-    """Before 14, Reshape takes a size of 0 for that of the input.
+    """Convert Reshape: before 14, a size of 0 copies that of the input.
 
-    With computed sizes, only empty tensors have one.
+    With computed sizes, only empty tensors have a size of 0.
     """
     if 0 in graph.constants.get(node.input[1], ()):
         return [node]
@@ -191,7 +191,7 @@ def keep_full_shapes(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def softmax_of_last(graph: Graph, node: Any) -> Sequence[Any]:
-    """Before 13, Softmax is over an axis and all that follow it."""
+    """Convert Softmax: before 13, it covers an axis and all that follow it."""
     rank = graph.rank(node)
     axis = attributes_of(node).get('axis', -1) % rank
     if axis == rank - 1:
@@ -205,14 +205,14 @@ def softmax_of_last(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def empty_inputs(graph: Graph, node: Any) -> Sequence[Any]:
-    """Before 13, Resize takes empty tensors where it now takes nothing."""
+    """Convert Resize: before 13, optional inputs are empty tensors."""
     inputs = [*node.input, '', ''][:max(3, len(node.input))]
     return [copy(node, [
         name or graph.constant([], 'f4') for name in inputs])]
 
 
 def compute_in_float(graph: Graph, node: Any) -> Sequence[Any]:
-    """Clip, Max and Min take integers since 12; exact below 2**24."""
+    """Convert Clip, Max and Min of integers (since 12); exact below 2**24."""
     from onnx import TensorProto
     kind = graph.shapes.get(node.input[0], (TensorProto.FLOAT, None))[0]
     if TensorProto.DataType.Name(kind) not in INTEGERS:
@@ -225,7 +225,7 @@ def compute_in_float(graph: Graph, node: Any) -> Sequence[Any]:
             make('Cast', [found], node.output, to=kind)]
 
 
-# For opsets below each number, from the newest to the oldest.
+# The conversions for opsets below a number, from the newest to the oldest.
 REWRITES: Dict[str, Sequence[Tuple[int, Rewrite]]] = {
     **{f'Reduce{name}': ((18, axes_as_attribute), ) for name in (
         'L1', 'L2', 'LogSum', 'LogSumExp', 'Max', 'Mean', 'Min', 'Prod',
@@ -247,7 +247,7 @@ REWRITES: Dict[str, Sequence[Tuple[int, Rewrite]]] = {
 
 
 def rewrite(graph: Graph, node: Any) -> Sequence[Any]:
-    """Return the nodes that replace one."""
+    """Return the nodes that replace a node."""
     found = [node]
     for below, function in REWRITES.get(node.op_type, ()):
         if graph.opset < below and len(found) == 1:
@@ -256,11 +256,10 @@ def rewrite(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 def fit(graph: Graph, node: Any) -> Any:
-    """Drop the attributes that an older operator lacks, if at their defaults.
+    """Drop attributes that the older opset lacks, if they have their defaults.
 
     Raises:
-        ValueError: If the older opset lacks the operator, or what it is asked
-            for.
+        ValueError: If the older opset lacks the operator or a feature of it.
     """
     from onnx import defs, helper
     try:
@@ -280,22 +279,22 @@ def fit(graph: Graph, node: Any) -> Any:
             raise refusal(graph.opset, node,
                           f'with {attribute.name}={value!r}')
         node.attribute.remove(attribute)
-    node.ClearField('metadata_props')  # of newer files
+    node.ClearField('metadata_props')  # field of newer files
     return node
 
 
 def lower(model: Any, opset: int) -> Any:
-    """Rewrite a model of opset 18 for an older one, in place.
+    """Convert a model of opset 18 to an older one, in place.
 
     Args:
         model: ONNX's ``ModelProto``.
-        opset: 11 to 17.
+        opset: Opset to convert to, 11 to 17.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If the older opset cannot hold it; names the operator.
+        ValueError: If the older opset cannot express it; names the operator.
     """
     from onnx import checker, helper
     graph = Graph(model.graph, opset)
@@ -308,7 +307,7 @@ def lower(model: Any, opset: int) -> Any:
     model.ir_version = helper.find_min_ir_version_for(model.opset_import)
     try:
         checker.check_model(model, full_check=True)
-    except Exception as error:  # ONNX has several, some not its own
+    except Exception as error:  # ONNX raises several types
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f'opset {opset} cannot hold this graph ({reason}): '
                          f'export with --opset {WRITTEN_OPSET} or '

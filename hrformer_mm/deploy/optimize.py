@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Make a trained network faster where nothing is learned any more."""
+"""Optimize trained networks for inference."""
 from copy import deepcopy
 from functools import wraps
 from typing import Any, Callable, Iterator, Optional, Tuple
@@ -15,9 +15,10 @@ PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
 def conv_norm_pairs(module: nn.Module) -> Iterator[Tuple[str, str]]:
-    """Names of the convolutions of a module and the norms that follow them.
+    """Yield the names of convolutions of a module and the norms after them.
 
-    A norm follows a convolution if it is the next child and as wide.
+    A norm follows a convolution if it is the next child and has the same
+    number of channels.
     """
     children = list(module.named_children())
     for (conv_name, conv), (norm_name, norm) in zip(children, children[1:]):
@@ -31,10 +32,10 @@ def fold_batch_norm(model: nn.Module) -> int:
     """Fold each batch norm into the convolution before it, in place.
 
     Args:
-        model: In eval mode.
+        model: Model in eval mode.
 
     Returns:
-        The number of norms that were folded; they become ``nn.Identity``.
+        The number of folded norms; they are replaced by ``nn.Identity``.
     """
     count = 0
     for module in list(model.modules()):
@@ -50,10 +51,10 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 
 def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
-    """The networks of an OpenMMLab model: backbone, neck, heads.
+    """Return the networks of an OpenMMLab model: backbone, neck, heads.
 
-    What is around them (normalising images, decoding, losses) stays as it is.
-    Any other model is one part.
+    Their surroundings (normalization of images, decoding, losses) remain
+    unchanged. Any other model is a single part.
     """
     names = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
     found = (getattr(model, name, None) for name in names)
@@ -70,7 +71,7 @@ def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def run_in(module: nn.Module, dtype: torch.dtype):
-    """Make a module compute in ``dtype``; float32 still goes in and out."""
+    """Make a module compute in ``dtype``; inputs and outputs stay float32."""
     forward = module.to(dtype).forward
 
     def cast(x: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def run_in(module: nn.Module, dtype: torch.dtype):
         args = map_tensors(args, cast)
         return map_tensors(forward(*args, **kwargs), restore)
 
-    # On the instance: heads of OpenMMLab call self.forward, not themselves.
+    # On the instance, since OpenMMLab's heads call self.forward directly.
     module.forward = wrapped
 
 
@@ -93,23 +94,24 @@ def optimize(model: nn.Module,
              dtype: Optional[torch.dtype] = None,
              compile: bool = False,
              **compile_options) -> nn.Module:
-    """A copy of the model for inference, with the same outputs.
+    """Return a copy of the model for inference, with the same outputs.
 
     Batch norms are folded into convolutions, attention biases are gathered
-    once and for all, 4-D weights are channels-last, and on CPUs oneDNN
-    applies GELUs where it multiplies. The copy cannot be trained, and has
-    other parameters than the checkpoint: load first.
+    once, 4-D weights are channels-last, and on CPUs oneDNN fuses GELUs into
+    matrix products. The copy cannot be trained, and its parameters differ
+    from the checkpoint's: load the checkpoint first.
 
     Args:
         model: HRFormer, or an OpenMMLab model with it; it is not changed.
         dtype: ``torch.bfloat16`` or ``torch.float16`` computes the networks
             (backbone, neck, head) in half precision; images and outputs stay
             float32.
-        compile: Compile the networks when they are first called.
-        **compile_options: Of ``torch.compile``, as ``mode='max-autotune'``.
+        compile: Compile the networks at their first call.
+        **compile_options: Options of ``torch.compile``, such as
+            ``mode='max-autotune'``.
 
     Raises:
-        ValueError: If ``dtype`` is not a precision that is named here.
+        ValueError: If ``dtype`` is not supported.
 
     Example:
         >>> from hrformer_mm.core import HRFormer

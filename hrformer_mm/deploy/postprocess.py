@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""From the maps of a network to keypoints, labels and scores, in a graph.
+"""Postprocessing in the graph: keypoints, labels and scores from maps.
 
-The modules compute in tensors what the frameworks compute in NumPy after the
+The modules compute with tensors what the frameworks compute in NumPy after the
 network. Letters: K keypoints or classes, H x W a heatmap, h x w an image.
 """
 from typing import Any, List, Sequence, Tuple
@@ -11,21 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What a network gives before any of it.
+# Names of the outputs without postprocessing.
 MAPS = dict(pose='heatmaps', seg='logits', cls='logits')
 
 
 def peaks(maps: Tensor) -> Tuple[Tensor, Tensor]:
-    """Places and values of the maxima of [B, K, H, W], each [B, K].
+    """Return positions and values of the maxima of [B, K, H, W], each [B, K].
 
-    A place counts the pixels from the upper left corner, row by row.
+    A position is the index of the pixel in the flattened map.
     """
     value, place = maps.flatten(2).max(dim=2)
     return place, value
 
 
 def look_up(maps: Tensor, place: Tensor) -> Tensor:
-    """Values of maps [B, K, H, W] at a place in each, [B, K]."""
+    """Return the values of maps [B, K, H, W] at one position each, [B, K]."""
     flat = maps.flatten(2)
     place = place.clamp(0, flat.shape[2] - 1)
     return flat.gather(2, place[..., None])[..., 0]
@@ -33,9 +33,9 @@ def look_up(maps: Tensor, place: Tensor) -> Tensor:
 
 def newton_step(dx: Tensor, dy: Tensor, dxx: Tensor, dxy: Tensor,
                 dyy: Tensor) -> Tensor:
-    """From a pixel to the top of the parabola through it, [..., (x, y)].
+    """Return the offset to the maximum of a parabola, [..., (x, y)].
 
-    It is zero where the second derivatives do not tell.
+    It is zero where the second derivatives are degenerate.
     """
     det = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1)
@@ -46,8 +46,8 @@ def newton_step(dx: Tensor, dy: Tensor, dxx: Tensor, dxy: Tensor,
 class Keypoints(nn.Module):
     """Keypoints [B, K, 2] in pixels of the image, and their scores [B, K].
 
-    Without an answer (no positive value in a map) points lie left of and
-    above the image, as in MMPose. Subclasses refine the pixel of the maximum.
+    If a map has no positive value, the point has negative coordinates, as in
+    MMPose. Subclasses refine the pixel of the maximum.
 
     Args:
         codec: MMPose's ``MSRAHeatmap`` or ``UDPHeatmap``.
@@ -63,7 +63,7 @@ class Keypoints(nn.Module):
         self.register_buffer('scale', scale / self.steps())
 
     def steps(self) -> Tensor:
-        """Pixels of a map across the image: its width and height."""
+        """Return the size of the image in pixels of a map, (x, y)."""
         return torch.tensor([self.width, self.height])
 
     def forward(self, maps: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ class Keypoints(nn.Module):
 
 
 class QuarterKeypoints(Keypoints):
-    """A quarter of a pixel towards the higher neighbour, as in HRNet."""
+    """Shift a quarter of a pixel towards the higher neighbour, as in HRNet."""
 
     def refine(self, maps: Tensor, place: Tensor, x: Tensor,
                y: Tensor) -> Tensor:
@@ -87,14 +87,14 @@ class QuarterKeypoints(Keypoints):
         down = (
             look_up(maps, place + self.width) -
             look_up(maps, place - self.width))
-        # MMPose's bounds, which leave out the first two pixels and the last.
+        # MMPose's bounds, which exclude the first two pixels and the last.
         along = along * ((x > 1) & (x < self.width - 1) & (y > 0))
         down = down * ((y > 1) & (y < self.height - 1) & (x > 0))
         return 0.25 * torch.stack([along, down], dim=-1).sign()
 
 
 class BlurredKeypoints(Keypoints):
-    """Refined on the logarithm of smoothed maps (DARK, CVPR 2020)."""
+    """Refine on the logarithm of smoothed maps (DARK, CVPR 2020)."""
     kernel: Tensor
 
     def __init__(self, codec):
@@ -104,7 +104,7 @@ class BlurredKeypoints(Keypoints):
         self.register_buffer('kernel', kernel[None, None])  # [1, 1, n, 1]
 
     def smooth(self, maps: Tensor) -> Tensor:
-        """Blur, and keep the maximum of each map."""
+        """Blur the maps, preserving the maximum of each."""
         n = self.kernel.shape[2] // 2
         x = maps.flatten(0, 1)[:, None]
         x = F.conv2d(x, self.kernel, padding=(n, 0))
@@ -137,7 +137,7 @@ class UnbiasedUDPKeypoints(BlurredKeypoints):
 
 
 class UDPKeypoints(BlurredKeypoints):
-    """As DARK, on a continuous image (UDP, CVPR 2020)."""
+    """Refine like DARK, in continuous image coordinates (UDP, CVPR 2020)."""
 
     def steps(self) -> Tensor:
         return torch.tensor([self.width - 1, self.height - 1])
@@ -156,14 +156,14 @@ class UDPKeypoints(BlurredKeypoints):
         above, below = at(0, -1), at(0, 1)
         corner = (
             at(1, 1) - right - below + 2 * middle - left - above + at(-1, -1))
-        tiny = torch.finfo(torch.float32).eps  # as MMPose keeps it invertible
+        tiny = torch.finfo(torch.float32).eps  # MMPose's regularization
         return newton_step((right - left) / 2, (below - above) / 2,
                            right - 2 * middle + left + tiny, corner / 2,
                            below - 2 * middle + above + tiny)
 
 
 class Labels(nn.Module):
-    """The class of each pixel of the image, [B, h, w].
+    """Label of each pixel of the image, [B, h, w].
 
     Args:
         head: MMSegmentation's decode head.
@@ -189,7 +189,7 @@ class Labels(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """Of each class, [B, K]."""
+    """Probability of each class, [B, K]."""
     names = ('scores', )
 
     def forward(self, logits: Tensor, image: Tensor) -> Tuple[Tensor]:
@@ -197,10 +197,10 @@ class Probabilities(nn.Module):
 
 
 def keypoints_of(codec) -> Keypoints:
-    """The decoding of one of MMPose's codecs.
+    """Return the decoder module for one of MMPose's codecs.
 
     Raises:
-        ValueError: For a codec that is not known here.
+        ValueError: If the codec is not supported.
     """
     kind = type(codec).__name__
     if kind == 'MSRAHeatmap':
@@ -216,22 +216,22 @@ def keypoints_of(codec) -> Keypoints:
 
 
 def slides(model: Any) -> bool:
-    """Return whether a segmentor is tested in sliding windows."""
+    """Return whether a segmentor is tested with sliding windows."""
     cfg = getattr(model, 'test_cfg', None) or {}
     return cfg.get('mode') == 'slide'
 
 
 def window_starts(length: int, window: int, stride: int) -> List[int]:
-    """Return where the windows along a side begin, as MMSegmentation does.
+    """Return the starts of the windows along a side, as MMSegmentation does.
 
-    The last one ends with the image.
+    The last window ends at the image border.
     """
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(i * stride, length - window), 0) for i in range(count)]
 
 
 class SlidingWindows(nn.Module):
-    """Logits [B, K, h, w] as the mean over windows of the image.
+    """Average logits [B, K, h, w] over sliding windows of the image.
 
     For models with ``test_cfg=dict(mode='slide')``; the size of the images
     must be fixed.
@@ -266,16 +266,16 @@ class SlidingWindows(nn.Module):
 
 
 class Network(nn.Module):
-    """A model as one function of the normalised image [B, 3, h, w].
+    """A model as one function of the normalized image [B, 3, h, w].
 
     Args:
-        model: Of one of the three frameworks.
+        model: Model of one of the three frameworks.
         task: ``pose``, ``seg`` or ``cls``.
-        post: Give keypoints, labels or probabilities; otherwise heatmaps
+        post: Return keypoints, labels or probabilities; otherwise heatmaps
             and logits of stride 4, or the logits of an image.
 
     Attributes:
-        names: What the outputs are called.
+        names: Names of the outputs.
     """
 
     def __init__(self, model: Any, task: str, post: bool):
@@ -295,6 +295,6 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Sequence[Tensor]:
         maps = self.model(image, data_samples=None, mode='tensor')
         if not isinstance(maps, Tensor):
-            raise ValueError(f'the network gives a {type(maps).__name__} of '
-                             'outputs; only those with one can be exported')
+            raise ValueError(f'the network returns a {type(maps).__name__} of '
+                             'outputs; only models with one can be exported')
         return (maps, ) if self.last is None else self.last(maps, image)
