@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Count what a forward pass computes, as four tools would count it.
+"""Count the operations of a forward pass by several conventions.
 
-A network runs once on the meta device, which costs neither memory nor time;
-every tensor operation is recorded with its size and the module that called
-it. A convention then says what each operation is worth. One multiply-add
-counts as one in all of them.
+A network runs once on the meta device, without memory or time for data. Every
+tensor operation is recorded with its size and the module that called it. A
+convention then defines the cost of each operation. All of them count one
+multiply-add as one.
 """
 from collections import defaultdict
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def baddbmm_macs(out: Tensor, bias: Tensor, a: Tensor, *_, **__) -> int:
 
 
 def einsum_macs(out: Tensor, equation: str, *operands, **_) -> int:
-    """Of two operands: the product of the extents of all indices."""
+    """Count the product of the extents of all indices, for two operands."""
     sizes: Dict[str, int] = {}
     for term, x in zip(equation.split('->')[0].split(','), operands):
         sizes.update(zip(term.strip(), x.shape))
@@ -80,7 +80,7 @@ def plain_attention(q: Tensor,
                     dropout_p: float = 0.,
                     is_causal: bool = False,
                     scale: Optional[float] = None) -> Tensor:
-    """Attention in single operations, as the official code writes it."""
+    """Compute attention in single operations, like the official code."""
     scale = q.shape[-1]**-.5 if scale is None else scale
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
     if attn_mask is not None:
@@ -91,7 +91,7 @@ def plain_attention(q: Tensor,
 
 @contextmanager
 def attention_in_the_open() -> Iterator[None]:
-    """Show counters what a fused attention kernel hides."""
+    """Decompose the fused attention kernel, so that counters see it."""
     fused = F.scaled_dot_product_attention
     setattr(F, 'scaled_dot_product_attention', plain_attention)
     try:
@@ -101,10 +101,10 @@ def attention_in_the_open() -> Iterator[None]:
 
 
 class Recorder(TorchFunctionMode):
-    """Records operations while it is entered.
+    """Record tensor operations while the context is active.
 
     Args:
-        model: Whose modules are named in the records.
+        model: Model whose module names are recorded.
     """
 
     def __init__(self, model: nn.Module):
@@ -144,10 +144,10 @@ class Recorder(TorchFunctionMode):
         return out
 
     def record_attention(self, q: Tensor, k: Tensor, v: Tensor):
-        """Of a fused kernel: queries [..., L, C], keys and values [..., S, C].
+        """Record a fused kernel; q is [..., L, C], k and v are [..., S, C].
 
-        Where its name was imported, :func:`attention_in_the_open` has no
-        effect.
+        :func:`attention_in_the_open` has no effect in modules that imported
+        the function by name.
         """
         module, scores = self.stack[-1][0], q[..., 0].numel() * k.shape[-2]
         self.ops += [Op('matmul', module, scores * q.shape[-1]),
@@ -155,12 +155,12 @@ class Recorder(TorchFunctionMode):
                      Op('matmul', module, scores * v.shape[-1])]
 
     def record_projected(self, q: Tensor, k: Tensor, heads: int):
-        """Of ``nn.MultiheadAttention``, whose inside no mode sees.
+        """Record ``nn.MultiheadAttention``, whose operations no mode sees.
 
         Args:
             q: Queries [L, B, C], before their projection.
-            k: Keys [S, B, C], likewise.
-            heads: Attention heads.
+            k: Keys [S, B, C], before their projection.
+            heads: Number of attention heads.
         """
         C = q.shape[-1]
         products = [q.numel() * C] * 2 + [k.numel() * C] * 2
@@ -172,7 +172,7 @@ class Recorder(TorchFunctionMode):
 
     def record(self, kind: str, called: str, out: Tensor, args, kwargs):
         module, owner = self.stack[-1]
-        if kind == 'linear' and len(args) > 1:  # of a layer inside?
+        if kind == 'linear' and len(args) > 1:  # maybe of a submodule
             for name, child in owner.named_children():
                 if getattr(child, 'weight', None) is args[1]:
                     module, owner = f'{module}.{name}', child
@@ -181,7 +181,7 @@ class Recorder(TorchFunctionMode):
             macs = PRODUCTS[kind](out, *args, **kwargs)
             bias = getattr(owner, 'bias', None) is not None
         if kind == 'linear' and isinstance(owner, nn.Conv2d):
-            kind = 'conv2d'  # a 1x1 convolution written as matrix product
+            kind = 'conv2d'  # a 1x1 convolution as matrix product
         if kind == 'interpolate':
             kind = kwargs.get('mode', 'nearest')
         if kind == 'adaptive_avg_pool2d':
@@ -192,17 +192,16 @@ class Recorder(TorchFunctionMode):
 
 
 def mmengine_worth(op: Op) -> int:
-    """As ``mmengine.analysis.FlopAnalyzer``, in eval mode."""
+    """Count like ``mmengine.analysis.FlopAnalyzer``, in eval mode."""
     weights = dict(batch_norm=2, layer_norm=5, group_norm=5, nearest=1,
                    bilinear=4, adaptive_avg_pool2d=1)  # yapf: disable
     return op.macs + weights.get(op.kind, 0) * op.size
 
 
 def fvcore_worth(op: Op) -> int:
-    """As the counter of the official cls and seg code, a fork of fvcore's.
+    """Count like the official cls and seg code, a fork of fvcore.
 
-    It does not count layer norm, GELU, resizing, pooling and in-place
-    products.
+    It skips layer norm, GELU, resizing, pooling and in-place products.
     """
     weights = dict(batch_norm=4, softmax=5, add=1, sub=1, mul=1, div=1,
                    relu=1, dropout=1)  # yapf: disable
@@ -212,29 +211,28 @@ def fvcore_worth(op: Op) -> int:
 
 
 def paper_cls_worth(op: Op) -> int:
-    """:func:`fvcore_worth` of the official cls code.
+    """Count like :func:`fvcore_worth` in the official cls code.
 
-    There a dropout of rate 0 follows every activation of the FFN.
+    There, a dropout of rate 0 follows every activation of the FFN.
     """
     dropout = op.kind == 'batch_norm' and '.ffn.' in op.module
     return fvcore_worth(op) + dropout * op.size
 
 
 def paper_seg_worth(op: Op) -> int:
-    """:func:`fvcore_worth` of the official seg code.
+    """Count like :func:`fvcore_worth` in the official seg code.
 
-    There linear layers are traced as a product and the sum with the bias.
+    There, linear layers are traced as a product and the sum with the bias.
     """
     added = op.kind == 'linear' and op.bias
     return fvcore_worth(op) + added * op.size
 
 
 def paper_pose_worth(op: Op) -> int:
-    """As the official pose code, mmcv 1.2.2's hooks on modules.
+    """Count like the official pose code, mmcv 1.2.2's hooks on modules.
 
-    Matrix products and the output projection of attention are function calls
-    there and so not seen; nor are the batch norms of the FFN, which are
-    synchronised ones.
+    It misses matrix products and the output projection of attention, which are
+    function calls there, and the batch norms of the FFN, which are SyncBN.
     """
     if op.kind == 'conv2d':
         return op.macs + op.bias * op.size
@@ -252,14 +250,14 @@ CONVENTIONS: Dict[str, Callable[[Op], int]] = {
     'paper-seg': paper_seg_worth,
     'paper-pose': paper_pose_worth,
 }
-# Parts of HRFormer and HRNet that the paper counts to one stage.
+# Parts of HRFormer and HRNet that the paper assigns to a stage.
 STAGES = {'': 'stem', 'conv1': 'stem', 'bn1': 'stem', 'conv2': 'stem',
           'bn2': 'stem', 'layer1': 'stage1', 'transition1': 'stage2',
           'transition2': 'stage3', 'transition3': 'stage4'}  # yapf: disable
 
 
 def stage_of(module: str) -> str:
-    """Where a module's cost is shown: a stage of the backbone, or a part."""
+    """Return the group that a module is counted in: a stage, or a part."""
     part, _, rest = module.partition('.')
     if part == 'backbone':
         part = rest.partition('.')[0]
@@ -268,7 +266,7 @@ def stage_of(module: str) -> str:
 
 @dataclass(frozen=True)
 class Count:
-    """What one image costs, by stage and by convention."""
+    """Cost of one image, by stage and by convention."""
     parameters: int
     shape: Tuple[int, int]
     stages: Dict[str, Dict[str, int]]  # stage -> convention -> count
@@ -278,10 +276,10 @@ class Count:
 
 
 def record(model: nn.Module, shape: Tuple[int, int]) -> List[Op]:
-    """Operations of a forward pass on one image [1, 3, *shape].
+    """Record the operations of a forward pass on one image [1, 3, *shape].
 
     Args:
-        model: On any device; on meta nothing is computed.
+        model: Model on any device; on meta nothing is computed.
         shape: Height and width.
     """
     device = next(model.parameters()).device
@@ -297,7 +295,7 @@ def record(model: nn.Module, shape: Tuple[int, int]) -> List[Op]:
 
 
 def count(model: nn.Module, shape: Tuple[int, int]) -> Count:
-    """Count parameters, and the cost of one image by every convention.
+    """Count parameters, and the cost of one image by each convention.
 
     Args:
         model: A backbone, or a whole model of the frameworks.
@@ -314,7 +312,7 @@ def count(model: nn.Module, shape: Tuple[int, int]) -> Count:
 
 
 def plot(counted: Count, path: str, title: str = ''):
-    """Draw the stages of a count as bars, one colour a convention."""
+    """Plot the stages of a count as bars, one colour per convention."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rows of the paper's tables: which config is which, and what is known of it.
+"""Rows of the paper's tables, their configs and published results.
 
-``configs/{pose,seg,cls}/metafile.yml`` hold one entry for each row. They are
+``configs/{pose,seg,cls}/metafile.yml`` have one entry for each row. They are
 OpenMMLab metafiles (``Collections``, ``Models``), so ``mim`` and mmengine
-read them, with blocks that keep apart who says what. Example::
+read them, with separate blocks for each source of results. Example::
 
     Collections:
     - Name: HRFormer
@@ -45,7 +45,7 @@ read them, with blocks that keep apart who says what. Example::
       Paper:
         Table 3: {Row: PRTR, Input: 384x288, Metrics: unknown}
 
-A metric we measured says how, beside it::
+Measured metrics include how they were measured::
 
       Results:
       - Task: Image Classification
@@ -56,16 +56,16 @@ A metric we measured says how, beside it::
           Commit: 1a2b3c4
           Machine: 8x A100
 
-Rules: what the paper has but nobody could find is the string ``unknown``, and
-so is ``Metrics: unknown`` as a whole; what it does not have is left out.
-``Note`` may stand in every block of ours, for a discrepancy in one sentence.
+Rules: the string ``unknown`` marks values that exist but could not be found,
+also ``Metrics: unknown`` as a whole; absent values are omitted. Every block of
+ours may have a ``Note``, which describes a discrepancy in one sentence.
 Tasks are called ``Body 2D Keypoint``, ``Semantic Segmentation`` and
 ``Image Classification``; datasets ``COCO``, ``COCO test-dev``,
 ``Cityscapes``, ``PASCAL-Context``, ``COCO-Stuff``, ``ADE20K``,
 ``ImageNet-1k``; metrics ``AP``, ``AP50``, ``AP75``, ``APM``, ``APL``, ``AR``,
 ``mIoU``, ``mIoU (ms+flip)``, ``Top 1 Accuracy``, ``Top 5 Accuracy``. Accuracy
-is in percent. Tables are ``Table 2`` to ``Table 11`` and ``Appendix``. A table
-whose FLOPs are not those of the config's own input says at which:
+is in percent. Tables are ``Table 2`` to ``Table 11`` and ``Appendix``. If the
+FLOPs of a table are not at the config's own input size, the entry has
 ``FLOPs at: 1024x1024`` (height x width).
 """
 import re
@@ -89,13 +89,13 @@ TASKS = NAMES
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
 UNKNOWN = 'unknown'
 Metrics = Mapping[str, Union[float, str]]
-# Keys of OpenMMLab's schema that rows do not carry.
+# Keys of OpenMMLab's schema that rows do not need.
 IGNORED_KEYS = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A line of one of the paper's tables, with numbers as printed."""
+    """A row of one of the paper's tables, with numbers as printed."""
     row: str
     input: str = ''
     parameters: str = ''
@@ -107,7 +107,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Reported:
-    """Accuracy that somebody else measured."""
+    """Accuracy published by others."""
     source: str
     metrics: Metrics
     by: str = 'official code'
@@ -125,7 +125,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy that we measured; ``metrics`` is empty if nobody has."""
+    """Accuracy that we measured; ``metrics`` is empty if not measured yet."""
     task: str
     dataset: str
     metrics: Metrics
@@ -134,12 +134,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the zoo: a config, or the reason why there is none."""
+    """A row of the zoo: a config, or the reason why there is none."""
     name: str
     task: str  # pose, seg or cls
     paper: Mapping[str, Printed]  # by table
     config: str = ''  # below root(); empty if missing
-    reason: str = ''  # why it is missing
+    reason: str = ''  # why there is no config
     parameters: Optional[int] = None
     results: Tuple[Result, ...] = ()
     official: Optional[Reported] = None
@@ -148,15 +148,15 @@ class Row:
 
     @property
     def path(self) -> Path:
-        """The config file."""
+        """Return the path of the config."""
         return root() / self.config
 
 
 def parse(kind: type, block: Any, where: str):
-    """Make a dataclass of a block, whose keys are its fields as titles.
+    """Create a dataclass from a block, whose keys are its fields as titles.
 
     Raises:
-        ValueError: For a key it does not have or lacks, with the place.
+        ValueError: For unknown or missing keys, with the place.
     """
     if not isinstance(block, Mapping):
         raise ValueError(f'{where} must be a mapping, got {block!r}')
@@ -172,7 +172,7 @@ def parse(kind: type, block: Any, where: str):
 
 
 def parse_result(block: Mapping, where: str) -> Result:
-    """One of ``Results``, which must say how metrics were measured."""
+    """Parse an entry of ``Results``; its metrics require ``Measured``."""
     result = parse(Result, block, where)
     if result.metrics and result.measured is None:
         raise ValueError(f'{where} has metrics but does not say how they were '
@@ -184,7 +184,7 @@ def parse_result(block: Mapping, where: str) -> Result:
 
 def parse_paper(tables: Mapping[str, Mapping],
                 where: str) -> Dict[str, Printed]:
-    """Blocks of ``Paper``, by table."""
+    """Parse the blocks of ``Paper``, by table."""
     wrong = sorted(set(tables) - set(TABLES))
     if wrong:
         raise ValueError(f'{where}: Paper names the tables {wrong}; there are '
@@ -196,7 +196,7 @@ def parse_paper(tables: Mapping[str, Mapping],
 
 
 def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
-    """One entry of ``Models`` or ``Missing``; ``key`` tells them apart."""
+    """Parse an entry of ``Models`` or ``Missing``, as given by ``key``."""
     where = f"{where}: {entry.get('Name', 'an entry without Name')}"
     values = {k: v for k, v in entry.items() if k not in IGNORED_KEYS}
     if {'Config', 'Reason'} & set(values) != {key}:
@@ -220,10 +220,10 @@ def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
 
 @lru_cache(maxsize=None)
 def read_metafile(path: Path) -> Tuple[Row, ...]:
-    """Rows of ``configs/<task>/metafile.yml``, those without a config last.
+    """Read the rows of ``configs/<task>/metafile.yml``, without config last.
 
     Raises:
-        ValueError: If an entry does not follow the schema; says where.
+        ValueError: If an entry violates the schema; names the entry.
     """
     content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     task = path.parent.name
@@ -236,13 +236,13 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
 def list_rows(table: Optional[str] = None,
               task: Optional[str] = None) -> List[Row]:
     """Rows of the zoo, in the order of the metafiles.
-
+List the rows of the zoo, in the order of the metafiles.
     Args:
         table: Only rows of this table of the paper, such as ``'Table 3'``.
         task: Only rows of ``'pose'``, ``'seg'`` or ``'cls'``.
 
     Raises:
-        ValueError: For a table or task that is not there; names them.
+        ValueError: For an unknown table or task; lists the valid ones.
     """
     for name, value, choices in (('table', table, TABLES), ('task', task,
                                                             TASKS)):
@@ -256,9 +256,9 @@ def list_rows(table: Optional[str] = None,
 
 
 def config_files() -> List[str]:
-    """Configs of all rows, below :func:`root`.
+    """List the configs of all rows, relative to :func:`root`.
 
-    Templates for data of one's own (``custom_*``) are no rows.
+    Templates for custom data (``custom_*``) are not included.
     """
     return [
         path.relative_to(root()).as_posix() for task in TASKS
@@ -268,10 +268,10 @@ def config_files() -> List[str]:
 
 
 def load_row(name: str) -> Row:
-    """The row of a name (``hrformer_b_coco_384x288``) or path of a config.
+    """Return the row with a name (``hrformer_b_coco_384x288``) or config path.
 
     Raises:
-        ValueError: If there is none; names the nearest ones.
+        ValueError: If there is none; suggests similar names.
     """
     stem = Path(name).stem
     rows = {row.name: row for row in list_rows()}
@@ -285,7 +285,7 @@ def get_config(row: Union[str, Row]) -> Config:
     """Read the config of a row.
 
     Raises:
-        ValueError: If there is no such row, or it has no config.
+        ValueError: If the row does not exist, or has no config.
     """
     if isinstance(row, str):
         row = load_row(row)
@@ -295,10 +295,10 @@ def get_config(row: Union[str, Row]) -> Config:
 
 
 def input_size(name: str) -> Tuple[int, int]:
-    """Height and width in the name of a config (``.._384x288``, ``.._224``).
+    """Parse height and width from the name of a config (``.._384x288``).
 
     Raises:
-        ValueError: If the name has none.
+        ValueError: If the name has no size.
     """
     found = re.findall(r'_(\d{2,4})(?:x(\d{2,4}))?(?=_|$)', Path(name).stem)
     if not found:
@@ -311,8 +311,8 @@ def input_size(name: str) -> Tuple[int, int]:
 class NumbersStay(TorchFunctionMode):
     """Keep ``torch.linspace`` on the CPU.
 
-    MMPretrain's backbones read rates of stochastic depth from it, and a
-    tensor on the meta device has none.
+    MMPretrain's backbones read the values of stochastic depth rates from it,
+    which tensors on the meta device do not have.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -323,9 +323,9 @@ class NumbersStay(TorchFunctionMode):
 
 
 def build_model(cfg: Config, device: str = 'meta') -> nn.Module:
-    """The model of a config, without its pretrained weights.
+    """Build the model of a config, without its pretrained weights.
 
-    On the meta device it has shapes but no values, and takes no memory.
+    On the meta device it has shapes but no values, and uses no memory.
     """
     with DefaultScope.overwrite_default_scope(
             cfg.get('default_scope')), torch.device(device), NumbersStay():

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The paper's tables, with what our configs have now beside what is printed.
+"""The paper's tables, with the values of our configs next to the printed ones.
 
-Accuracy is the paper's where a column says so; what we measured stands in a
-column of its own, empty where nobody trained the row.
+Accuracy is from the paper where the column says so; our measurements have a
+column of their own, which is empty if the row has not been trained.
 """
 import json
 import os
@@ -19,8 +19,8 @@ from ..utils.markdown import markdown_table
 from .flops import CONVENTIONS, Count, count
 from .rows import Printed, Row
 
-# Names that may stand in <!-- table: NAME -->: a table of the paper, or the
-# rows of HRFormer of one task. So may a benchmark's results, as a .json file.
+# Valid names in <!-- table: NAME -->: a table of the paper, or the rows of
+# HRFormer of a task. Also the .json file with the results of a benchmark.
 MAIN_TABLE = dict(pose='Table 3', seg='Table 5', cls='Table 6')
 NAMES = {**{t: t for t in zoo.TASKS},
          **{t.lower().replace(' ', '-'): t for t in zoo.TABLES}}
@@ -28,13 +28,13 @@ HEADLINE = dict(
     pose=('AP', 'AR'),
     seg=('mIoU', 'mIoU (ms+flip)'),
     cls=('Top 1 Accuracy', 'Top 5 Accuracy'))
-# The metric of a task in one number.
+# The headline metric of a task.
 MAIN_METRIC = dict(pose='AP', seg='mIoU (ms+flip)', cls='Top 1 Accuracy')
 DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
 SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
-BUILT: Dict[str, nn.Module] = {}  # by config: many rows have the same model
+BUILT: Dict[str, nn.Module] = {}  # by config, as many rows share a model
 COUNTED: Dict[tuple, Count] = {}  # by model and shape
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
@@ -46,7 +46,7 @@ PRINTED_ARCHS = {
 
 
 def count_table(counted: Count) -> str:
-    """Billions of multiply-adds by stage and convention."""
+    """Format billions of multiply-adds by stage and convention."""
     rows = [[stage, *(f'{values[name] / 1e9:.3f}' for name in CONVENTIONS)]
             for stage, values in counted.stages.items()]
     total = [f'{counted.total(name) / 1e9:.3f}' for name in CONVENTIONS]
@@ -54,7 +54,7 @@ def count_table(counted: Count) -> str:
 
 
 def build_row(row: Row) -> nn.Module:
-    """A row's model on the meta device; rows that share one build it once."""
+    """Build a row's model on the meta device, once for rows that share it."""
     cfg = zoo.get_config(row)
     key = str(cfg.model)
     if key not in BUILT:
@@ -67,10 +67,10 @@ def parameters(row: Row) -> int:
 
 
 def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
-    """Count what a row's model costs, once for each model and shape.
+    """Count the cost of a row's model, once for each model and shape.
 
     Args:
-        row: One with a config.
+        row: Row with a config.
         shape: Height and width; by default the one in the row's name.
     """
     model = build_row(row)
@@ -81,7 +81,7 @@ def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
 
 
 def shape_of(text: str) -> Optional[Tuple[int, int]]:
-    """``'1024x2048'`` as numbers, none if empty."""
+    """Parse ``'1024x2048'``; return None if empty."""
     if not text:
         return None
     height, width = map(int, text.split('x'))
@@ -89,7 +89,7 @@ def shape_of(text: str) -> Optional[Tuple[int, int]]:
 
 
 def like(value: float, printed: str, unit: str = '') -> str:
-    """A number with as many decimals as it is printed with, else one."""
+    """Format a number with as many decimals as the printed one, or one."""
     decimals = printed.rstrip('MG').partition('.')[2]
     places = len(decimals) if decimals.isdigit() else 1
     return f'{value:.{places}f}{unit}'
@@ -97,7 +97,7 @@ def like(value: float, printed: str, unit: str = '') -> str:
 
 def metric_text(metrics: Union[zoo.Metrics, str],
                 names: Optional[Sequence[str]] = None) -> str:
-    """Metrics in one line, those of ``names`` only; ``unknown`` stays so."""
+    """Format those metrics that are in ``names``; keep ``unknown`` as is."""
     if isinstance(metrics, str):
         return metrics
     return ', '.join(f'{SHORT.get(name, name)} {value}'
@@ -106,7 +106,7 @@ def metric_text(metrics: Union[zoo.Metrics, str],
 
 
 def data_of(row: Row) -> str:
-    """Dataset of a row; the name of one without a config says it."""
+    """Return the dataset of a row, from its name if it has no config."""
     if row.results:
         return row.results[0].dataset
     names = [DATA[part] for part in row.name.split('_') if part in DATA]
@@ -114,12 +114,12 @@ def data_of(row: Row) -> str:
 
 
 def own_input(row: Row) -> str:
-    """Height x width that a row's config has by its name."""
+    """Return height x width in the name of a row's config."""
     return '{}x{}'.format(*zoo.input_size(row.name)) if row.config else ''
 
 
 def config_cell(row: Row, base: Optional[Path]) -> str:
-    """Name of a row's config, as a link from the folder ``base``."""
+    """Format the name of a row's config as a link relative to ``base``."""
     if not row.config:
         return f'none: {row.reason}'
     if base is None:
@@ -128,7 +128,7 @@ def config_cell(row: Row, base: Optional[Path]) -> str:
 
 
 def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
-    """Parameters and FLOPs as counted now and as printed."""
+    """Return parameters and FLOPs, as counted and as printed."""
     cells = {
         'params (paper)': printed.parameters,
         'GFLOPs (paper)': printed.flops.removesuffix('G')
@@ -144,7 +144,7 @@ def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
 
 
 def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
-    """Accuracy by who says so."""
+    """Return accuracies by source."""
     headline = HEADLINE[row.task]
     if isinstance(printed.metrics, str):
         name = SHORT.get(headline[0], headline[0])
@@ -164,7 +164,7 @@ def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
 
 def row_cells(row: Row, printed: Printed,
               base: Optional[Path]) -> Dict[str, str]:
-    """Cells of a line, by column."""
+    """Return the cells of a line, by column."""
     return {
         'model': printed.row,
         'data': data_of(row),
@@ -176,7 +176,7 @@ def row_cells(row: Row, printed: Printed,
 
 
 def column_order(lines: Sequence[Mapping[str, str]]) -> List[str]:
-    """Columns that any line fills, in a fixed order."""
+    """List the columns that any line fills, in a fixed order."""
     first = ['model', 'data', 'input', 'config', 'params', 'params (paper)',
              'GFLOPs', 'GFLOPs (paper)', 'GMACs']
     last = ['official code', 'others', 'measured here', 'note']
@@ -188,7 +188,7 @@ def column_order(lines: Sequence[Mapping[str, str]]) -> List[str]:
 
 
 def instances_table() -> str:
-    """Table 2: our sizes, and whether the paper prints the same."""
+    """Format Table 2: our sizes, compared with the printed ones."""
     lines = []
     for name, printed in PRINTED_ARCHS.items():
         arch = ARCHS[name]
@@ -201,7 +201,7 @@ def instances_table() -> str:
 
 
 def shorten(printed: Printed, task: str) -> Printed:
-    """Without notes, and of the metrics only those that a task is known by."""
+    """Drop notes, and all metrics except the headline metrics of a task."""
     metrics = printed.metrics
     if not isinstance(metrics, str):
         metrics = {k: v for k, v in metrics.items() if k in HEADLINE[task]}
@@ -209,26 +209,26 @@ def shorten(printed: Printed, task: str) -> Printed:
 
 
 def main_line(row: Row) -> Optional[Printed]:
-    """How the paper's table of a task prints a row of HRFormer, if at all.
+    """Return the paper's entry for a row of HRFormer, or None.
 
-    Rows that only the README of the official code has count as well.
+    Rows that appear only in the README of the official code are included.
     """
     if not row.name.startswith('hrformer_'):
         return None
     table = MAIN_TABLE[row.task]
     if table in row.paper:
         return shorten(row.paper[table], row.task)
-    if row.official and 'Table 4' not in row.paper:  # that is COCO test-dev
+    if row.official and 'Table 4' not in row.paper:  # Table 4 is test-dev
         return Printed(f"HRFormer-{row.name.split('_')[1].upper()}",
                        metrics={})
     return None
 
 
 def rows_of(name: str) -> List[Tuple[Row, Printed]]:
-    """Rows of a table, and how the paper prints each.
+    """Return the rows of a table, with the paper's entry for each.
 
     Raises:
-        ValueError: For a name that is not in ``NAMES``.
+        ValueError: If the name is not in ``NAMES``.
     """
     if name not in NAMES:
         raise ValueError(f'table must be one of {list(NAMES)}, got {name!r}')
@@ -240,7 +240,7 @@ def rows_of(name: str) -> List[Tuple[Row, Printed]]:
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    """Name a case of the backbone benchmark, such as base 256x192 x4 train."""
+    """Format a case of the backbone benchmark, as base 256x192 x4 train."""
     window = '' if case['window'] == 7 else f" w{case['window']}"
     height, width = case['size']
     return (f"{case['arch']}{window} {height}x{width} "
@@ -248,12 +248,12 @@ def case_name(case: Mapping[str, Any]) -> str:
 
 
 def mib(value: Optional[int]) -> str:
-    """Format bytes as MiB, or nothing as an empty cell."""
+    """Format bytes as MiB; None as an empty cell."""
     return '' if value is None else f'{value / 2**20:,.0f}'
 
 
 def benchmark_table(path: Path) -> str:
-    """Format the results of the backbone benchmark, a line per subject."""
+    """Format the results of the backbone benchmark, a line per implementation."""
     rows = []
     for entry in json.loads(path.read_text(encoding='utf-8-sig'))['results']:
         compared = entry['subjects']
@@ -266,7 +266,7 @@ def benchmark_table(path: Path) -> str:
 
 
 def summary_table(base: Optional[Path]) -> str:
-    """Format HRFormer's configs of all tasks, narrow enough for a README."""
+    """Format HRFormer's configs of all tasks, compact enough for a README."""
 
     def best(metrics: Union[zoo.Metrics, str], task: str) -> str:
         text = metric_text(metrics, [MAIN_METRIC[task]])
@@ -290,14 +290,14 @@ def summary_table(base: Optional[Path]) -> str:
 
 
 def render(name: str, base: Optional[Path] = None) -> str:
-    """A table in Markdown.
+    """Render a table in Markdown.
 
     Args:
         name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
-            ``'summary'``; or a benchmark's results, a file that ends in
+            ``'summary'``; or the results of a benchmark, a file that ends in
             ``.json``.
-        base: Folder that links to configs and names of files start from; no
-            links without.
+        base: Folder that links to configs and file names are relative to; no
+            links if None.
     """
     if name == 'summary':
         return summary_table(base)
@@ -314,16 +314,16 @@ def render(name: str, base: Optional[Path] = None) -> str:
 
 
 def refresh(text: str, base: Path) -> str:
-    """Write every table between its markers anew.
+    """Render every table between its markers again.
 
-    A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+    A table is between ``<!-- table: NAME -->`` and ``<!-- end -->``.
     """
     return BLOCK.sub(
         lambda m: f'{m[1]}\n{render(m[2], base)}\n{m[3]}', text)
 
 
 def documents() -> List[Path]:
-    """Files that hold tables."""
+    """List the files that contain tables."""
     root = zoo.root()
     places = [root / 'README.md', *sorted((root / 'docs').glob('*.md')),
               *(root / 'configs' / task / 'README.md' for task in zoo.TASKS)]
@@ -331,13 +331,13 @@ def documents() -> List[Path]:
 
 
 def table_rows(block: str) -> List[str]:
-    """Lines of a table without what depends on the width of its columns."""
+    """Return the lines of a table, independent of the column widths."""
     lines = [' '.join(line.split()) for line in block.splitlines()]
     return [line for line in lines if line.strip('|- ')]
 
 
 def stale_documents() -> List[str]:
-    """What in the documents is not as it would be written now."""
+    """Describe the tables in documents that differ from their current data."""
     problems = []
     for path in documents():
         text = path.read_text(encoding='utf-8-sig')
@@ -354,7 +354,7 @@ def stale_documents() -> List[str]:
 
 
 def drift() -> List[str]:
-    """Where configs, metafiles and documents contradict each other."""
+    """Describe contradictions between configs, metafiles and documents."""
     problems = []
     listed = {row.config for row in zoo.list_rows()}
     problems += [f'{name}: no metafile has it'

@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The commands that give one number of the paper, from pretraining to test.
+"""The commands that reproduce a result of the paper, from pretraining to test.
 
-A :class:`Plan` is made of steps, each a command and the file that proves it
-was done; so running a plan again continues where it was stopped::
+A :class:`Plan` consists of steps, each with a command and the file it makes.
+Running a plan again continues after the last completed step::
 
     plan = make_plan('hrformer_b_coco_384x288', gpus=8)
     print(describe(plan))

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Which steps reproduce a row, and what they need."""
+"""Plan the steps that reproduce the result of a config."""
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from ...utils.costs import count_iterations
 from ...utils.paths import root
 from ..rows import Row, get_config, list_rows, load_row
 
-# Training samples of the datasets whose rows count epochs: keypoint
+# Training samples of the datasets of configs that count epochs: keypoint
 # annotations of people in COCO train2017, and images of ImageNet-1k.
 SAMPLES = {'COCO': 149813, 'ImageNet-1k': 1281167}
 
@@ -25,12 +25,12 @@ class Step:
     """A command of a plan.
 
     Attributes:
-        name: What it does, for people.
-        command: Its words.
-        makes: A file that is there if and only if it was done.
-        iterations: Of a training, if the size of its data is known.
-        suffix: Of the names of its metrics, such as ``' (ms+flip)'``.
-        measures: ``makes`` is a json file with metrics.
+        name: Description.
+        command: Command line as words.
+        makes: File that exists if and only if the step is complete.
+        iterations: Number of training iterations, if the data size is known.
+        suffix: Suffix of its metrics' names, such as ``' (ms+flip)'``.
+        measures: Whether ``makes`` is a JSON file with metrics.
     """
     name: str
     command: Tuple[str, ...]
@@ -42,10 +42,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps that reproduce a row on a number of GPUs.
+    """Steps that reproduce the result of a config on a number of GPUs.
 
     Attributes:
-        needs: What must be put in place by hand, in words.
+        needs: Files that the user must provide first, as text.
     """
     row: Row
     gpus: int
@@ -54,15 +54,15 @@ class Plan:
 
 
 def option_words(options: Mapping[str, Any]) -> List[str]:
-    """Options as ``--cfg-options`` takes them."""
+    """Format options as the words of ``--cfg-options``."""
     return ['--cfg-options', *(f'{k}={v}'.replace(' ', '')
                                for k, v in options.items())] if options else []
 
 
 def tool(name: str, config: Path, gpus: int, *words: str) -> Tuple[str, ...]:
-    """The command of a tool: ``'train'`` or ``'test'``.
+    """Return the command of a tool: ``'train'`` or ``'test'``.
 
-    Several GPUs are served by the launcher of that name.
+    With several GPUs, it is the ``dist_*.sh`` launcher of the tool.
     """
     folder = Path(os.path.relpath(root() / 'tools'))
     path = os.path.relpath(config)
@@ -76,10 +76,10 @@ def tool(name: str, config: Path, gpus: int, *words: str) -> Tuple[str, ...]:
 
 
 def keep_batch(cfg: Config, gpus: int) -> dict:
-    """The option that keeps the batch of a recipe on so many GPUs.
+    """Return the option that keeps a recipe's batch size on a number of GPUs.
 
     Raises:
-        ValueError: If it cannot be shared equally; names what can.
+        ValueError: If the batch is not divisible; lists valid numbers.
     """
     batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
     if batch is None or cfg.train_dataloader.batch_size * gpus == batch:
@@ -92,7 +92,7 @@ def keep_batch(cfg: Config, gpus: int) -> dict:
 
 
 def last_checkpoint(cfg: Config, work_dir: Path) -> Path:
-    """The file that the training of a config ends with."""
+    """Return the last checkpoint that the training of a config writes."""
     epochs = cfg.train_cfg.get('max_epochs')
     return work_dir / (f'epoch_{epochs}.pth' if epochs else
                        f'iter_{cfg.train_cfg.max_iters}.pth')
@@ -101,9 +101,9 @@ def last_checkpoint(cfg: Config, work_dir: Path) -> Path:
 def training_step(row: Row, gpus: int, work_dir: Path, name: str,
                   options: Mapping[str, Any],
                   data_root: Optional[str]) -> Tuple[Step, Config]:
-    """The training of a row, and its config with all options.
+    """Return the training step of a row, and its config with all options.
 
-    Its batch is the recipe's, unless ``options`` name another.
+    The batch is the recipe's, unless ``options`` override it.
     """
     cfg = get_config(row)
     options = {**keep_batch(cfg, gpus), **options}
@@ -119,7 +119,7 @@ def training_step(row: Row, gpus: int, work_dir: Path, name: str,
 
 
 def trained_by(checkpoint: str) -> Optional[Row]:
-    """The row whose training gives what a file of weights has, if any."""
+    """Return the row whose training produces a checkpoint, if any."""
     rows = {row.name: row for row in list_rows(task='cls') if row.config}
     for weights in list_weights():
         if weights.name == checkpoint and weights.layout == 'official-cls':
@@ -128,7 +128,7 @@ def trained_by(checkpoint: str) -> Optional[Row]:
 
 
 def is_there(checkpoint: str) -> bool:
-    """Whether weights of this name are found, or loading downloads them."""
+    """Return whether weights of this name exist or can be downloaded."""
     if '://' in checkpoint or os.environ.get(MIRROR):
         return True
     try:
@@ -139,14 +139,14 @@ def is_there(checkpoint: str) -> bool:
 
 
 def pretrained_file(cfg: Config) -> Optional[str]:
-    """Name of the weights that the backbone of a config starts from."""
+    """Return the name of the pretrained weights of a config's backbone."""
     init = cfg.model.get('backbone', {}).get('init_cfg') or {}
     return init.get('checkpoint') if isinstance(init, dict) else None
 
 
 def missing_data(row: Row, cfg: Config,
                  data_root: Optional[str]) -> Tuple[str, ...]:
-    """What to say if the data of a row are not there."""
+    """Return a message for the user if the data of a row are missing."""
     where = data_root or cfg.get('data_root')
     if not where or Path(where).exists():
         return ()
@@ -159,11 +159,11 @@ def pretraining(
     cfg: Config, gpus: int, work_dir: Path, data_root: Optional[str],
     from_scratch: bool
 ) -> Tuple[Optional[Step], Dict[str, str], Tuple[str, ...]]:
-    """How the weights that a config starts from come to be there.
+    """Return how to provide the weights that a config starts from.
 
     Returns:
-        The step that trains them (or None), options of the training that
-        follows, and what must be put in place by hand.
+        The step that trains them (or None), options for the training that
+        follows, and files that the user must provide.
     """
     wanted = pretrained_file(cfg)
     if wanted is None:
@@ -186,7 +186,7 @@ def pretraining(
 def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
                options: Mapping[str, Any],
                data_root: Optional[str]) -> List[Step]:
-    """Evaluations: the row's own, and with scales and flips where it has."""
+    """Return the evaluations: single-scale, and multi-scale with flips."""
     folder = checkpoint.parent
     data = ['--data-root', data_root] if data_root else []
 
@@ -210,7 +210,7 @@ def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
 
 
 def twin_of(row: Row) -> Row:
-    """The row whose training gives the weights: test-dev has none."""
+    """Return the row whose training produces the weights of a test-dev row."""
     twin = row.name.removesuffix('_testdev')
     return next((r for r in list_rows() if r.name == twin), row)
 
@@ -222,20 +222,20 @@ def make_plan(name: str,
               imagenet: Optional[str] = None,
               from_scratch: bool = False,
               options: Optional[Mapping[str, Any]] = None) -> Plan:
-    """What reproduces a row.
+    """Plan the steps that reproduce the result of a config.
 
     Args:
-        name: Of a row, or the path of its config.
-        gpus: Processes; the batch stays that of the recipe.
-        work_dir: Where a folder for each training is made.
-        data_root: Folder of the row's data, instead of its own.
+        name: Name of a row, or path of its config.
+        gpus: Number of GPUs; the batch stays that of the recipe.
+        work_dir: Parent folder of the work dirs.
+        data_root: Folder of the row's data, instead of the default.
         imagenet: Folder of ImageNet for the pretraining, likewise.
-        from_scratch: Pretrain even where released weights are found.
+        from_scratch: Pretrain even if released weights are available.
         options: ``--cfg-options`` of the row, not of its pretraining.
 
     Raises:
-        ValueError: For a row that is not there or has no config, and for a
-            number of GPUs that its batch does not allow.
+        ValueError: If the row does not exist or has no config, or if its
+            batch is not divisible by the number of GPUs.
     """
     row, options, folder = load_row(name), dict(options or {}), Path(work_dir)
     if gpus < 1:

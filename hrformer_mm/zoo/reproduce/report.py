@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A plan in words: its commands, their cost, and the numbers beside."""
+"""Describe a plan: its commands, cost and results."""
 import json
 import shlex
 from typing import Any, List, Optional, Tuple
@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Tuple
 from ...utils.markdown import markdown_table
 from .plan import Plan, Step
 
-# Metrics as the evaluators name them, and in percent as metafiles do.
+# Metrics by the evaluators' names, and factors to the metafiles' percent.
 METRICS = {
     'coco/AP': ('AP', 100), 'coco/AP .5': ('AP50', 100),
     'coco/AP .75': ('AP75', 100), 'coco/AP (M)': ('APM', 100),
@@ -18,12 +18,12 @@ METRICS = {
 
 
 def gpu_hours(step: Step, gpus: int, seconds: float) -> float:
-    """Estimate for a training whose steps take so many seconds."""
+    """Estimate the GPU hours of a training from the seconds of a step."""
     return step.iterations * seconds * gpus / 3600
 
 
 def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
-    """Iterations and GPU hours of a training; those are an estimate."""
+    """Describe iterations and estimated GPU hours of a training."""
     if not step.iterations:
         return ''
     if seconds is None:
@@ -37,12 +37,12 @@ def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
 
 
 def describe(plan: Plan, seconds: Optional[float] = None) -> str:
-    """The plan in words: what is needed, each command, what it makes.
+    """Describe a plan: requirements, commands and the files they make.
 
     Args:
-        plan: Of :func:`make_plan`.
-        seconds: Of a training step of the row (not of its pretraining) on one
-            GPU, as it was measured.
+        plan: Plan from :func:`make_plan`.
+        seconds: Measured time of a training step of the row (not of its
+            pretraining) on one GPU.
     """
     lines = [f'{plan.row.name} on {plan.gpus} GPU'
              f'{"s" if plan.gpus > 1 else ""}, {len(plan.steps)} steps']
@@ -58,7 +58,7 @@ def describe(plan: Plan, seconds: Optional[float] = None) -> str:
 
 
 def measured(plan: Plan) -> dict:
-    """Metrics that the tests of a plan have written, in percent."""
+    """Return the metrics written by the tests of a plan, in percent."""
     found = {}
     for step in plan.steps:
         if step.measures and step.makes.exists():
@@ -70,7 +70,7 @@ def measured(plan: Plan) -> dict:
 
 
 def compare(plan: Plan) -> str:
-    """Paper, official code and this machine side by side, in Markdown."""
+    """Compare paper, official code and own results in a Markdown table."""
     columns: List[Tuple[str, Any]] = [
         (f'paper, {table}', printed.metrics)
         for table, printed in plan.row.paper.items()

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Doing the steps of a plan, and timing one."""
+"""Run the steps of a plan, and measure the time of one."""
 import os
 import shlex
 import subprocess
@@ -19,17 +19,17 @@ from .report import compare
 def measure_step(plan: Plan,
                  data_root: Optional[str] = None,
                  options: Optional[Mapping[str, Any]] = None) -> float:
-    """Seconds of a training step of a row on one device of this machine.
+    """Measure the seconds of a training step on one device of this machine.
 
-    Prints what was measured, and on what.
+    Prints the result and the device.
 
     Args:
-        plan: Of the row.
-        data_root: Where its data are.
-        options: As they were given to :func:`make_plan`.
+        plan: Plan of the row.
+        data_root: Folder of the data.
+        options: Options as in :func:`make_plan`.
 
     Raises:
-        FileNotFoundError: If the data are not there.
+        FileNotFoundError: If the data are missing.
     """
     from ...preflight.rehearsal import Rehearsal
     cfg = get_config(plan.row)
@@ -42,19 +42,19 @@ def measure_step(plan: Plan,
     with TemporaryDirectory() as folder:
         rehearsal = Rehearsal(cfg, folder)
         found = rehearsal.train()
-        if get_device() == 'cpu':  # only takes longer for more samples
+        if get_device() == 'cpu':  # more samples only take longer
             seconds = found.seconds * batch / found.samples
         else:
             seconds = rehearsal.time(batch)
     print(f'a step of {batch} samples took {seconds:.3f} s on one '
-          f'{get_device()} device, data loading left out')
+          f'{get_device()} device, without data loading')
     return seconds
 
 
 def call(command: Sequence[str]) -> int:
-    """Exit code of a command, run by the Python that runs this.
+    """Run a command with the Python of this process; return its exit code.
 
-    Another may come first in PATH if an environment is not active.
+    If an environment is not active, PATH may have another Python.
     """
     environment = dict(os.environ, PYTHON=sys.executable)
     if command[0] == 'python':
@@ -62,24 +62,26 @@ def call(command: Sequence[str]) -> int:
     return subprocess.run(command, env=environment).returncode
 
 
-def run(plan: Plan, tell: Callable[[str], None] = print):
-    """Do the steps that are not done yet; trainings resume.
+def run(plan: Plan,
+        tell: Callable[[str], None] = print):  # language: allow
+    """Run the steps that are not complete yet; trainings resume.
 
     Raises:
-        FileNotFoundError: If something must be put in place first.
+        FileNotFoundError: If required files are missing.
         RuntimeError: If a command fails or does not make its file.
     """
+    report = tell  # language: allow
     if plan.needs:
         raise FileNotFoundError('needed first: ' + '; '.join(plan.needs))
     for number, step in enumerate(plan.steps, 1):
         if step.makes.exists():
-            tell(f'{number}. {step.name}: done, {step.makes} is there')
+            report(f'{number}. {step.name}: done, {step.makes} is there')
             continue
-        tell(f'{number}. {step.name}: {shlex.join(step.command)}')
+        report(f'{number}. {step.name}: {shlex.join(step.command)}')
         code = call(step.command)
         if code or not step.makes.exists():
             raise RuntimeError(
                 f'{step.name} ended with code {code} and '
                 f'{"with" if step.makes.exists() else "without"} '
                 f'{step.makes}; the same command continues from there')
-    tell(compare(plan))
+    report(compare(plan))
