@@ -230,7 +230,7 @@ def write_onnx(program: ExportedProgram, path: Path,
         program, (),
         input_names=['image'],
         output_names=list(names),
-        dynamic_shapes=(axes, ),  # named in the program already
+        dynamic_shapes=(axes, ),  # names the open dimensions
         opset_version=max(opset, WRITTEN_OPSET),
         dynamo=True,
         verbose=False)
@@ -269,7 +269,8 @@ def difference(name: str, found: ndarray, wanted: ndarray) -> float:
     """Compute the difference between an output and its reference.
 
     For values: the largest difference, relative to the largest reference
-    value. For decisions: the share that differs."""
+    value. For decisions: the share that differs.
+    """
     found, wanted = found.astype(np.float64), wanted.astype(np.float64)
     apart = np.abs(found - wanted)
     if name in DECISIONS:

@@ -235,8 +235,7 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
 
 def list_rows(table: Optional[str] = None,
               task: Optional[str] = None) -> List[Row]:
-    """Rows of the zoo, in the order of the metafiles.
-List the rows of the zoo, in the order of the metafiles.
+    """List the rows of the zoo, in the order of the metafiles.
     Args:
         table: Only rows of this table of the paper, such as ``'Table 3'``.
         task: Only rows of ``'pose'``, ``'seg'`` or ``'cls'``.

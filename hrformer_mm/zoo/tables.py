@@ -253,7 +253,7 @@ def mib(value: Optional[int]) -> str:
 
 
 def benchmark_table(path: Path) -> str:
-    """Format the results of the backbone benchmark, a line per implementation."""
+    """Format results of the backbone benchmark, a line per implementation."""
     rows = []
     for entry in json.loads(path.read_text(encoding='utf-8-sig'))['results']:
         compared = entry['subjects']
