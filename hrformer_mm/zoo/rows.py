@@ -45,7 +45,7 @@ read them, with separate blocks for each source of results. Example::
       Paper:
         Table 3: {Row: PRTR, Input: 384x288, Metrics: unknown}
 
-Measured metrics include how they were measured::
+A metric we measured includes how it was measured::
 
       Results:
       - Task: Image Classification
@@ -236,6 +236,7 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
 def list_rows(table: Optional[str] = None,
               task: Optional[str] = None) -> List[Row]:
     """List the rows of the zoo, in the order of the metafiles.
+
     Args:
         table: Only rows of this table of the paper, such as ``'Table 3'``.
         task: Only rows of ``'pose'``, ``'seg'`` or ``'cls'``.

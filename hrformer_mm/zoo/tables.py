@@ -240,7 +240,7 @@ def rows_of(name: str) -> List[Tuple[Row, Printed]]:
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    """Format a case of the backbone benchmark, as base 256x192 x4 train."""
+    """Format a case of the backbone benchmark as base 256x192 x4 train."""
     window = '' if case['window'] == 7 else f" w{case['window']}"
     height, width = case['size']
     return (f"{case['arch']}{window} {height}x{width} "

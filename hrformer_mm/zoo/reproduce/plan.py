@@ -186,7 +186,7 @@ def pretraining(
 def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
                options: Mapping[str, Any],
                data_root: Optional[str]) -> List[Step]:
-    """Return the evaluations: single-scale, and multi-scale with flips."""
+    """Return the tests: as configured, and with scales and flips if any."""
     folder = checkpoint.parent
     data = ['--data-root', data_root] if data_root else []
 
