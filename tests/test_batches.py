@@ -91,4 +91,5 @@ def test_the_dry_run_names_the_updates_of_iterations(tmp_path):
     assert [f.state for f in found] == ['ok', 'warn']
     assert found[1].found == (
         'max_iters=18 iterations make 5 updates of 8 samples')
-    assert found[1].fix.startswith('4 times as much train_cfg.max_iters')
+    assert found[1].fix.startswith(
+        'multiply train_cfg.max_iters and val_interval by 4')

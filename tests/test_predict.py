@@ -245,7 +245,7 @@ def test_boxes_without_an_image_are_reported(rows, photos, tmp_path, capsys):
     boxes = write_boxes(tmp_path / 'boxes.json', {'other.png': [PERSON]})
     out = tmp_path / 'out'
     assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1
-    assert "images are called 'other.png'" in capsys.readouterr().err
+    assert "images are named 'other.png'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('text, words', [

@@ -102,7 +102,7 @@ def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
     assert code == 1 and lines[-1].startswith('this run would fail: ')
     for words in ('nowhere.json', 'IterTimer is not in', "'lt'",
                   'default_hooks.timer.type: ', 'CocoMetrics is not in',
-                  'weights/hrt_none.pth', 'cannot be written to',
+                  'weights/hrt_none.pth', 'is not writable',
                   '--work-dir'):
         assert words in text, words
     assert int(lines[-1].split()[4]) == text.count('FAIL') == 6

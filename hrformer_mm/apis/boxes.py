@@ -131,8 +131,8 @@ class CountingSource(BoxSource):
             kinds = ', '.join(f'{self.describe(k)}: {n}'
                               for k, n in self.ignored.most_common(10))
             lines.append(f'ignored {sum(self.ignored.values())} boxes of '
-                         f'other categories ({kinds}); --box-categories '
-                         'chooses which count')
+                         f'other categories ({kinds}); select categories '
+                         'with --box-categories')
         return lines
 
 
@@ -183,9 +183,9 @@ class BoxTable(CountingSource):
         entry, reason = self.matcher.find(frame)
         if reason and frame.source.path not in self.warned:
             self.warned.add(frame.source.path)
-            self.warn(f'{frame.source.path}: no boxes are used, because '
-                      f'{reason} in {self.words}; write image names with '
-                      'their folders')
+            self.warn(f'{frame.source.path}: no boxes are used because '
+                      f'{reason} in {self.words}; include the folders in '
+                      'its image names')
         if entry is None:
             return self.make([], [])
         self.used = True
@@ -212,13 +212,13 @@ class BoxTable(CountingSource):
 
     def complaints(self) -> List[str]:
         if self.used and self.counts['all'] and not self.counts['kept']:
-            return [f'no box of {self.words} is left; {line}'
+            return [f'all boxes of {self.words} were dropped; {line}'
                     for line in self.report()[:1]]
         if self.used or self.warned:
             return []
         names = ', '.join(repr(str(e)) for e in [*self.entries.values()][:3])
         return [f'{self.words} has no boxes for any of these images; its '
-                f'images are called {names} ...']
+                f'images are named {names} ...']
 
 
 def read_boxes(path: str, threshold: float,
@@ -230,8 +230,8 @@ def read_boxes(path: str, threshold: float,
         ValueError: If it has another format.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'no boxes at {path}: --boxes is whole, '
-                                'detector or a JSON file')
+        raise FileNotFoundError(f'no boxes at {path}: --boxes must be '
+                                'whole, detector or a JSON file')
     return BoxTable(read_json(path), threshold, categories, str(path))
 
 
@@ -296,8 +296,8 @@ class Detector(CountingSource):
         if not self.labels:
             raise ValueError(
                 f"{name} detects COCO's classes, which are not those of this "
-                'model; --box-categories names the classes to take, --boxes '
-                'FILE has boxes of another detector')
+                'model; select classes with --box-categories, or use boxes of '
+                'another detector with --boxes FILE')
         self.model = get_model(name, weights=None, weights_backbone=None)
         self.model.load_state_dict(read_checkpoint(path))
         self.model.to(device).eval()

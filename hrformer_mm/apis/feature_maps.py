@@ -76,8 +76,8 @@ def last_branches(backbone: nn.Module) -> List[Any]:
     stages = [getattr(backbone, f'stage{i}', None) for i in (4, 3)]
     found = [s[-1].branches for s in stages if s is not None]
     if not found:
-        raise ValueError('only backbones with parallel streams can be looked '
-                         f'into, not {type(backbone).__name__}')
+        raise ValueError('the backbone must have parallel streams, got '
+                         f'{type(backbone).__name__}')
     return list(found[0])
 
 
@@ -235,7 +235,7 @@ def draw_attention(view: View, at: Tuple[float, float] = (.5, .5)):
     if not view.attended:
         raise ValueError('this network has no window attention')
     if not all(0 <= f <= 1 for f in at):
-        raise ValueError(f'a place is given from 0 to 1, got {at}')
+        raise ValueError(f'the position must be from 0 to 1, got {at}')
     height, width = view.image.shape[:2]
     figure, axes = panels(view.image, len(view.attended))
     right, down = (min(f * n, n - 1) for f, n in zip(at, (width, height)))

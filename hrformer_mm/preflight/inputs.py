@@ -114,7 +114,7 @@ def check_machine(flight: Flight) -> Iterator[Finding]:
         yield Finding(
             'machine', WARN, f'{found}; the config wants mixed precision',
             'repeat this on a machine with a GPU; steps, memory and hours '
-            'below are those of this machine')
+            'below are for this machine')
 
 
 def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
             yield Finding(
                 'data', FAIL, f'the {word} of {loader} does not exist: {path}',
                 'put the data there (the README of the config has the layout) '
-                'or say where it is with --data-root DIR')
+                'or set its folder with --data-root DIR')
 
 
 def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,
 
 TIGHT = 0.8  # share of memory or disk above which a run may not fit
 PATIENCE = 30  # maximum seconds of a step with the whole batch
-TRACE = 'HRFORMER_MM_TRACEBACK=1 before the command shows where'
+TRACE = 'set HRFORMER_MM_TRACEBACK=1 to print the traceback'
 
 
 def check_batch(flight: Flight) -> Iterator[Finding]:
@@ -40,8 +40,8 @@ def check_batch(flight: Flight) -> Iterator[Finding]:
     elif base and total != base:
         yield Finding(
             'batch', WARN, f'{found}, but the learning rate {lr} is for '
-            f'batches of {base}', '--auto-scale-lr scales it, or make it '
-            f'{base} with train_dataloader.batch_size and '
+            f'batches of {base}', 'scale it with --auto-scale-lr, or set '
+            f'the batch to {base} with train_dataloader.batch_size and '
             'optim_wrapper.accumulative_counts')
     else:
         yield Finding('batch', OK, f'{found}, learning rate {lr}')
@@ -66,14 +66,14 @@ def check_lengths(flight: Flight, total: int,
         yield Finding(
             'batch', FAIL, f'{samples} samples do not fill one batch of all '
             'processes and drop_last is on, so an epoch has no step',
-            'a smaller train_dataloader.batch_size')
+            'reduce train_dataloader.batch_size')
     iterations = cfg.train_cfg.get('max_iters')
     if iterations and repeats > 1:
         yield Finding(
             'batch', WARN, f'max_iters={iterations} iterations make '
             f'{-(-iterations // repeats)} updates of {total} samples',
-            f'{repeats} times as much train_cfg.max_iters and val_interval '
-            f'makes {iterations} updates')
+            'multiply train_cfg.max_iters and val_interval by '
+            f'{repeats} for {iterations} updates')
 
 
 def check_schedule(flight: Flight) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def check_evaluation(flight: Flight) -> Iterator[Finding]:
     if flight.cfg.get('val_cfg') is None:
         return
     if flight.rehearsal is None or 'val_dataloader' not in flight.sizes:
-        yield Finding('evaluation', SKIP, 'needs the steps and data')
+        yield Finding('evaluation', SKIP, 'needs the training steps and data')
         return
     metrics, error = attempt('an evaluation', flight.rehearsal.evaluate)
     if error:
@@ -145,12 +145,12 @@ def check_evaluation(flight: Flight) -> Iterator[Finding]:
         near = get_close_matches(name.lower(), same, 1, 0.)
         yield Finding(
             'evaluation', FAIL, 'default_hooks.checkpoint.save_best is '
-            f'{name!r}, which is none of the metrics {sorted(metrics)}',
+            f'{name!r}, which is not one of the metrics {sorted(metrics)}',
             'default_hooks.checkpoint.save_best=' +
             (same[near[0]] if near else 'auto'))
     if not wrong:
         yield Finding('evaluation', OK,
-                      f'{flight.evaluating:.3g} s a sample, '
+                      f'{flight.evaluating:.3g} s per sample, '
                       f'{len(metrics)} metrics{first_few(sorted(metrics))}')
 
 
@@ -171,17 +171,18 @@ def needed_memory(flight: Flight) -> int:
 
 def check_memory(flight: Flight) -> Iterator[Finding]:
     if flight.rehearsal is None:
-        yield Finding('memory', SKIP, 'needs the steps')
+        yield Finding('memory', SKIP, 'needs the training steps')
         return
     measured = flight.rehearsal.measured
     need, free = needed_memory(flight), free_memory()
-    found = (f'about {size(need)} of {size(free)} that are free, '
+    found = (f'about {size(need)} of {size(free)} available, '
              f'{size(measured.states)} of it for weights and optimizer')
     state = OK if need < TIGHT * free else WARN if need < free else FAIL
     yield Finding(
         'memory', state, found, '' if state == OK else
-        'a smaller train_dataloader.batch_size with '
-        'optim_wrapper.accumulative_counts, or model.backbone.with_cp=True')
+        'reduce train_dataloader.batch_size with '
+        'optim_wrapper.accumulative_counts, or set '
+        'model.backbone.with_cp=True')
 
 
 def step_seconds(flight: Flight) -> float:
@@ -202,7 +203,7 @@ def step_seconds(flight: Flight) -> float:
 def check_time(flight: Flight) -> Iterator[Finding]:
     """Estimate how long training takes on this machine."""
     if flight.rehearsal is None:
-        yield Finding('time', SKIP, 'needs the steps')
+        yield Finding('time', SKIP, 'needs the training steps')
         return
     cfg = flight.cfg
     workers = cfg.train_dataloader.get('num_workers', 0)
@@ -226,8 +227,8 @@ def check_time(flight: Flight) -> Iterator[Finding]:
         yield Finding(
             'time', WARN, f'reading a batch takes {reading:.3g} s with '
             f'{workers} worker(s), longer than the step',
-            'a larger train_dataloader.num_workers, up to the cores that '
-            'each process has')
+            'increase train_dataloader.num_workers, up to the number of '
+            'cores for each process')
 
 
 def check_disk(flight: Flight) -> Iterator[Finding]:
@@ -236,8 +237,8 @@ def check_disk(flight: Flight) -> Iterator[Finding]:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        yield Finding('disk', FAIL, f'{folder} cannot be written to',
-                      'name another folder with --work-dir')
+        yield Finding('disk', FAIL, f'{folder} is not writable',
+                      'choose another folder with --work-dir')
         return
     if flight.model is None:
         yield Finding('disk', SKIP, 'needs the model')
@@ -248,6 +249,6 @@ def check_disk(flight: Flight) -> Iterator[Finding]:
     state = OK if need < TIGHT * free else WARN if need < free else FAIL
     yield Finding(
         'disk', state, f'up to {count} checkpoints of {size(one)} take '
-        f'{size(need)} of {size(free)} that are free in {folder}',
-        '' if state == OK else 'make room, name another folder with '
+        f'{size(need)} of {size(free)} available in {folder}',
+        '' if state == OK else 'free space, choose another folder with '
         '--work-dir, or lower default_hooks.checkpoint.max_keep_ckpts')

@@ -303,7 +303,7 @@ def input_size(name: str) -> Tuple[int, int]:
     found = re.findall(r'_(\d{2,4})(?:x(\d{2,4}))?(?=_|$)', Path(name).stem)
     if not found:
         raise ValueError(f'{Path(name).stem} does not say its input size; '
-                         'give the height and width')
+                         'pass the height and width')
     height, width = found[-1]
     return int(height), int(width or height)
 

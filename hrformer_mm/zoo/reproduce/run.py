@@ -75,7 +75,7 @@ def run(plan: Plan,
         raise FileNotFoundError('needed first: ' + '; '.join(plan.needs))
     for number, step in enumerate(plan.steps, 1):
         if step.makes.exists():
-            report(f'{number}. {step.name}: done, {step.makes} is there')
+            report(f'{number}. {step.name}: done, {step.makes} exists')
             continue
         report(f'{number}. {step.name}: {shlex.join(step.command)}')
         code = call(step.command)
