@@ -29,8 +29,7 @@ def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
     if seconds is None:
         tenth = gpu_hours(step, gpus, .1)
         return (f'{step.iterations} iterations; {tenth:.0f} GPU hours for '
-                'each 0.1 s that a step takes (nothing was measured; '
-                '--measure does)')
+                'each 0.1 s of a step (nothing was measured; use --measure)')
     hours = gpu_hours(step, gpus, seconds)
     return (f'{step.iterations} iterations; about {hours:.0f} GPU hours, an '
             f'estimate from steps of {seconds:.3f} s')

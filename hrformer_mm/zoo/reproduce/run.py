@@ -83,5 +83,5 @@ def run(plan: Plan,
             raise RuntimeError(
                 f'{step.name} ended with code {code} and '
                 f'{"with" if step.makes.exists() else "without"} '
-                f'{step.makes}; the same command continues from there')
+                f'{step.makes}; run the same command to continue')
     report(compare(plan))
