@@ -1,10 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What a data pipeline feeds to the model, drawn by the framework.
+"""Draw the samples that a data pipeline feeds to the model.
 
-Samples go through the visualizers of MMPose, MMSegmentation and MMPretrain.
-
-Each function of a task takes a sample as the pipeline packs it, makes small
-images larger, so that lines stay fine, and hands it to the visualizer.
+Samples are drawn by the visualizers of MMPose, MMSegmentation and MMPretrain.
+The function of each task takes a packed sample, enlarges small images, so that
+lines stay thin, and passes it to the visualizer.
 """
 from copy import deepcopy
 from itertools import count
@@ -24,28 +23,28 @@ from numpy import ndarray
 from ..tasks import get_task
 from ..visualization.figures import enlarge
 
-HEIGHT = 400  # that smaller images are enlarged to
-numbers = count()  # visualizers of one process must have different names
+HEIGHT = 400  # smaller images are enlarged to it
+numbers = count()  # visualizers in a process need different names
 
 
 def draw_pose(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """Keypoints where the crop has them, and the heatmaps beside it."""
+    """Draw the keypoints of a crop, and its heatmaps beside it."""
     sample, enlarged = deepcopy(sample), enlarge(image, HEIGHT)
     zoom, image = len(enlarged) / len(image), enlarged
     instances = sample.gt_instances
     instances.transformed_keypoints = zoom * instances.transformed_keypoints
-    if instances.keypoints_visible.ndim == 3:  # with the weights of targets
+    if instances.keypoints_visible.ndim == 3:  # includes target weights
         instances.keypoints_visible = instances.keypoints_visible[..., 0]
-    visualizer.line_width, visualizer.radius = 4, 6  # seen on a sheet, too
+    visualizer.line_width, visualizer.radius = 4, 6  # visible on a sheet
     visualizer.add_datasample(
         '', image, sample, draw_pred=False, draw_heatmap=True, out_file=path)
     drawn = cv2.imread(path)
-    if len(drawn) > len(image):  # heatmaps below, which evaluation has not
+    if len(drawn) > len(image):  # heatmaps below, except in evaluation
         cv2.imwrite(path, np.hstack(np.vsplit(drawn, 2)))
 
 
 def draw_seg(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """The image under the colours and names of its labels."""
+    """Draw the labels over an image, with their names."""
     from mmengine.structures import PixelData
     sample, image = deepcopy(sample), enlarge(image, HEIGHT)
     labels = sample.gt_sem_seg.data
@@ -56,7 +55,7 @@ def draw_seg(visualizer: Visualizer, image: ndarray, sample, path: str):
 
 
 def draw_cls(visualizer: Visualizer, image: ndarray, sample, path: str):
-    """The image with the name of its class."""
+    """Draw the name of its class on an image."""
     visualizer.visualize_cls(
         enlarge(image, HEIGHT), sample, out_file=path)
 
@@ -68,7 +67,7 @@ def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:
     visualizer = VISUALIZERS.build(
         dict(cfg.visualizer, vis_backends=None,
              name=f'browse_{next(numbers)}'))  # yapf: disable
-    if 'keypoint_colors' in metainfo:  # MMPose's takes them apart
+    if 'keypoint_colors' in metainfo:  # MMPose's copies fields from it
         visualizer.set_dataset_meta(metainfo)
     else:
         visualizer.dataset_meta = metainfo
@@ -81,14 +80,16 @@ def browse(cfg: Config,
            seed: int = 0) -> List[ndarray]:
     """Draw samples of a data loader after all of its transforms.
 
-    What the model itself does to a batch (normalisation, Mixup) is not in it.
+    Transforms inside the model (normalisation, Mixup) are not applied.
 
     Args:
-        number: Of samples, drawn at random; at most all.
-        seed: Of the choice and of the transforms.
+        cfg: Config.
+        loader: Key of the data loader.
+        number: Maximum number of samples, which are chosen at random.
+        seed: Seed of the choice and of the transforms.
 
     Returns:
-        Images [H, W, 3] of uint8, blue first.
+        BGR images [H, W, 3] of type uint8.
 
     Raises:
         ValueError: If the config has no such loader, or no known scope.

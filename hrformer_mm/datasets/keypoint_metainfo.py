@@ -1,11 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Names of your own keypoints as the metainfo that MMPose asks for."""
+"""Create MMPose metainfo from the names of custom keypoints."""
 import warnings
 from typing import Dict, List, Sequence, Tuple, Union
 
 from .sides import OTHER, find_pairs, find_unpaired, side_of, words_of
 
-# Red, green, blue: the left side, the right side, and what has no side.
+# RGB colours of the left side, the right side, and keypoints without a side.
 COLORS = dict(left=(40, 150, 235), right=(245, 110, 40), none=(90, 200, 90))
 
 
@@ -29,7 +29,7 @@ def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
 def check_sides(names: Sequence[str]):
     """Raise ValueError if a left or right keypoint has no counterpart.
 
-    Abbreviated sides, which may mean something else, only cause a warning.
+    Abbreviated sides are ambiguous and only cause a warning.
     """
     alone = find_unpaired(names, find_pairs(names))
     certain = [n for n in alone if not OTHER.keys().isdisjoint(words_of(n))]
@@ -46,16 +46,17 @@ def describe(names: Sequence[str],
              links: Sequence[Tuple[str, str]] = (),
              sigmas: Union[float, Sequence[float]] = 0.05,
              dataset_name: str = 'custom') -> Dict:
-    """Return the ``metainfo`` of an MMPose dataset with your own keypoints.
+    """Create the ``metainfo`` of an MMPose dataset with custom keypoints.
 
     Args:
         names: Names in the order of the annotations. Names that differ only
-            in left and right make the pairs that swap in mirrored images, in
-            any spelling: ``left_ear``, ``Ear Left``, ``leftEar``, ``L_Ear``.
-        links: Pairs of names to draw lines between.
-        sigmas: Standard deviation of annotations as a share of the object's
-            size (the square root of its area): how strict AP is. COCO has
-            0.025 for eyes to 0.107 for hips.
+            in left and right are swapped in flipped images, in any spelling:
+            ``left_ear``, ``Ear Left``, ``leftEar``, ``L_Ear``.
+        links: Pairs of names to connect with lines.
+        sigmas: Standard deviations of annotations relative to the size of the
+            object (the square root of its area), which determine how strict
+            AP is. COCO has 0.025 for eyes to 0.107 for hips.
+        dataset_name: Name of the dataset.
 
     Raises:
         ValueError: If names, links and sigmas do not fit together, or a left

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoint metrics that MMPose has for one dataset only."""
+"""Keypoint metrics that MMPose supports for one dataset only."""
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class TorsoPCK(PCKAccuracy):
             result['torso_mask'] = result['mask'] & has_torso
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
-        """Return ``PCK`` and ``tPCK``, fractions of 1."""
+        """Compute ``PCK`` and ``tPCK``, as fractions of 1."""
         metrics = super().compute_metrics(results)
         _, accuracy, _ = keypoint_pck_accuracy(
             np.concatenate([r['pred_coords'] for r in results]),

@@ -1,15 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Find left/right pairs among names of keypoints, however they are written.
+"""Find left/right pairs among names of keypoints, in any spelling.
 
-Case, separators and camel case do not matter: ``left_ear``, ``Left Ear``,
-``left-ear``, ``leftEar``, ``ear.L``, ``L_Ear``, ``earL`` and ``LEar`` all
-name the left ear.
+Case and separators are ignored: ``left_ear``, ``Left Ear``, ``left-ear``,
+``leftEar``, ``ear.L``, ``L_Ear``, ``earL`` and ``LEar`` all mean the left ear.
 """
 import re
 from typing import Collection, Dict, Iterator, List, Sequence, Tuple
 
 OTHER = dict(left='right', right='left')
-# Abbreviations count only where no whole word says the side.
+# Abbreviations count only if no whole word states the side.
 SHORT = dict(l='left', r='right', lt='left', rt='right', lft='left',
              rgt='right', lh='left', rh='right', lf='left', rf='right',
              lb='left', rb='right', fl='left', fr='right', bl='left',
@@ -31,7 +30,7 @@ def words_of(name: str) -> Key:
 
 
 def side_of(name: str) -> str:
-    """Return left, right or none, by the words of a name."""
+    """Return ``'left'``, ``'right'`` or ``'none'`` for a name."""
     words = words_of(name)
     sides = {word for word in words if word in OTHER} or {
         SHORT[word] for word in words if word in SHORT}  # yapf: disable
@@ -42,7 +41,7 @@ def mirrored_words(words: Key) -> Key:
     """Swap the side in the words of a sided name."""
     if any(word in OTHER for word in words):
         return tuple(OTHER.get(word, word) for word in words)
-    short = list(SHORT)  # each abbreviation stands beside its counterpart
+    short = list(SHORT)  # each abbreviation is next to its counterpart
     return tuple(short[short.index(word) ^ 1] if word in SHORT else word
                  for word in words)  # yapf: disable
 
@@ -50,9 +49,9 @@ def mirrored_words(words: Key) -> Key:
 def attached(name: str) -> Iterator[Tuple[str, str]]:
     """Yield side and mirrored spelling of names such as ``lefteye``.
 
-    These have no boundary between the side and the rest; one letter is a side
-    only in front (``lshoulder``). A match is a guess until the mirrored name
-    is found, too.
+    These have no boundary between the side and the rest; a single letter is a
+    side only in front (``lshoulder``). A match counts only if the mirrored
+    name also exists.
     """
     plain = ''.join(words_of(name))
     for side, other in OTHER.items():
@@ -67,7 +66,7 @@ def attached(name: str) -> Iterator[Tuple[str, str]]:
 def find_pairs(names: Sequence[str]) -> Dict[str, str]:
     """Return the counterpart of each name that has one, in both directions.
 
-    Names that several others could mirror get none.
+    Names with several possible counterparts get none.
 
     Example:
         >>> find_pairs(['Nose', 'L_Ear', 'R_Ear'])
@@ -93,13 +92,13 @@ def find_pairs(names: Sequence[str]) -> Dict[str, str]:
 
 def find_unpaired(names: Sequence[str],
                   paired: Collection[str] = ()) -> List[str]:
-    """Return names that look like one side of a pair, but have no pair.
+    """Return names that look like one side of a pair, but have no counterpart.
 
-    A letter with a number, such as L1, is no side: vertebrae have these names.
+    A letter with a number, such as L1, is not a side: vertebrae are named so.
 
     Args:
         names: All names.
-        paired: Names that have a pair.
+        paired: Names that have a counterpart.
     """
 
     def looks_sided(name: str) -> bool:

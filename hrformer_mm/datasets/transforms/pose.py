@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Augmentation of the released pose recipe that MMPose 1.x has not."""
+"""Augmentation of the released pose recipe that MMPose 1.x lacks."""
 import numpy as np
 from mmcv.transforms import BaseTransform
 
@@ -8,21 +8,22 @@ from ...registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomScaleRotation(BaseTransform):
-    """Draw size and rotation of the crop around each person.
+    """Randomly scale and rotate the crop around each person.
 
-    Every sample is resized by N(1, scale_factor), cut to
+    Every sample is resized by N(1, scale_factor), clipped to
     [1 - scale_factor, 1 + scale_factor]; some are rotated by
-    N(0, rotate_factor), cut to twice that. MMPose 1.x draws from narrower
-    truncated normals instead and also shifts boxes (``RandomBBoxTransform``),
-    and MMPose 0.x, which the released recipe is written for, draws as here.
+    N(0, rotate_factor), clipped to twice that. This is the distribution of
+    MMPose 0.x, for which the released recipe was written; MMPose 1.x uses
+    narrower truncated normals and also shifts boxes
+    (``RandomBBoxTransform``).
 
     Changes ``bbox_scale`` [N, 2]; adds ``bbox_rotation`` [N] in degrees.
 
     Args:
-        scale_factor: Standard deviation and largest change of the size.
-        rotate_factor: Standard deviation and half of the largest rotation,
+        scale_factor: Standard deviation and maximum change of the size.
+        rotate_factor: Standard deviation and half of the maximum rotation,
             in degrees.
-        rotate_prob: Share of samples that are rotated.
+        rotate_prob: Probability that a sample is rotated.
     """
 
     def __init__(self,

@@ -17,12 +17,12 @@ from ...registry import TRANSFORMS
 class RandomScaleAspect(Resize):
     """Resize by a random factor and to a random aspect ratio.
 
-    Images are resized bicubically, labels to the nearest. The area grows by
-    the square of the factor, whatever the ratio.
+    Images are resized with bicubic, labels with nearest interpolation. The
+    area changes by the square of the factor, for any aspect ratio.
 
     Args:
         scale: Range of the factor.
-        aspect: Range of what the ratio of width to height is multiplied by.
+        aspect: Range of the factor of the aspect ratio (width / height).
     """
 
     def __init__(self,
@@ -33,7 +33,7 @@ class RandomScaleAspect(Resize):
 
     @cache_randomness
     def draw(self) -> Tuple[float, float]:
-        """Factors of width and height."""
+        """Sample the factors of width and height."""
         (low, high), (narrow, wide) = self.scale_range, self.aspect_range
         scale = np.random.uniform(low, high)
         stretch = sqrt(np.random.uniform(narrow, wide))
@@ -57,7 +57,7 @@ class RandomBrightness(BaseTransform):
     """Add one random integer to all values of an 8-bit image.
 
     Args:
-        shift: The largest, up or down.
+        shift: Maximum absolute value of the integer.
     """
 
     def __init__(self, shift: int = 10):
@@ -80,11 +80,11 @@ class RandomBrightness(BaseTransform):
 class ScaleAligned(BaseTransform):
     """Resize the image bilinearly with aligned corners, for testing.
 
-    So does the official multi-scale test; the resizing of OpenCV does not
-    align them. The image becomes float32 and is not rounded.
+    This matches the official multi-scale test; OpenCV does not align corners.
+    The image is converted to float32 and not rounded.
 
     Args:
-        scale: Factor of height and width, which are rounded down.
+        scale: Factor of height and width; the new size is rounded down.
     """
 
     def __init__(self, scale: float):

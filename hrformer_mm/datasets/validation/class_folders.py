@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""List what MMPretrain's image folders and label files hold.
+"""List the images of MMPretrain's class folders and label files.
 
-Its rules are applied here once more, because MMPretrain stops at the first
-fault of a listing or passes over it: label files where the config or
-``ImageNet`` finds them, sorted class folders otherwise.
+The rules of MMPretrain are reimplemented, because it stops at the first fault
+of a listing or ignores it: label files where the config or ``ImageNet`` finds
+them, otherwise sorted class folders.
 """
 import os
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from .common import Problem
 from .image_types import other_images
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
-FEW = 3  # names that a line shows
-# Folders that tools leave behind, besides hidden ones.
+FEW = 3  # maximum number of names in a message
+# Folders that tools create, besides hidden ones.
 LEFTOVERS = ('__MACOSX', '__pycache__', '@eaDir', 'lost+found')
 
 
@@ -28,11 +28,11 @@ class Listing:
 
     Attributes:
         root: Folder of the images.
-        source: The label file, or ``root`` if its folders are the classes.
-        names: Names of the classes, if they are known.
-        samples: Path of each image and its class, -1 without labels.
-        problems: Faults of the listing itself.
-        warnings: What may be meant.
+        source: Label file, or ``root`` if its folders are the classes.
+        names: Names of the classes, if known.
+        samples: Path and class of each image; the class is -1 without labels.
+        problems: Errors in the listing.
+        warnings: Findings that may be intended.
     """
     root: Path
     source: Path
@@ -50,7 +50,7 @@ class Listing:
 
 
 def user_path(path: Optional[str]) -> Path:
-    """Return a path as MMPretrain does, with ~ for the home directory."""
+    """Return a path with ~ expanded, as in MMPretrain."""
     return Path(os.path.expanduser(path or ''))
 
 
@@ -62,7 +62,7 @@ def image_folder(dataset: Mapping) -> Path:
 
 
 def label_file(dataset: Mapping) -> Optional[Path]:
-    """Return where the labels of a dataset are, if not in folders."""
+    """Return the label file of a dataset, if it has one."""
     root, split = user_path(dataset.get('data_root')), dataset.get('split')
     if dataset.get('ann_file'):
         return root / user_path(dataset['ann_file'])
@@ -71,7 +71,7 @@ def label_file(dataset: Mapping) -> Optional[Path]:
 
 
 def find_images(folder: Path, extensions: Sequence[str]) -> List[Path]:
-    """Find the images that MMPretrain reads: hidden files are not."""
+    """Find the images that MMPretrain reads, which excludes hidden files."""
     return sorted(
         Path(parent, name)
         for parent, _, files in os.walk(folder, followlinks=True)
@@ -80,12 +80,12 @@ def find_images(folder: Path, extensions: Sequence[str]) -> List[Path]:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a folder is one of a tool, which is no class."""
+    """Whether a folder was created by a tool and is not a class."""
     return name.startswith('.') or name in LEFTOVERS
 
 
 def check_leftovers(listing: Listing):
-    """Find hidden folders, which MMPretrain takes for classes."""
+    """Find hidden folders, which MMPretrain counts as classes."""
     for name in filter(is_leftover, listing.names):
         listing.problems.append(
             Problem(
@@ -102,7 +102,7 @@ def check_leftovers(listing: Listing):
 
 
 def list_folders(root: Path, extensions: Sequence[str]) -> Listing:
-    """List images of sorted folders, which are the classes."""
+    """List the images of class folders, in sorted order."""
     names = sorted(p.name for p in root.iterdir() if p.is_dir())
     listing = Listing(root, root, names)
     if not names:
@@ -120,7 +120,7 @@ def list_folders(root: Path, extensions: Sequence[str]) -> Listing:
 
 def list_labels(source: Path, root: Path, names: Sequence[str],
                 has_labels: bool) -> Listing:
-    """List images of a file with a path and a class in each line."""
+    """List the images of a label file with a path and a class per line."""
     listing = Listing(root, source, names)
     lines = source.read_text(encoding='utf-8-sig').splitlines()
     for number, line in enumerate(lines, 1):
@@ -137,13 +137,13 @@ def list_labels(source: Path, root: Path, names: Sequence[str],
 
 
 def has_labels(dataset: Mapping) -> bool:
-    """Whether a dataset has labels: the test images of ImageNet do not."""
+    """Whether a dataset has labels; the test images of ImageNet do not."""
     return dataset.get('with_label', True) and not (
         type_name(dataset) == 'ImageNet' and dataset.get('split') == 'test')
 
 
 def read_listing(dataset: Mapping) -> Listing:
-    """Return what a dataset's config says that it holds.
+    """List the samples of a dataset by its config.
 
     Raises:
         FileNotFoundError: If its folder is missing.
@@ -181,9 +181,10 @@ def is_listed(leaf: Leaf) -> bool:
 
 
 def folder_names(leaf: Leaf) -> Optional[Listing]:
-    """Return the class folders of a dataset without looking inside.
+    """List the class folders of a dataset without their images.
 
-    Returns None if its classes are no folders, or are not there.
+    Returns:
+        The listing, or ``None`` if the classes are not folders or missing.
     """
     root = image_folder(leaf.cfg)
     if not (is_listed(leaf) and has_labels(leaf.cfg)
@@ -194,7 +195,7 @@ def folder_names(leaf: Leaf) -> Optional[Listing]:
 
 
 def refuse_other_folders(cfg: Config, *loaders: str):
-    """Raise ValueError if data loaders number their classes differently."""
+    """Raise a ValueError if data loaders number their classes differently."""
     if cfg.get('default_scope') != 'mmpretrain':
         return
     listings = [folder_names(leaf) for loader in loaders if cfg.get(loader)
@@ -207,7 +208,8 @@ def refuse_other_folders(cfg: Config, *loaders: str):
 
 
 def check_folders(listing: Listing, first: Listing) -> Iterator[Problem]:
-    """Compare class folders of two listings: their names make the classes."""
+    """Compare the class folders of two listings, which must have equal names.
+    """
     if not (listing.is_folders and first.is_folders):
         return
     for one, other in ((first, listing), (listing, first)):

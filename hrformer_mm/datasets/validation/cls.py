@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Check datasets of MMPretrain.
 
-Image folders and label files are listed as MMPretrain lists them; datasets
-of other formats are asked for their samples.
+Image folders and label files are listed as MMPretrain lists them. For other
+formats, the samples of the dataset are checked.
 """
 from collections import Counter
 from functools import partial
@@ -44,7 +44,7 @@ def check_classes(listing: Listing,
 
 
 def check_config(cfg: Config) -> Iterator[Problem]:
-    """Compare the places where a config says how many classes there are."""
+    """Compare the settings for the number of classes in a config."""
     classes = head_classes(cfg)
     other = (cfg.model.get('data_preprocessor') or {}).get(
         'num_classes', classes)
@@ -56,7 +56,7 @@ def check_config(cfg: Config) -> Iterator[Problem]:
 
 def name_counts(counts: Mapping[int, int], names: Sequence[str],
                 length: int) -> Dict[str, int]:
-    """Return how often each class occurs, by name where names are known."""
+    """Return the count of each class, by name if known."""
     length = max([length, len(names), *(label + 1 for label in counts)])
     named = [*names, *map(str, range(len(names), length))]
     return {name: counts.get(i, 0) for i, name in enumerate(named)}
@@ -72,7 +72,7 @@ def count_classes(listing: Listing,
 
 def check_listing(listing: Listing, leaf: Leaf, limit: Optional[int],
                   classes: Optional[int], workers: int) -> Summary:
-    """Read images, and compare their classes with the head's."""
+    """Read images, and compare their classes with those of the head."""
     indices = spread(len(listing), limit)
     paths = [str(listing.samples[i][0]) for i in indices]
     summary = Summary(
@@ -88,12 +88,12 @@ def labels_of(info: Mapping) -> Iterable[int]:
     label = info.get('gt_label')
     if isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
         return [int(x) for x in np.ravel(label)]
-    return []  # of several tasks, texts, or not labelled
+    return []  # several tasks, texts, or unlabelled
 
 
 def check_samples(dataset: Any, leaf: Leaf, classes: Optional[int],
                   limit: Optional[int], workers: int) -> Summary:
-    """Ask a dataset of any format for its samples, and check these."""
+    """Check the samples of a dataset of any format."""
     try:
         infos = [sample_of(dataset, i) for i in spread(len(dataset), limit)]
     except (AttributeError, NotImplementedError, TypeError) as error:
@@ -147,7 +147,7 @@ def check_leaf(cfg: Config, leaf: Leaf, listing: Optional[Listing],
 
 def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
                  workers: int) -> Dict[str, Summary]:
-    """Check datasets against the head and each other."""
+    """Check datasets, and compare them with the head and each other."""
     listings = {leaf.key: read_listing(leaf.cfg)
                 for leaf in leaves if is_listed(leaf)}  # yapf: disable
     result: Dict[str, Summary] = {}

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Check annotation files in COCO's format, entry by entry.
+"""Check annotation files in COCO format, entry by entry.
 
-The files are read here once more, because MMPose leaves out what it cannot
-train on without a word, and stops at the first malformed entry without a
-name. Nothing is taken for granted: any value may be missing or of any type.
+The files are read separately, because MMPose silently drops entries that it
+cannot train on, and fails at the first malformed entry without naming it. Any
+value may be missing or of any type.
 """
 import json
 from collections import Counter
@@ -17,22 +17,22 @@ from typing import (Any, Collection, Dict, Iterator, List, Mapping, Optional,
 from .common import Problem
 
 VISIBILITIES = (0, 1, 2)
-MARGIN = 1  # pixels that labels may reach out of their image, by rounding
-SHOWN = 60  # characters of a value in a message
+MARGIN = 1  # pixels by which rounding may move labels out of the image
+SHOWN = 60  # maximum number of characters of a value in a message
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a dataset reads of an annotation.
+    """Fields of annotations that a dataset reads.
 
     Attributes:
         names: Names of the keypoints.
-        points: Keys whose lists of x, y, visibility are joined.
-        box: Key of the box, empty if it reads none.
+        points: Keys whose lists of x, y, visibility are concatenated.
+        box: Key of the box; empty if none is read.
         needed: Further keys that the dataset or its metric reads.
         whole_ids: Whether ids must be numbers.
-        strict: Whether labels outside of images and odd visibilities are
-            faults; published datasets have some.
+        strict: Whether labels outside of images and invalid visibilities are
+            errors; published datasets contain some.
     """
     names: Sequence[str]
     points: Sequence[str] = ('keypoints', )
@@ -44,7 +44,7 @@ class Format:
 
 @dataclass
 class Content:
-    """Entries of a file that are dicts, and the faults of the file."""
+    """Well-formed entries of a file, and the problems of the file."""
     images: List[Mapping] = field(default_factory=list)
     annotations: List[Mapping] = field(default_factory=list)
     problems: List[Problem] = field(default_factory=list)
@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file, with or without a byte-order mark.
 
     Raises:
-        ValueError: If it is none; says where it breaks.
+        ValueError: If it is not JSON; the message has the position.
     """
     try:
         return json.loads(path.read_text(encoding='utf-8-sig'))
@@ -73,14 +73,14 @@ def is_list(value: Any) -> bool:
 
 
 def show(value: Any) -> str:
-    """Return a value for a message; JSON has null where Python has None."""
+    """Format a value for a message, None as JSON's null."""
     text = 'null' if value is None else repr(value)
     return text if len(text) <= SHOWN else f'{text[:SHOWN]}...'
 
 
 def entries(content: Mapping, key: str, source: Path,
             problems: List[Problem]) -> List[Mapping]:
-    """Return the dicts of a list in a file, and note what is none."""
+    """Return the dicts of a list in a file; report other entries."""
     found = content.get(key, [])
     if not is_list(found):
         problems.append(Problem(str(source), f'has {key} {show(found)}; it '
@@ -94,7 +94,7 @@ def entries(content: Mapping, key: str, source: Path,
 
 
 def read_content(content: Mapping, source: Path) -> Content:
-    """Return images and annotations of a file in COCO's format."""
+    """Return the images and annotations of a file in COCO format."""
     found = Content(has_annotations='annotations' in content)
     found.images = entries(content, 'images', source, found.problems)
     found.annotations = entries(content, 'annotations', source,
@@ -105,14 +105,14 @@ def read_content(content: Mapping, source: Path) -> Content:
 
 
 def hashable_id(entry: Mapping, key: str = 'id') -> Any:
-    """Return an id that can be looked up, whatever it is."""
+    """Return an id as a hashable value."""
     value = entry.get(key)
     return value if isinstance(value, (str, int, float)) else repr(value)
 
 
 def twice(items: Sequence[Mapping], what: str,
           source: Path) -> List[Problem]:
-    """Find ids that several items have: the last of them replaces others."""
+    """Find duplicate ids; the last item replaces the others."""
     found = Counter(hashable_id(item) for item in items if 'id' in item)
     return [
         Problem(str(source), f'has {count} {what} of id {number}', False)
@@ -121,7 +121,7 @@ def twice(items: Sequence[Mapping], what: str,
 
 
 def id_fault(entry: Mapping, key: str) -> Optional[str]:
-    """Return what is wrong with an id, if anything."""
+    """Return the fault of an id, if any."""
     value = entry.get(key)
     if isinstance(value, str):
         return f'has the {key} {value!r}, a text; it must be a number'
@@ -132,11 +132,11 @@ def id_fault(entry: Mapping, key: str) -> Optional[str]:
 
 def check_image(image: Mapping, source: Path,
                 has_size: bool) -> Iterator[Problem]:
-    """Find faults of the entry of one image.
+    """Find faults in the entry of an image.
 
     Args:
-        image: The entry.
-        source: The file.
+        image: Entry of the image.
+        source: Path of the file.
         has_size: Whether the dataset reads width and height.
     """
     where = f"{source}, image {show(image.get('id'))}"
@@ -175,7 +175,7 @@ def size_of(image: Mapping) -> str:
 
 
 def check_box(box: Any) -> Optional[str]:
-    """Return what is wrong with a box x, y, width, height, if anything."""
+    """Return the fault of a box x, y, width, height, if any."""
     if not is_list(box) or len(box) != 4 or not all(map(is_number, box)):
         return f'has the box {show(box)}; it must be x, y, width, height'
     if min(box[2:]) <= 0:
@@ -184,7 +184,7 @@ def check_box(box: Any) -> Optional[str]:
 
 
 def list_fault(key: str, points: Any) -> Optional[str]:
-    """Return what is wrong with the type of a list of keypoints."""
+    """Return the type fault of a list of keypoints, if any."""
     if not is_list(points):
         return (f'has the {key} {show(points)}; it must be a list of x, y, '
                 'visibility for each keypoint')
@@ -198,7 +198,7 @@ def list_fault(key: str, points: Any) -> Optional[str]:
 
 
 def points_of(annotation: Mapping, form: Format) -> Optional[List[float]]:
-    """Return all x, y, visibility of an annotation, None if malformed."""
+    """Return all x, y, visibility of an annotation; ``None`` if malformed."""
     if any(key not in annotation or list_fault(key, annotation[key])
            for key in form.points):
         return None
@@ -207,7 +207,7 @@ def points_of(annotation: Mapping, form: Format) -> Optional[List[float]]:
 
 
 def check_points(annotation: Mapping, form: Format) -> Iterator[str]:
-    """Find faults of types and lengths of the keypoints."""
+    """Find wrong types and lengths of the keypoints."""
     faults = [list_fault(key, annotation[key]) for key in form.points]
     yield from (fault for fault in faults if fault)
     if any(faults):
@@ -220,7 +220,7 @@ def check_points(annotation: Mapping, form: Format) -> Iterator[str]:
 
 def check_values(annotation: Mapping, form: Format,
                  image: Mapping) -> Iterator[str]:
-    """Find odd values of well-formed boxes and keypoints."""
+    """Find invalid values in well-formed boxes and keypoints."""
     box: Any = annotation.get(form.box)
     if form.box and not check_box(box):
         x, y, w, h = box
@@ -246,7 +246,7 @@ def check_values(annotation: Mapping, form: Format,
 
 
 def check_annotation(annotation: Mapping, form: Format) -> Iterator[str]:
-    """Find what is missing or of a wrong type in one annotation."""
+    """Find missing values and wrong types in an annotation."""
     wanted = [*form.needed, form.box, *form.points]
     lacking = [k for k in dict.fromkeys(wanted) if k and k not in annotation]
     if lacking:
@@ -272,9 +272,9 @@ def check_annotation(annotation: Mapping, form: Format) -> Iterator[str]:
 
 def check_detections(path: Path, images: Collection,
                      chosen: Collection) -> Iterator[Problem]:
-    """Find faults of the boxes that evaluation takes instead of the labelled.
+    """Find faults in a file of detected boxes for evaluation.
 
-    Detectors may give boxes that reach out of their image.
+    Detected boxes may extend beyond the image.
     """
     content = read_json(path)
     if not is_list(content):
@@ -303,7 +303,7 @@ def check_detections(path: Path, images: Collection,
 def by_image(
         found: Content,
         source: Path) -> Tuple[Dict[Any, List[Mapping]], List[Problem]]:
-    """Group annotations by image, and find those of unknown images."""
+    """Group annotations by image, and report those of unknown images."""
     known = {hashable_id(image) for image in found.images}
     groups: Dict[Any, List[Mapping]] = {}
     problems = []

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Look through a config's data before a run does.
+"""Check the data of a config before a run.
 
 The module of each task has ``check_leaves(cfg, leaves, limit, workers)``,
 which returns a :class:`Summary` for each of the datasets. Datasets inside
-wrappers are checked one by one. What cannot be looked into is skipped.
+wrappers are checked one by one. Datasets that cannot be checked are skipped.
 """
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -27,15 +27,16 @@ from ...utils.dataset_leaves import Leaf, type_name, unwrap
 # By the config's default_scope.
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 Size = Tuple[int, int]  # width and height
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF; on their side
+# EXIF tag, and its values that swap width and height.
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of the data."""
-    path: str  # of the file, or the key of the config
-    what: str  # what is wrong with it, to be read after the path
-    fatal: bool = True  # whether training stops at it, sooner or later
+    """An error or warning about the data."""
+    path: str  # path of the file, or key of the config
+    what: str  # description, printed after the path
+    fatal: bool = True  # whether training fails because of it
 
     def __str__(self) -> str:
         return f'{self.path} {self.what}'
@@ -46,17 +47,17 @@ class Summary:
     """Contents of a dataset.
 
     Attributes:
-        counts: Numbers of what was counted, such as images and labels.
-        classes: How often each class occurs, in the order of the dataset:
-            pixels in segmentation, images in classification, instances that
-            have the keypoint in pose estimation.
-        problems: Faults, in the order of the dataset.
-        sizes: Sizes of the images that could be read.
+        counts: Numbers of images, labels and so on.
+        classes: Number of occurrences of each class, in the order of the
+            dataset: pixels in segmentation, images in classification,
+            instances that have the keypoint in pose estimation.
+        problems: Errors, in the order of the dataset.
+        sizes: Sizes of all readable images.
         kind: Word for the keys of ``classes``.
-        notes: Lines to print besides the counts.
-        warnings: Findings that training may be meant to have.
-        skipped: Why the dataset was not checked, if it was not.
-        dataset: Type of the dataset and of what wraps it.
+        notes: Lines to print after the counts.
+        warnings: Findings that may be intended.
+        skipped: Reason why the dataset was not checked, if any.
+        dataset: Types of the dataset and its wrappers.
     """
     counts: Dict[str, int] = field(default_factory=dict)
     classes: Dict[str, int] = field(default_factory=dict)
@@ -70,12 +71,12 @@ class Summary:
 
     @property
     def absent(self) -> List[str]:
-        """Classes that do not occur."""
+        """Return the classes that do not occur."""
         return [name for name, count in self.classes.items() if not count]
 
 
 def map_threads(check: Callable, items: Sequence, workers: int) -> Iterator:
-    """``check`` of each item in order; decoding images frees the threads."""
+    """Yield ``check(item)`` in order; image decoding releases the GIL."""
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(check, items)
 
@@ -84,10 +85,10 @@ def probe_image(
         path: str,
         with_opencv: bool = True
 ) -> Tuple[Optional[Size], Optional[Problem]]:
-    """Return the size of an image as training sees it, and its fault.
+    """Return the size of an image as training sees it, and its error.
 
     Args:
-        path: The file.
+        path: Path of the image.
         with_opencv: Whether training decodes it with OpenCV.
     """
     try:
@@ -95,8 +96,8 @@ def probe_image(
             size = image.size
             if image.getexif().get(ORIENTATION) in TURNED:
                 size = size[::-1]
-            image.draft('RGB', (64, 64))  # JPEG is decoded at a fraction
-            image.load()  # cv2 gives an image that was cut off, half grey
+            image.draft('RGB', (64, 64))  # decode JPEG at a small size
+            image.load()  # raises if truncated; OpenCV returns a grey part
     except FileNotFoundError:
         return None, Problem(path, 'does not exist')
     except UnidentifiedImageError:
@@ -110,14 +111,14 @@ def probe_image(
 
 
 def spread(length: int, limit: Optional[int]) -> List[int]:
-    """At most ``limit`` indices, evenly over all of them."""
+    """Return at most ``limit`` indices, evenly spaced."""
     if limit is None or limit >= length:
         return list(range(length))
     return [i * length // limit for i in range(limit)]
 
 
 def distinct_loaders(cfg: Config) -> List[str]:
-    """Loaders of the config, without those that read the same as another."""
+    """List the data loaders of a config, without duplicates."""
     found: List[Tuple[str, dict]] = []
     for name in LOADERS:
         loader = cfg.get(name)
@@ -132,13 +133,13 @@ def check(cfg: Config,
     """Check all data of a config.
 
     Args:
-        cfg: Config of a training or a test.
-        limit: Number of samples of each dataset to look at instead of all.
+        cfg: Config.
+        limit: Maximum number of samples of each dataset (default: all).
         workers: Number of threads that read files.
 
     Returns:
-        A summary by data loader; if a loader has several datasets in
-        wrappers, by the key of each.
+        Summary by data loader, or by the key of each dataset if wrappers of a
+        loader hold several.
 
     Raises:
         FileNotFoundError: If a whole folder or list is missing.
@@ -168,14 +169,14 @@ def skip(reason: str) -> Summary:
 
 
 def unloadable(leaf: Leaf, error: Exception) -> Problem:
-    """Return the problem that a dataset cannot be built, as training would."""
+    """Return the problem of a dataset that cannot be built."""
     return Problem(
         leaf.key, f'cannot be loaded by {type_name(leaf.cfg)}: '
         f'{type(error).__name__}: {one_line(error)}')
 
 
 def guarded(check_leaf: Callable[[], Summary]) -> Summary:
-    """Call a check; what it cannot cope with is skipped, not failed.
+    """Call a check; skip the dataset if the check raises an exception.
 
     Raises:
         FileNotFoundError: If a whole folder or list is missing.
@@ -184,12 +185,12 @@ def guarded(check_leaf: Callable[[], Summary]) -> Summary:
         return check_leaf()
     except FileNotFoundError:
         raise
-    except Exception as error:  # of formats that nobody has thought of
+    except Exception as error:  # unknown formats
         return skip(f'{type(error).__name__}: {one_line(error)}')
 
 
 def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
-    """Build a dataset as training does; return the problem if it fails."""
+    """Build a dataset as training does, and return it or the problem."""
     try:
         return leaf.build(), []
     except Exception as error:  # training raises the same
@@ -212,10 +213,11 @@ LOADING = ('full_init', 'load_data_list', '_load_annotations')
 
 @contextmanager
 def name_loading_faults(cfg: Config, *loaders: str) -> Iterator[None]:
-    """Name file and entry, where a dataset only says that it cannot load.
+    """Add file and entry to the error of a dataset that cannot be loaded.
 
     Raises:
-        ValueError: If annotations cannot be loaded, and the checks know why.
+        ValueError: If annotations cannot be loaded and the checks find the
+            reason.
     """
     try:
         yield
@@ -235,7 +237,7 @@ def name_loading_faults(cfg: Config, *loaders: str) -> Iterator[None]:
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:
-    """Return the smallest and the largest image in words."""
+    """Describe the smallest and the largest image."""
     ends = sorted(set(sizes), key=lambda size: size[0] * size[1])
     words = ' to '.join(f'{w} x {h}' for w, h in dict.fromkeys(
         (ends[0], ends[-1])))  # yapf: disable
@@ -244,7 +246,7 @@ def describe_sizes(sizes: Sequence[Size]) -> str:
 
 def describe_all(label: str, problems: Sequence[Problem],
                  most: int) -> List[str]:
-    """Return at most ``most`` problems in lines, and how many are left."""
+    """Describe at most ``most`` problems, and count the rest."""
     lines = [f'{label}: {problem}' for problem in problems[:most]]
     rest = len(problems) - most
     return lines + [f'and {rest} more {label}s'] * (rest > 0)

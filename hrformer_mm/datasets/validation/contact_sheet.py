@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Annotated samples of a dataset side by side, as they lie on disk.
+"""Draw a contact sheet of annotated samples of a dataset.
 
-Files are read as the checks read them, so data that training would stop at
-can be looked at. A sample that cannot be read is left out.
+Files are read as in the checks, so data that training fails on can be
+inspected. Unreadable samples are skipped.
 """
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
@@ -21,10 +21,10 @@ from ...visualization.drawing import (draw_box, draw_lines, draw_regions,
 from ...visualization.figures import enlarge, mosaic
 from .common import spread
 
-SHOWN = 24  # samples
-SMALLEST = 330  # height that annotations are drawn at, so that lines are fine
-HEIGHT = 240  # of a row, at most
-FALLBACK = (60, 60, 230)  # where a dataset has no colour
+SHOWN = 24  # maximum number of samples
+SMALLEST = 330  # minimum height to draw annotations at, for thin lines
+HEIGHT = 240  # maximum height of a row of the sheet
+FALLBACK = (60, 60, 230)  # colour if the dataset has none
 
 
 def draw_instances(image: ndarray, infos: Sequence[Mapping],
@@ -46,7 +46,7 @@ def draw_instances(image: ndarray, infos: Sequence[Mapping],
 
 
 def style_of(info: Mapping) -> Dict[str, List]:
-    """Links and colours (blue, green, red) of keypoints."""
+    """Return the links and BGR colours of keypoints."""
     points = list(info['keypoint_info'].values())
     links = list(info['skeleton_info'].values())
     number = {point['name']: i for i, point in enumerate(points)}
@@ -62,7 +62,7 @@ def style_of(info: Mapping) -> Dict[str, List]:
 
 
 def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
-    """Yield images with boxes and keypoints; None if unreadable."""
+    """Yield images with boxes and keypoints; ``None`` if unreadable."""
     from .metainfo import read_metainfo
     style, dataset = style_of(read_metainfo(leaf)[0]), leaf.build()
     of_image: Dict[str, List[Mapping]] = {}
@@ -77,7 +77,7 @@ def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
 
 
 def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
-    """Yield images under their labels; None if one of both is unreadable."""
+    """Yield images overlaid with labels; ``None`` if unreadable."""
     from .seg import try_read
     dataset = leaf.build()
     names, palette = (dataset.metainfo[k] for k in ('classes', 'palette'))
@@ -101,7 +101,7 @@ def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
 
 
 def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
-    """Yield images with the names of their classes; None if unreadable."""
+    """Yield images with the names of classes; ``None`` if unreadable."""
     from .cls import labels_of, sample_of
     dataset = leaf.build()
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
@@ -121,9 +121,10 @@ TILES: Dict[str, Callable] = dict(
 
 
 def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
-    """Draw samples from all over a data loader, with their annotations.
+    """Draw evenly spaced samples of a data loader with their annotations.
 
-    Returns None if none can be read.
+    Returns:
+        The sheet, or ``None`` if no sample can be read.
     """
     leaves = unwrap(cfg, loader)
     tiles: List[ndarray] = []
@@ -132,7 +133,7 @@ def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
                        -(-SHOWN // len(leaves)))
         try:
             tiles += [tile for tile in found if tile is not None]
-        except Exception as error:  # named by the checks, if it is a fault
+        except Exception as error:  # the checks report errors of the data
             print_log(f'{leaf.key} cannot be drawn: {one_line(error)}')
     if not tiles:
         return None

@@ -6,7 +6,7 @@ from typing import Dict, List, Sequence
 
 from .common import Problem
 
-# What cameras and tools write; case does not matter here.
+# Suffixes that cameras and tools write, in lower case.
 IMAGES = ('.avif', '.bmp', '.dng', '.gif', '.heic', '.heif', '.jfif', '.jp2',
           '.jpe', '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm',
           '.ppm', '.tga', '.tif', '.tiff', '.webp')  # yapf: disable
@@ -16,16 +16,16 @@ def other_images(folder: str,
                  ends: Sequence[str],
                  fix: str,
                  any_case: bool = False) -> List[Problem]:
-    """Count images below a folder that do not end as the dataset asks.
+    """Count the images below a folder whose suffix the dataset does not read.
 
     Args:
-        folder: Folder to search, at any depth.
-        ends: Endings of the files that are read.
-        fix: What to do, to be read after the count.
-        any_case: Whether case does not matter for the dataset.
+        folder: Folder to search recursively.
+        ends: Suffixes of the files that are read.
+        fix: Recommended action, printed after the count.
+        any_case: Whether the dataset ignores the case of suffixes.
 
     Returns:
-        At most one finding, with the number of files of each type.
+        At most one warning, with the number of files of each type.
     """
     found: Dict[str, List[str]] = defaultdict(list)
     for parent, folders, files in os.walk(folder, followlinks=True):

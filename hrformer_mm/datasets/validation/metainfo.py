@@ -14,17 +14,17 @@ KEYS = ('dataset_name', 'keypoint_info', 'skeleton_info', 'joint_weights',
 
 
 def metainfo_file(name: str) -> Tuple[Path, bool]:
-    """Return the file of a metainfo, and whether it is one of MMPose's own."""
+    """Return the file of a metainfo, and whether it belongs to MMPose."""
     path = Path(name)
     if path.is_file():
         return path, False
-    import mmpose  # where MMPose looks for it, too
+    import mmpose  # MMPose searches its own folder, too
     return Path(mmpose.__file__).with_name('.mim').joinpath(
         'configs/_base_/datasets', path.name), True
 
 
 def read_metainfo(leaf: Leaf) -> Tuple[Dict[str, Any], bool]:
-    """Return the metainfo as it is written down, and whether it is MMPose's.
+    """Return the metainfo as written, and whether it belongs to MMPose.
 
     Raises:
         ValueError: If the dataset has none.
@@ -49,7 +49,7 @@ def names_of(info: Mapping) -> List[str]:
 
 
 def swaps_of(info: Mapping) -> Dict[str, str]:
-    """Return what each keypoint swaps with in mirrored images, if any."""
+    """Return the keypoints that are swapped in flipped images."""
     return {
         p['name']: p['swap']
         for p in info['keypoint_info'].values()
@@ -58,7 +58,7 @@ def swaps_of(info: Mapping) -> Dict[str, str]:
 
 
 def check_pairs(names: List[str], swaps: Mapping[str, str]) -> Iterator[str]:
-    """Find faults of the pairs that swap in mirrored images."""
+    """Find faults in the pairs that are swapped in flipped images."""
     pairs = find_pairs(names)
     for name in names:
         other, expected = swaps.get(name), pairs.get(name)
@@ -75,7 +75,7 @@ def check_pairs(names: List[str], swaps: Mapping[str, str]) -> Iterator[str]:
 
 
 def describe_pairs(info: Mapping) -> str:
-    """Return the pairs that swap in mirrored images, each once."""
+    """Describe the pairs that are swapped in flipped images."""
     pairs = {tuple(sorted(pair, key=names_of(info).index))
              for pair in swaps_of(info).items()
              if {*pair} <= {*names_of(info)}}  # yapf: disable
@@ -85,9 +85,9 @@ def describe_pairs(info: Mapping) -> str:
 
 
 def check_unpaired(info: Mapping) -> Optional[Problem]:
-    """Find names that look like one side of a pair and have none."""
+    """Find names that look like one side of a pair but have no counterpart."""
     swaps, names = swaps_of(info), names_of(info)
-    paired = {*swaps, *find_pairs(names)}  # faults of these are named
+    paired = {*swaps, *find_pairs(names)}  # check_pairs reports these
     found = find_unpaired(names, paired)
     return found and Problem(
         f"metainfo of {info.get('dataset_name')}", 'has names that look like '
@@ -97,10 +97,10 @@ def check_unpaired(info: Mapping) -> Optional[Problem]:
 
 def check_metainfo(info: Mapping,
                    asks_sigmas: bool) -> Iterator[Problem]:
-    """Find faults of names, pairs, links, sigmas and weights of keypoints.
+    """Find faults in names, pairs, links, sigmas and weights of keypoints.
 
     Args:
-        info: As it is written down.
+        info: Metainfo as written.
         asks_sigmas: Whether a metric needs sigmas.
     """
     where = f"metainfo of {info.get('dataset_name')}"

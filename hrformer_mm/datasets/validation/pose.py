@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Check datasets of MMPose: annotations of keypoints, and images.
 
-Files in COCO's format are checked entry by entry. Datasets of other formats
-are asked for their samples.
+Files in COCO format are checked entry by entry. For other formats, the samples
+of the dataset are checked.
 """
 import os
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ from .metainfo import (check_metainfo, check_unpaired, describe_pairs,
 
 WHOLE_BODY = ('keypoints', 'foot_kpts', 'face_kpts', 'lefthand_kpts',
               'righthand_kpts')
-# What datasets with a parse_data_info of their own read of an annotation;
-# those that are not listed read no box.
+# Fields of annotations that datasets with their own parse_data_info read;
+# unlisted ones read no box.
 READS: Dict[str, Dict[str, Any]] = dict(
     BaseCocoStyleDataset=dict(),
     CocoWholeBodyDataset=dict(
@@ -38,17 +38,17 @@ READS: Dict[str, Dict[str, Any]] = dict(
     JhmdbDataset=dict(needed=('id', 'image_id')),
     PanopticHand2DDataset=dict(needed=('id', 'image_id')),
     PoseTrack18VideoDataset=dict(needed=('id', 'image_id')))
-LEFT_OUT = 'instances left out (crowds, or without keypoints)'
+LEFT_OUT = 'instances ignored (crowds, or without keypoints)'
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the metrics of a config ask of annotations.
+    """Requirements of the metrics of a config.
 
     Attributes:
-        keys: Keys of an annotation.
-        sigmas: Whether they ask for sigmas.
-        categories: Whether they ask for categories.
+        keys: Required keys of an annotation.
+        sigmas: Whether sigmas are required.
+        categories: Whether categories are required.
     """
     keys: Tuple[str, ...] = ()
     sigmas: bool = False
@@ -56,7 +56,7 @@ class Asked:
 
 
 def metrics_of(cfg: Config, loader: str) -> Iterator[Mapping]:
-    """Yield the metrics for a data loader; for training those of val."""
+    """Yield the metrics of a data loader; for training, those of val."""
     key = loader.replace('dataloader', 'evaluator')
     found = cfg.get(key.replace('train', 'val')) or ()
     for metric in [found] if isinstance(found, Mapping) else found:
@@ -65,7 +65,7 @@ def metrics_of(cfg: Config, loader: str) -> Iterator[Mapping]:
 
 
 def asked_of(cfg: Config, loader: str) -> Asked:
-    """Return what the metrics for a data loader ask for."""
+    """Return the requirements of the metrics of a data loader."""
     from mmpose.evaluation import CocoMetric, PoseTrack18Metric
     keys: Set[str] = set()
     sigmas = False
@@ -85,7 +85,7 @@ def asked_of(cfg: Config, loader: str) -> Asked:
 
 
 def format_of(leaf: Leaf, names: Sequence[str], published: bool) -> Format:
-    """Return what a dataset reads of the annotations in its file."""
+    """Return the fields of annotations that a dataset reads."""
     for base in leaf.kind.__mro__ if leaf.kind else ():
         if 'parse_data_info' in vars(base):
             own = READS.get(base.__name__, dict(box='',
@@ -102,7 +102,7 @@ def check_head(cfg: Config, leaf: Leaf, names: Sequence[str]
     for step in leaf.steps():
         if str(step.get('type')).endswith('KeypointConverter'):
             points = step.get('num_keypoints', points)
-    for wrapper in leaf.wrappers:  # which has keypoints of its own
+    for wrapper in leaf.wrappers:  # may define its own keypoints
         if wrapper.get('metainfo'):
             info, _ = read_metainfo(replace(leaf, cfg=wrapper))
             points = len(info['keypoint_info'])
@@ -130,8 +130,7 @@ def image_folder(leaf: Leaf, dataset: Any) -> str:
 
 
 def used_paths(dataset: Any) -> Optional[Set[str]]:
-    """Return the images that samples of a dataset use, if it could be built.
-    """
+    """Return the image paths of the samples of a dataset, if it was built."""
     infos = getattr(dataset, 'data_list', None)
     if not infos or any('img_path' not in info for info in infos):
         return None
@@ -139,10 +138,10 @@ def used_paths(dataset: Any) -> Optional[Set[str]]:
 
 
 def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
-    """Find the annotations that a dataset cannot read, by trying each."""
+    """Find annotations that a dataset cannot read, by parsing each."""
     try:
         dataset = leaf.build(lazy_init=True)
-    except Exception:  # not because of an annotation
+    except Exception:  # not caused by an annotation
         return
     images = {hashable_id(image): image for image in found.images}
     for annotation in found.annotations:
@@ -151,7 +150,7 @@ def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
             image, img_id=image.get('id'), img_path=''))  # yapf: disable
         try:
             dataset.parse_data_info(raw)
-        except Exception as error:  # as when it is loaded as a whole
+        except Exception as error:  # the same as when loading the file
             words = 'lacks' if isinstance(error, KeyError) else (
                 f'cannot be read by {leaf.name}: {type(error).__name__}:')
             yield Problem(f"{source}, annotation {annotation.get('id')}",
@@ -159,15 +158,15 @@ def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
 
 
 class CocoCheck:
-    """The check of one dataset whose file is in COCO's format.
+    """Check of a dataset whose file is in COCO format.
 
     Args:
-        leaf: The dataset.
+        leaf: Config of the dataset.
         content: Content of its file.
-        source: The file.
-        dataset: The dataset that was built, None if it could not be.
-        form: What it reads of an annotation.
-        asked: What the metrics ask for.
+        source: Path of the file.
+        dataset: Dataset, or ``None`` if it cannot be built.
+        form: Fields of annotations that the dataset reads.
+        asked: Requirements of the metrics.
     """
 
     def __init__(self, leaf: Leaf, content: Mapping, source: Path,
@@ -186,7 +185,7 @@ class CocoCheck:
 
     def add(self, where: str, fault: str, fatal: bool = False,
             certain: bool = False):
-        """Note a fault: a published dataset that can be loaded is sound."""
+        """Record a fault; for published datasets that load, as a warning."""
         problem = Problem(where, fault, fatal)
         if certain or self.form.strict or self.dataset is None:
             self.summary.problems.append(problem)
@@ -197,7 +196,7 @@ class CocoCheck:
         where = f"{self.source}, annotation {annotation.get('id')}"
         if annotation.get('face_valid') is False and (
                 'face_kpts' in self.form.points[:1]):
-            return  # which the dataset leaves out
+            return  # the dataset ignores it
         form = replace(self.form, needed=(
             *self.form.needed, *self.asked.keys))  # yapf: disable
         for fault in check_annotation(annotation, form):
@@ -229,8 +228,7 @@ class CocoCheck:
                                LEFT_OUT: left_out}  # yapf: disable
 
     def check_images(self, chosen: Sequence[Mapping], workers: int):
-        """Read files that samples use, and compare their sizes with the
-        annotations'."""
+        """Read the images, and compare their sizes with the annotations."""
         named = [i for i in chosen if isinstance(i.get('file_name'), str)]
         used = used_paths(self.dataset)
         if used and self.found.has_annotations:
@@ -278,7 +276,7 @@ class CocoCheck:
 
 def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
                   limit: Optional[int], workers: int) -> Summary:
-    """Ask a dataset of any format for its samples, and check these."""
+    """Check the samples of a dataset of any format."""
     summary = Summary(classes=dict.fromkeys(names, 0), kind='keypoints')
     infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
     if infos and 'img_path' not in infos[0]:
@@ -304,7 +302,7 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
 
 
 def is_coco(leaf: Leaf, content: Any) -> bool:
-    """Whether a dataset reads its file as one in COCO's format."""
+    """Whether a dataset reads its file in COCO format."""
     from mmpose.datasets.datasets.base import BaseCocoStyleDataset as Base
     return isinstance(content, Mapping) and 'images' in content and (
         getattr(leaf.kind, '_load_annotations') is Base._load_annotations)
@@ -312,7 +310,7 @@ def is_coco(leaf: Leaf, content: Any) -> bool:
 
 def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
                limit: Optional[int], workers: int) -> Summary:
-    """Check the samples of a dataset, by its file where it is COCO's."""
+    """Check a dataset by its file if it is in COCO format, or its samples."""
     root = leaf.cfg.get('data_root') or ''
     source = Path(root, str(leaf.cfg.get('ann_file') or ''))
     content: Any = None
@@ -338,7 +336,7 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
 
 def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
                workers: int) -> Summary:
-    """Check one dataset, and the head against it."""
+    """Check one dataset, and compare the head with it."""
     from mmpose.datasets.datasets.base import BaseCocoStyleDataset
     if not leaf.kind or not issubclass(leaf.kind, BaseCocoStyleDataset):
         return skip(f'{leaf.name} is not of keypoints in images')
@@ -363,7 +361,7 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
 
 def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
                  workers: int) -> Dict[str, Summary]:
-    """Check datasets, and the head against them."""
+    """Check datasets, and compare the head with them."""
     return {
         leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))
         for leaf in leaves

@@ -16,34 +16,34 @@ from .common import (Problem, Size, Summary, guarded, map_threads, skip,
                      spread, try_build)
 from .image_types import other_images
 
-PAD = 255  # with which MMSegmentation pads labels, if it is not told another
-IGNORED = .5  # share of ignored pixels from which on there is a warning
+PAD = 255  # default value with which MMSegmentation pads labels
+IGNORED = .5  # share of ignored pixels that causes a warning
 FIX = ('give each pixel the number of its class, or the ignored value '
        'where it has none')
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Values that label maps of a dataset may have."""
-    classes: int  # in the files, before any are mapped to others
+    """Valid values of the label maps of a dataset."""
+    classes: int  # number in the files, before label_map is applied
     ignore_index: int
     reduce_zero: bool  # 0 is unlabelled and classes begin at 1
-    unused: frozenset = frozenset()  # classes that are mapped to nothing
+    unused: frozenset = frozenset()  # classes that label_map removes
 
     @property
     def first(self) -> int:
-        """Value of the first class."""
+        """Return the value of the first class."""
         return int(self.reduce_zero)
 
     @property
     def ignored(self) -> Tuple[int, ...]:
-        """Values that training ignores, as they are in the files."""
+        """Return the values in the files that training ignores."""
         unused = [value + self.first for value in self.unused]
         zero = [0] * self.reduce_zero
         return (*zero, *unused, PAD, self.ignore_index)
 
     def wrong(self, label: ndarray) -> list:
-        """Return the values of a label map that are no class."""
+        """Return the invalid values of a label map."""
         values = np.unique(label)
         known = (values < self.classes + self.first) & (values >= 0)
         allowed = known | np.isin(values, (PAD, self.ignore_index))
@@ -55,7 +55,7 @@ class Labels:
 
 
 class Counts(NamedTuple):
-    """Pixels of one label map: of each class, ignored, and all."""
+    """Numbers of pixels of a label map: by class, ignored, and all."""
     classes: ndarray
     ignored: int = 0
     total: int = 0
@@ -71,7 +71,7 @@ def heads_of(cfg: Config) -> Iterator[Tuple[str, Mapping]]:
 
 
 def labels_of(dataset: Any, cfg: Config) -> Labels:
-    """Return the values that labels may have, for a dataset and a model."""
+    """Return the valid label values for a dataset and a model."""
     mapped = getattr(dataset, 'label_map', None) or {}
     classes = dataset.metainfo['classes']
     ignored = [head.get('ignore_index') for _, head in heads_of(cfg)]
@@ -84,23 +84,23 @@ def labels_of(dataset: Any, cfg: Config) -> Labels:
 
 
 def read(path: str) -> ndarray:
-    """Read an image file as it is stored, turned as its EXIF tag says.
+    """Read an image file unchanged, except for its EXIF orientation.
 
     Raises:
-        OSError: If it is missing, broken or cut off.
+        OSError: If it is missing, damaged or truncated.
     """
     with Image.open(path) as image:
         return np.array(ImageOps.exif_transpose(image))
 
 
 def try_read(path: str) -> Tuple[Optional[ndarray], Optional[Problem]]:
-    """Return the image, or what is wrong with its file."""
+    """Return the image, or the problem of its file."""
     try:
         return read(path), None
     except FileNotFoundError:
         return None, Problem(path, 'does not exist')
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        # PIL has a SyntaxError for broken PNG
+        # PIL raises SyntaxError for damaged PNG files.
         reason = '' if isinstance(error, UnidentifiedImageError) else (
             f': {error}')
         return None, Problem(path, f'cannot be read as an image{reason}')
@@ -108,7 +108,7 @@ def try_read(path: str) -> Tuple[Optional[ndarray], Optional[Problem]]:
 
 def judge_label(path: str, label: ndarray, image: Optional[ndarray],
                 labels: Labels) -> Optional[Problem]:
-    """Return what is wrong with a label map, if anything."""
+    """Return the problem of a label map, if any."""
     if label.ndim != 2:
         colors = label[..., :3]
         same = (colors == colors[..., :1]).all()
@@ -142,7 +142,7 @@ def count_pixels(label: ndarray, labels: Labels) -> Counts:
 def check_sample(
         info: Mapping, labels: Labels,
         has_labels: bool) -> Tuple[Counts, Optional[Size], Sequence[Problem]]:
-    """Return pixels of each class of a sample, its size, and its problems."""
+    """Return the pixel counts of a sample, its size, and its problems."""
     pixels = Counts(np.zeros(labels.classes, np.int64))
     image, fault = try_read(info['img_path'])
     faults = [fault]
@@ -158,7 +158,7 @@ def check_sample(
 
 
 def classes_from(pixels: ndarray, dataset: Any) -> dict:
-    """Return pixels by name of class, after classes are mapped to others."""
+    """Return the pixels of each class by name, after label_map is applied."""
     names = dataset.metainfo['classes']
     totals = dict.fromkeys(names, 0)
     mapped = getattr(dataset, 'label_map', None) or {}
@@ -170,7 +170,7 @@ def classes_from(pixels: ndarray, dataset: Any) -> dict:
 
 
 def check_heads(cfg: Config, classes: int) -> Iterator[Problem]:
-    """Find heads that do not have as many classes as the dataset."""
+    """Find heads whose number of classes differs from the dataset."""
     for key, head in heads_of(cfg):
         if head.get('num_classes', classes) != classes:
             yield Problem(
@@ -180,9 +180,9 @@ def check_heads(cfg: Config, classes: int) -> Iterator[Problem]:
 
 
 def check_padding(cfg: Config) -> Iterator[Problem]:
-    """Find padding that heads take for a class.
+    """Find padding values that heads would train on as a class.
 
-    Our own head also ignores the 255 of MMSegmentation's padding.
+    Our own head also ignores MMSegmentation's padding value, 255.
     """
     processor = cfg.model.get('data_preprocessor') or {}
     pad = processor.get('seg_pad_val', PAD)
@@ -227,16 +227,16 @@ def check_ignored(summary: Summary, where: str, ignored: int, total: int):
                 where, f'have no other classes than '
                 f"{[n for n, c in summary.classes.items() if c]}, and "
                 f'{100 * share:.1f} % of the pixels are ignored: training '
-                'has nothing to tell apart. Masks of 0 and 255 must become 0 '
+                'needs at least two classes. Convert masks of 0 and 255 to 0 '
                 'and 1', False))
     elif share >= IGNORED:
         summary.warnings.append(
-            Problem(where, f'have {100 * share:.1f} % ignored pixels; is that '
-                    'meant?', False))
+            Problem(where, f'have {100 * share:.1f} % ignored pixels; is this '
+                    'intended?', False))
 
 
 def find_other_images(dataset: Any, leaf: Leaf) -> List[Problem]:
-    """Find images beside those of the suffix that a dataset reads."""
+    """Find images without the suffix that a dataset reads."""
     prefix = getattr(dataset, 'data_prefix', {})
     folder = prefix.get('img_path')
     suffix: Any = getattr(dataset, 'img_suffix', None)
@@ -252,7 +252,7 @@ def find_other_images(dataset: Any, leaf: Leaf) -> List[Problem]:
 
 def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
                   limit: Optional[int], workers: int) -> Summary:
-    """Read images and labels, and compare them with the classes."""
+    """Read images and labels, and compare the labels with the classes."""
     if 'classes' not in (getattr(dataset, 'metainfo', None) or {}):
         return skip(f'{leaf.name} has no classes')
     infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
@@ -290,8 +290,7 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
 
 
 def soften(summary: Summary, leaf: Leaf):
-    """Take problems of labels for warnings if a transform may change labels.
-    """
+    """Make problems of labels warnings if a transform may change labels."""
     foreign = leaf.foreign_transforms()
     if not foreign:
         return
@@ -307,7 +306,7 @@ def soften(summary: Summary, leaf: Leaf):
 
 def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
                workers: int) -> Summary:
-    """Check one dataset, and the heads against it."""
+    """Check one dataset, and compare the heads with it."""
     dataset, problems = try_build(leaf)
     if dataset is None:
         return Summary(problems=problems)
@@ -322,7 +321,7 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
 
 def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
                  workers: int) -> Dict[str, Summary]:
-    """Check datasets, and the heads against them."""
+    """Check datasets, and compare the heads with them."""
     result = {
         leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))
         for leaf in leaves
