@@ -66,7 +66,7 @@ def backbone(name):
     return zoo.build_model(load(name)).backbone
 
 
-def test_there_is_a_row_for_every_ablation_and_task():
+def test_there_is_a_config_for_every_ablation_and_task():
     expected = {
         f'{model}_{data}{change}'
         for data in ('imagenet_224', 'coco_256x192', 'pascal-context_520x520')
@@ -81,7 +81,7 @@ def test_there_is_a_row_for_every_ablation_and_task():
 
 
 @pytest.mark.parametrize('name', CHANGED)
-def test_row_changes_the_model_and_nothing_of_the_recipe(name):
+def test_ablation_config_changes_only_the_model(name):
     row, base = CHANGED[name]
     ours = Config.fromfile(row.path).to_dict()
     before = Config.fromfile(row.path.parent / f'{base}.py').to_dict()
@@ -90,7 +90,7 @@ def test_row_changes_the_model_and_nothing_of_the_recipe(name):
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_row_has_the_official_parameters(name):
+def test_config_has_the_official_number_of_parameters(name):
     assert zoo.load_row(name).parameters == PARAMETERS[name]
 
 
@@ -100,7 +100,7 @@ def test_row_has_the_official_parameters(name):
     ('hrnet_s_imagenet_224', 4.996, None),
     ('hrnet_b_imagenet_224', 20.272, None),
 ])
-def test_row_costs_what_the_official_counter_says(name, paper, macs):
+def test_flops_equal_those_of_the_official_counter(name, paper, macs):
     counted = flops.count(zoo.build_model(load(name)), (224, 224))
     # The figures are known to three decimals.
     assert counted.total('paper-cls') / 1e9 == pytest.approx(paper, abs=1e-3)
@@ -111,7 +111,7 @@ def test_row_costs_what_the_official_counter_says(name, paper, macs):
 @pytest.mark.parametrize(
     'data', mark_slow(['imagenet_224', 'coco_256x192',
                        'pascal-context_520x520'], 'imagenet_224'))
-def test_changes_reach_every_block(data):
+def test_changes_apply_to_every_block(data):
     shifted = backbone(f'hrformer_t_{data}_nodw_shift')
     blocks = [m for m in shifted.modules() if isinstance(m, Block)]
     assert {b.attn.shift for b in blocks} == {0, 3}
@@ -137,7 +137,7 @@ TUNED = [n for n in CHANGED if '_imagenet_' not in n and '384x288' not in n]
     'name', mark_slow(TUNED, 'hrformer_t_coco_256x192_nodw',
                       'swin_t_coco_256x192_dw', 'hrnet_s_coco_256x192',
                       'hrnet_b_coco_256x192'))
-def test_row_starts_from_the_imagenet_row_with_the_same_change(
+def test_config_starts_from_the_imagenet_config_with_the_same_change(
         name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load(name).model.backbone
@@ -189,7 +189,7 @@ def test_weights_of_mmpretrain_are_found_by_name(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     'name', mark_slow(names('cls'), 'swin_t_imagenet_224_dw'))
-def test_cls_row_trains_and_evaluates(name, tmp_path):
+def test_cls_config_trains_and_evaluates(name, tmp_path):
     write_images(tmp_path / 'imagenet', 'folders')
     runner = run_row(
         tiny_row(f'cls/{name}.py', tmp_path / 'work', tmp_path / 'imagenet',
@@ -208,7 +208,7 @@ def coco(tmp_path_factory):
     'name',
     mark_slow(names('pose'), 'deit_b_coco_384x288',
               'hrformer_t_coco_256x192_nodw_shift'))
-def test_pose_row_trains_and_evaluates(name, coco, tmp_path):
+def test_pose_config_trains_and_evaluates(name, coco, tmp_path):
     cfg = tiny_row(f'pose/{name}.py', tmp_path, coco)
     shrink(cfg.model)
     runner = run_row(cfg)

@@ -65,7 +65,7 @@ def train(kind, **kwargs):
 @pytest.mark.parametrize('options', [
     {}, dict(dtype='bfloat16', loss_scale=512.),
     dict(loss_scale=dict(init_scale=8.), use_fsdp=True)])
-def test_without_gpu_it_trains_as_full_precision_does_with_one_notice(
+def test_amp_without_gpu_equals_full_precision_with_one_notice(
         options, logged, no_gpu):
     weights, state, wrapper = train('hrformer_mm.AmpOptimWrapper', **options)
     expected, expected_state, _ = train('OptimWrapper')
@@ -80,19 +80,18 @@ def test_without_gpu_it_trains_as_full_precision_does_with_one_notice(
 @pytest.mark.parametrize('options, message', [
     (dict(dtype='float61'), "'float16', 'bfloat16'.*got 'float61'"),
     (dict(loss_scale='static'), "'dynamic', a float.*got 'static'")])
-def test_wrong_arguments_are_refused_without_gpu_too(options, message,
-                                                     no_gpu):
+def test_invalid_arguments_raise_without_gpu_too(options, message, no_gpu):
     with pytest.raises(ValueError, match=message):
         build('hrformer_mm.AmpOptimWrapper', nn.Linear(1, 1), **options)
 
 
-def test_a_state_saved_with_a_gpu_is_resumed_without(no_gpu):
+def test_a_state_saved_with_a_gpu_resumes_without_one(no_gpu):
     _, state, wrapper = train('hrformer_mm.AmpOptimWrapper')
     wrapper.load_state_dict(dict(state, loss_scaler=dict(scale=65536.)))
     assert_close(wrapper.state_dict(), state, rtol=0, atol=0)
 
 
-def test_with_a_gpu_it_is_mmengine_s(monkeypatch, logged):
+def test_amp_with_a_gpu_behaves_like_mmengines(monkeypatch, logged):
     """Record the calls of a gradient scaler, since the test has no GPU."""
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
     monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
@@ -122,13 +121,13 @@ def test_with_a_gpu_it_is_mmengine_s(monkeypatch, logged):
     (AmpOptimWrapper, True), ('hrformer_mm.AmpOptimWrapper', True),
     (optim.AmpOptimWrapper, True), ('OptimWrapper', False),
     (OptimWrapper, False), (None, False)])
-def test_mixed_precision_is_recognised(kind, expected):
+def test_mixed_precision_is_detected(kind, expected):
     assert is_amp(kind) is expected
 
 
 @pytest.mark.parametrize('path', sorted(
     CONFIGS.glob('_base_/*/schedule_*.py')), ids=lambda p: p.stem)
-def test_no_config_names_what_cannot_be_built_without_a_gpu(path):
+def test_every_config_has_an_optim_wrapper_that_works_without_a_gpu(path):
     kind = Config.fromfile(path).optim_wrapper.type
     assert kind in ('hrformer_mm.AmpOptimWrapper', 'OptimWrapper')
 
@@ -142,7 +141,8 @@ def test_all_configs_take_their_optimizer_from_a_schedule():
 
 @pytest.mark.parametrize('kind', [
     'hrformer_mm.AmpOptimWrapper', 'AmpOptimWrapper'])
-def test_a_dry_run_builds_what_training_builds(kind, tmp_path, no_gpu):
+def test_a_dry_run_builds_the_optimizer_that_training_builds(
+        kind, tmp_path, no_gpu):
     cfg = tiny_row('pose/hrformer_t_coco_256x192.py', tmp_path / 'run',
                    write_tiny_coco(tmp_path / 'coco'),
                    **{'model.backbone.arch': ARCH,
@@ -156,7 +156,7 @@ def test_a_dry_run_builds_what_training_builds(kind, tmp_path, no_gpu):
 
 
 @pytest.mark.parametrize('kind', ['QuietConstructor', 'FewGroupsConstructor'])
-def test_options_of_parameters_are_summarised_not_listed(kind, logged):
+def test_parameter_options_are_summarized_in_the_log(kind, logged):
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)])
     getattr(optim, kind)(
         dict(type='OptimWrapper',

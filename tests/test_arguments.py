@@ -55,7 +55,7 @@ def maps_of(channels, hw):
           'mask_padding', 'with_cp']),
     st.one_of(st.just({}), st.just({}), some([*ARCH, 'depth']), anything),
     sizes)
-def test_the_backbone_takes_it_or_names_it(arguments, arch, hw):
+def test_the_backbone_accepts_or_names_each_argument(arguments, arch, hw):
     names = list(arguments)
     if isinstance(arch, dict):
         names += [n for n in arch]
@@ -76,7 +76,7 @@ def test_the_backbone_takes_it_or_names_it(arguments, arch, hw):
     some(['in_channels', 'num_classes', 'channels', 'ocr_channels',
           'aux_channels', 'dropout_ratio', 'kernel_size', 'groups',
           'align_corners']), sizes)
-def test_the_segmentation_head_takes_it_or_names_it(arguments, hw):
+def test_the_segmentation_head_accepts_or_names_each_argument(arguments, hw):
     whole = {**dict(in_channels=(4, 8), num_classes=3, channels=8,
                     ocr_channels=4), **arguments}
     head = build(OCR, whole, list(arguments))
@@ -87,7 +87,7 @@ def test_the_segmentation_head_takes_it_or_names_it(arguments, hw):
 
 @thorough
 @given(some(['in_channels', 'dw_conv']), sizes)
-def test_the_classification_head_takes_it_or_names_it(arguments, hw):
+def test_the_classification_head_accepts_or_names_each_argument(arguments, hw):
     whole = dict(dict(in_channels=(4, 8, 12, 16)), **arguments)
     head = build(RepresentationHead, whole, list(arguments))
     if head is not None:
@@ -100,7 +100,7 @@ def test_the_classification_head_takes_it_or_names_it(arguments, hw):
     (HRFormer, dict(rel_pos_bias='no')), (OCR, dict(groups=0)),
     (OCR, dict(dropout_ratio=1)), (RepresentationHead, dict(dw_conv='no'))],
     ids=str)
-def test_what_could_pass_unnoticed_is_refused(kind, arguments):
+def test_values_of_a_wrong_type_or_range_raise(kind, arguments):
     rest = {OCR: dict(in_channels=(4, 8), num_classes=3),
             RepresentationHead: dict(in_channels=(4, 8, 12, 16))}
     whole = {**rest.get(kind, {}), **arguments}

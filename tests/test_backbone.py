@@ -50,7 +50,7 @@ def test_every_entry_of_the_registries_is_registered(registry, name):
     ('mmpretrain', 'HRFormerClsNeck', 'cls'),
     ('mmpose', 'HRFormer', None),
 ])
-def test_a_missing_framework_is_named_when_its_class_is_asked_for(
+def test_a_missing_framework_is_named_when_its_class_is_requested(
         framework, name, extra):
     code = (f'import sys; sys.modules[{framework!r}] = None\n'
             'import hrformer_mm\n'
@@ -66,7 +66,7 @@ def test_a_missing_framework_is_named_when_its_class_is_asked_for(
         assert f"pip install 'hrformer-mm[{extra}]'" in last
 
 
-def test_extra_of_mmpose_is_translated_and_not_changed():
+def test_extra_of_mmpose_is_converted_and_not_modified():
     extra = mmpose_extra('small', rel_pos_bias=False)
     extra.update(drop_path_rate=.2, with_pad_mask=True)
     before = copy.deepcopy(extra)
@@ -81,7 +81,7 @@ def test_extra_of_mmpose_is_translated_and_not_changed():
     assert isinstance(model.bn1, nn.SyncBatchNorm)
 
 
-def test_extra_without_multiscale_output_gives_the_finest_map():
+def test_extra_without_multiscale_output_returns_the_finest_map():
     extra = mmpose_extra('tiny')
     del extra['stage4']['multiscale_output']
     assert HRFormer(extra=extra).out_indices == (0, )
@@ -93,7 +93,7 @@ def test_extra_without_multiscale_output_gives_the_finest_map():
     (lambda e: e['stage2'].update(num_channels=(8, 16)), ['num_channels']),
     (lambda e: e['stage3'].update(window_sizes=(7, 7, 5)), ['window_sizes']),
 ])
-def test_extra_that_hrformer_cannot_be_is_refused(spoil, names):
+def test_unsupported_values_of_extra_raise(spoil, names):
     extra = mmpose_extra('tiny')
     spoil(extra)
     with pytest.raises(ValueError) as error:
@@ -105,14 +105,14 @@ def test_extra_that_hrformer_cannot_be_is_refused(spoil, names):
     (dict(frozen_stages=5), ['frozen_stages', '-1', '4']),
     (dict(norm_cfg=dict(type='BN')), ['norm_cfg', 'sync_bn']),
 ])
-def test_wrong_words_are_refused(kwargs, names):
+def test_invalid_values_raise(kwargs, names):
     with pytest.raises(ValueError) as error:
         HRFormer(SMALL, **kwargs)
     assert all(n in str(error.value) for n in names)
 
 
 @pytest.mark.parametrize('stages', range(-1, 5))
-def test_frozen_stages_neither_train_nor_move_their_statistics(stages):
+def test_frozen_stages_keep_weights_and_statistics(stages):
     model = HRFormer(SMALL, frozen_stages=stages, out_indices=(0, )).train()
     before = copy.deepcopy(model.state_dict())
     x = torch.rand(2, 3, 64, 64, requires_grad=True)
@@ -135,12 +135,12 @@ def test_norm_eval_keeps_all_statistics():
                    if isinstance(m, nn.BatchNorm2d))
 
 
-def test_modes_return_the_model():
+def test_train_and_eval_return_the_model():
     model = HRFormer(SMALL)
     assert model.eval() is model and model.train() is model
 
 
-def test_two_builds_from_one_config_are_alike_and_leave_it_alone():
+def test_building_twice_does_not_modify_the_config():
     cfg = dict(type='hrformer_mm.HRFormer', arch=dict(SMALL),
                window_size=[7, 7, 5, 3],
                init_cfg=[dict(type='Normal', layer='Conv2d', std=.001)])
@@ -162,7 +162,7 @@ def is_conv(name):
         part in name for part in ('conv1', 'conv2', 'fc1', 'fc2', 'dw3x3'))
 
 
-def test_without_init_cfg_the_constructor_s_weights_stay():
+def test_without_init_cfg_the_weights_of_the_constructor_are_kept():
     torch.manual_seed(0)
     model = HRFormer('tiny')
     before = copy.deepcopy(model.state_dict())
@@ -171,7 +171,7 @@ def test_without_init_cfg_the_constructor_s_weights_stay():
         assert torch.equal(value, before[name]), name
 
 
-def test_the_pose_init_is_the_official_one():
+def test_pose_initialization_equals_the_official_one():
     """Convolutions normal 0.001, batch norms 1, tables trunc-normal 0.02."""
     torch.manual_seed(0)
     model = HRFormer('tiny', init_cfg=[

@@ -28,7 +28,7 @@ def extra_of(**stage2):
 # MMPose's test of its backbone, with another import
 
 
-def test_the_cases_of_mmposes_own_test():
+def test_cases_of_mmposes_own_test_pass():
     extra = extra_of()
     extra.update(drop_path_rate=.2,
                  upsample=dict(mode='bilinear', align_corners=False))
@@ -78,7 +78,7 @@ def test_extra_is_as_strict_as_mmposes(change, words):
     (dict(block='BASIC'), 'stage1.block'),
     (dict(num_branches=2), 'stage1.num_branches'),
 ])
-def test_another_first_stage_is_refused(change, words):
+def test_an_unsupported_first_stage_raises(change, words):
     extra = extra_of()
     extra['stage1'].update(change)
     with pytest.raises(ValueError, match=words):
@@ -92,7 +92,7 @@ def test_another_first_stage_is_refused(change, words):
     (dict(mode='bicubic'), None), (dict(mode='nearest', align_corners=True),
                                    None),
 ])
-def test_upsampling_of_extra_is_honoured_or_refused(upsample, wanted):
+def test_upsampling_of_extra_is_applied_or_raises(upsample, wanted):
     extra = dict(extra_of(), upsample=upsample)
     if wanted is None:
         with pytest.raises(ValueError, match='extra.upsample'):
@@ -102,7 +102,7 @@ def test_upsampling_of_extra_is_honoured_or_refused(upsample, wanted):
 
 
 @pytest.mark.parametrize('kind', ['BN', 'BN2d', 'SyncBN'])
-def test_options_of_batch_norms_are_honoured(kind):
+def test_batch_norm_options_are_applied(kind):
     model = HRFormer(extra=extra_of(), norm_cfg=dict(
         type=kind, eps=1e-3, momentum=.03, requires_grad=False))
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
@@ -124,19 +124,19 @@ def test_options_of_batch_norms_are_honoured(kind):
      'transformer_norm_cfg'),
     (dict(conv_cfg=dict(type='DCNv2')), 'conv_cfg must be None'),
 ])
-def test_norms_and_convolutions_it_has_not_are_refused(kwargs, words):
+def test_unsupported_norms_and_convolutions_raise(kwargs, words):
     with pytest.raises(ValueError, match=words):
         HRFormer(extra=extra_of(), **kwargs)
 
 
-def test_options_of_layer_norms_are_honoured():
+def test_layer_norm_options_are_applied():
     model = HRFormer(extra=extra_of(), transformer_norm_cfg=dict(
         type='LN', eps=1e-4))
     norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
     assert norms and all(m.eps == 1e-4 for m in norms)
 
 
-def test_extra_may_be_the_first_argument():
+def test_extra_can_be_the_first_positional_argument():
     extra, before = extra_of(), copy.deepcopy(extra_of())
     named = HRFormer(extra=extra, in_channels=4, conv_cfg=None)
     placed = HRFormer(extra, 4)
@@ -147,7 +147,7 @@ def test_extra_may_be_the_first_argument():
 
 
 @pytest.mark.parametrize('block', ['transformer', 'conv'])
-def test_residual_blocks_may_start_as_identities(block):
+def test_zero_init_residual_makes_blocks_identities(block):
     model = HRFormer(SMALL, zero_init_residual=True, block=block)
     model.init_weights()
     assert not model.layer1[0].bn3.weight.any()
@@ -163,12 +163,12 @@ def test_residual_blocks_may_start_as_identities(block):
     (-1, (3, )), (0, (0, )), ([-1], (3, )), ((0, -1), (0, 3)),
     ((-2, -1), (2, 3)),
 ])
-def test_branches_may_be_counted_from_the_end(given, wanted):
+def test_out_indices_can_be_negative(given, wanted):
     assert HRFormer(SMALL, out_indices=given).out_indices == wanted
 
 
 @pytest.mark.parametrize('given', [4, -5, (0, -4), (3, 0), True, 'a', (), 1.])
-def test_branches_that_are_not_there_are_refused(given):
+def test_out_indices_out_of_range_raise(given):
     with pytest.raises(ValueError, match='out_indices must be'):
         HRFormer(SMALL, out_indices=given)
 
@@ -180,7 +180,7 @@ def test_branches_that_are_not_there_are_refused(given):
     SMALL, dict(SMALL, blocks=3),
     dict(channels=(8, 16, 32), heads=(1, 2, 2), modules=(1, 2)),
 ])  # yapf: disable
-def test_depth_grows_along_the_network(arch):
+def test_layer_depth_increases_along_the_network(arch):
     model = HRFormer(arch, out_indices=(0, ))
     depths = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.')
               for name, _ in model.named_parameters()}
@@ -199,7 +199,7 @@ def test_depth_grows_along_the_network(arch):
     assert not ends or set(ends) == {max(before)}
 
 
-def test_layer_decay_of_mmpretrain():
+def test_layer_decay_of_mmpretrain_works():
     pytest.importorskip('mmpretrain')
     from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -297,19 +297,19 @@ FEW = [p for i, p in enumerate(HRNETS)
 
 
 @pytest.mark.parametrize('package, path', FEW)
-def test_the_swap_in_some_configs(package, path):
+def test_replacing_hrnet_works_in_some_configs(package, path):
     check_swap(package, path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('package, path', HRNETS)
-def test_the_swap_in_all_configs(package, path):
+def test_replacing_hrnet_works_in_all_configs(package, path):
     check_swap(package, path)
 
 
 @pytest.mark.parametrize('name', ['open-mmlab://msra/hrnetv2_w18',
                                   'torchvision://resnet50'])
-def test_weights_of_the_backbone_that_was_replaced_are_ignored(name):
+def test_weights_of_the_replaced_backbone_are_ignored(name):
     from hrformer_mm.models import extra
     lines = []
     real, extra.print_log = extra.print_log, lambda text, *_: lines.append(
@@ -321,7 +321,7 @@ def test_weights_of_the_backbone_that_was_replaced_are_ignored(name):
     assert model.init_cfg is None and 'is ignored' in lines[0]
 
 
-def test_pretrained_is_the_checkpoint(tmp_path):
+def test_pretrained_is_used_as_the_checkpoint(tmp_path):
     path = str(tmp_path / 'a.pth')
     model = HRFormer(SMALL)
     torch.save(dict(state_dict=model.state_dict()), path)

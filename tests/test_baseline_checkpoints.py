@@ -131,7 +131,7 @@ def run(model):
 
 
 @pytest.mark.parametrize('layout', NAMES)
-def test_weights_go_to_the_layout_and_load_from_it(layout, tmp_path):
+def test_weights_convert_to_the_layout_and_load_from_it(layout, tmp_path):
     model, other = random_model(layout, 1), random_model(layout, 2)
     tensors, report = convert(model.state_dict(), to=layout)
     assert set(NAMES[layout]) <= set(tensors)
@@ -152,7 +152,7 @@ def test_weights_go_to_the_layout_and_load_from_it(layout, tmp_path):
 
 
 @pytest.mark.parametrize('layout', NAMES)
-def test_the_command_reads_and_writes_the_layout(layout, tmp_path):
+def test_convert_checkpoint_reads_and_writes_the_layout(layout, tmp_path):
     model = random_model(layout, 1)
     torch.save(model.state_dict(), tmp_path / 'ours.pth')
     for source, target, to in (('ours.pth', 'theirs.pth', layout),
@@ -168,7 +168,7 @@ def test_the_command_reads_and_writes_the_layout(layout, tmp_path):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_auxiliary_convolution_of_hrnet_ocr_is_one_pixel_wide():
+def test_auxiliary_convolution_of_hrnet_ocr_is_1x1():
     tensors, _ = convert(random_model('hrnet-ocr', 1).state_dict(),
                          to='hrnet-ocr')
     # As their code has it, without biases where ours has some.
@@ -190,7 +190,7 @@ def test_auxiliary_convolution_of_hrnet_ocr_is_one_pixel_wide():
     torch.testing.assert_close(found, x)
 
 
-def test_a_wider_auxiliary_convolution_does_not_go_to_hrnet_ocr():
+def test_a_wider_auxiliary_convolution_is_not_converted_to_hrnet_ocr():
     model = random_model('hrnet-ocr', 1)
     model.decode_head.aux.conv.conv.weight.data += .1
     with pytest.raises(ValueError, match='is 3x3, that of hrnet-ocr 1x1'):
@@ -204,7 +204,7 @@ def test_a_wider_auxiliary_convolution_does_not_go_to_hrnet_ocr():
     ('hrnet-pose', 'official-pose', 'an HRNet'),
     ('prtr', 'hrnet-pose', 'head.final_layer.*'),
 ])
-def test_weights_do_not_go_where_they_have_no_place(source, to, says):
+def test_weights_without_a_counterpart_in_the_layout_raise(source, to, says):
     with pytest.raises(ValueError) as error:
         convert(random_model(source, 1).state_dict(), to=to)
     assert says in str(error.value)
@@ -212,7 +212,7 @@ def test_weights_do_not_go_where_they_have_no_place(source, to, says):
 
 @pytest.mark.parametrize('layout, head', [('mmpose', 'head.'),
                                           ('mmpose-0.x', 'keypoint_head.')])
-def test_hrnets_of_mmpose_load_and_say_how_they_fuse(layout, head):
+def test_hrnets_of_mmpose_load_and_report_their_upsampling(layout, head):
     model, other = random_model('hrnet-pose', 1), random_model('hrnet-pose', 2)
     theirs = {k.replace('head.', head, 1) if k.startswith('head.') else k: v
               for k, v in dict(model.state_dict()).items()}
@@ -223,7 +223,7 @@ def test_hrnets_of_mmpose_load_and_say_how_they_fuse(layout, head):
     assert back.keys() == theirs.keys()
 
 
-def test_a_damaged_tokenpose_file_is_refused_in_one_line():
+def test_a_damaged_tokenpose_file_fails_with_one_line():
     tensors, _ = convert(random_model('tokenpose', 1).state_dict(),
                          to='tokenpose')
     del tensors['transformer.patch_to_embedding.weight']
@@ -235,7 +235,7 @@ def test_a_damaged_tokenpose_file_is_refused_in_one_line():
 @pytest.mark.parametrize('count, hw', [
     (12, (4, 3)), (24, (6, 4)), (4, (2, 2)), (16, (4, 4)), (192, (16, 12)),
     (3072, (64, 48)), (6912, (96, 72)), (7, (7, 1))])  # yapf: disable
-def test_patches_have_nearly_the_shape_of_the_crop(count, hw):
+def test_patches_have_approximately_the_aspect_ratio_of_the_crop(count, hw):
     assert factors(count) == hw
 
 

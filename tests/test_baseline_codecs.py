@@ -26,7 +26,7 @@ def official_maps(places, size, sigma):
 
 
 @pytest.mark.parametrize('name', CONFIGS_UDP)
-def test_an_official_heatmap_is_read_where_it_was_drawn(name):
+def test_official_heatmaps_decode_to_their_keypoint(name):
     """On the way from the image to the map and back, in shares of the box."""
     cfg = Config.fromfile(CONFIGS / f'pose/{name}.py')
     cfg_codec = cfg.model.head.decoder
@@ -63,7 +63,7 @@ def test_augmentation_has_the_ranges_of_the_authors(name):
     assert (found.scale_factor, found.rotate_factor) == (0.35, 45.)
 
 
-def test_targets_have_their_true_centre_and_cover_the_map():
+def test_targets_have_an_unrounded_center_and_cover_the_map():
     codec = UnbiasedUDPHeatmap((192, 256), (48, 64), sigma=2)
     points = np.array([[[10.3, 200.7], [150., 3.], [-40., 9.], [60., 60.]]])
     seen = np.array([[1., 1., 1., 0.]], 'f4')
@@ -77,13 +77,14 @@ def test_targets_have_their_true_centre_and_cover_the_map():
 
 @pytest.mark.parametrize('place, weight', [
     (-6.9, 1), (-7.5, 1), (-8.1, 0), (53.9, 1), (54.1, 0)])  # yapf: disable
-def test_targets_near_the_border_keep_their_weight_as_theirs_do(place, weight):
+def test_targets_near_the_border_keep_their_weight_as_in_the_authors_code(
+        place, weight):
     codec = UnbiasedUDPHeatmap((192, 256), (48, 64), sigma=2)
     point = np.array([[[place * 191 / 47, 100.]]])
     assert codec.encode(point)['keypoint_weights'] == weight
 
 
-def test_the_graph_decodes_as_the_codec():
+def test_the_exported_decoder_equals_the_codec():
     codec = UnbiasedUDPHeatmap((96, 128), (24, 32), sigma=2)
     rng = np.random.default_rng(0)
     maps = official_maps(rng.uniform(3, 20, (17, 2)), (24, 32), 2)

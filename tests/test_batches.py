@@ -10,7 +10,7 @@ SMALL = {'train_dataloader.batch_size': 16, 'train_dataloader.drop_last': True}
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_data_that_make_no_batch_are_refused(by_epoch, tmp_path):
+def test_data_without_a_full_batch_raise(by_epoch, tmp_path):
     """Twelve samples in batches of 16."""
     cfg = toy_config(tmp_path, by_epoch=by_epoch, **SMALL, **{
         'train_dataloader.sampler.type': 'DefaultSampler'})
@@ -22,7 +22,7 @@ def test_data_that_make_no_batch_are_refused(by_epoch, tmp_path):
     assert not list(tmp_path.glob('*.pth'))
 
 
-def test_converted_schedules_refuse_epochs_without_iteration(tmp_path):
+def test_converted_schedules_raise_for_epochs_without_iterations(tmp_path):
     cfg = toy_config(tmp_path, **SMALL)
     cfg.param_scheduler = dict(
         type='hrformer_mm.WarmupCosineLR', warmup=1, by_epoch=True,
@@ -31,7 +31,7 @@ def test_converted_schedules_refuse_epochs_without_iteration(tmp_path):
         QuietRunner.from_cfg(cfg).train()
 
 
-def test_an_empty_dataset_is_refused(tmp_path, monkeypatch):
+def test_an_empty_dataset_raises(tmp_path, monkeypatch):
     """Endless samplers would look for a sample for ever."""
     monkeypatch.setattr('toy.SAMPLES', 0)
     for by_epoch in (True, False):
@@ -41,7 +41,7 @@ def test_an_empty_dataset_is_refused(tmp_path, monkeypatch):
             training.train(cfg)
 
 
-def test_an_endless_sampler_fills_batches_from_several_passes(tmp_path):
+def test_an_infinite_sampler_fills_batches_across_epochs(tmp_path):
     cfg = toy_config(tmp_path, by_epoch=False, **SMALL,
                      **{'train_cfg.max_iters': 2})
     training.train(cfg)
@@ -50,8 +50,8 @@ def test_an_endless_sampler_fills_batches_from_several_passes(tmp_path):
 
 @pytest.mark.parametrize('base, factor', [(4, 1.), (8, .5), (2, 2.)])
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_scaled_rates_count_all_samples_of_an_update(base, factor, by_epoch,
-                                                     tmp_path):
+def test_learning_rates_are_scaled_by_all_samples_of_an_update(
+        base, factor, by_epoch, tmp_path):
     """Two batches of 2 make an update."""
     cfg = toy_config(tmp_path, by_epoch=by_epoch, param_scheduler=None, **{
         'optim_wrapper.accumulative_counts': 2, 'train_cfg.val_interval': 99,
@@ -71,8 +71,8 @@ def findings(cfg, processes=1):
 
 
 @pytest.mark.parametrize('by_epoch, state', [(True, 'FAIL'), (False, None)])
-def test_the_dry_run_refuses_data_that_make_no_batch(by_epoch, state,
-                                                     tmp_path):
+def test_the_dry_run_reports_data_without_a_full_batch(by_epoch, state,
+                                                       tmp_path):
     found = findings(toy_config(tmp_path, by_epoch=by_epoch, **SMALL))
     assert [f.state for f in found[1:]] == ([state] if state else [])
 
@@ -85,7 +85,7 @@ def test_the_dry_run_counts_all_samples_of_an_update(tmp_path):
     assert found[0].found == '2 x 2 x 2 steps = 8, learning rate 0.05 x 1'
 
 
-def test_the_dry_run_names_the_updates_of_iterations(tmp_path):
+def test_the_dry_run_reports_the_number_of_updates(tmp_path):
     options = {'optim_wrapper.accumulative_counts': 4}
     found = findings(toy_config(tmp_path, by_epoch=False, **options))
     assert [f.state for f in found] == ['ok', 'warn']

@@ -35,7 +35,7 @@ def results(tool, tmp_path_factory):
     return out
 
 
-def test_results_hold_every_subject_of_every_case(results):
+def test_results_contain_every_subject_of_every_case(results):
     held = json.loads((results / 'results.json').read_text())
     assert 'threads' in held['device'] and held['torch'] == torch.__version__
     assert '--subjects mmpose ours optimized' in held['command']
@@ -61,7 +61,7 @@ def test_a_stopped_run_is_continued(results, tool, monkeypatch, capsys):
     assert 'tiny 96x64 x1 forward fp32' in capsys.readouterr().out
 
 
-def test_results_of_another_machine_are_not_mixed_in(results, tool, capsys):
+def test_results_of_another_machine_are_not_merged(results, tool, capsys):
     path = results / 'results.json'
     held = json.loads(path.read_text())
     other = results / 'other'
@@ -73,7 +73,7 @@ def test_results_of_another_machine_are_not_mixed_in(results, tool, capsys):
     assert 'another machine' in capsys.readouterr().err
 
 
-def test_subjects_that_differ_are_not_timed(monkeypatch):
+def test_subjects_with_different_outputs_are_not_timed(monkeypatch):
     class Wrong(nn.Module):
 
         def forward(self, x):
@@ -120,7 +120,7 @@ def test_the_exponent_of_growth_is_recovered(power):
     assert report.exponent(points) == pytest.approx(power)
 
 
-def test_traffic_counts_what_is_read_and_written_but_no_views():
+def test_traffic_counts_reads_and_writes_but_not_views():
     x = torch.ones(1000)
     with measure.Traffic() as traffic:
         x.view(10, 100).t()
@@ -130,13 +130,13 @@ def test_traffic_counts_what_is_read_and_written_but_no_views():
 
 
 @pytest.mark.parametrize('size', ['256', '256x', 'axb'])
-def test_a_size_that_is_none_is_refused(tool, size, capsys):
+def test_an_invalid_size_is_rejected(tool, size, capsys):
     with pytest.raises(SystemExit):
         tool.main(['--size', size])
     assert 'HEIGHTxWIDTH' in capsys.readouterr().err
 
 
-def test_every_preset_is_of_known_subjects_that_can_do_it(tool):
+def test_every_preset_has_known_subjects_that_support_it(tool):
     for preset in tool.PRESETS.values():
         for case, names in preset:
             assert set(names) <= set(subjects.SUBJECTS)

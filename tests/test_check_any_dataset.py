@@ -104,7 +104,7 @@ def test_every_dataset_in_a_wrapper_has_its_key(data):
         'train_dataloader.dataset.datasets.1']
 
 
-def test_a_fault_inside_a_wrapper_is_found(data, tmp_path):
+def test_an_error_inside_a_wrapper_is_found(data, tmp_path):
     write_folders(tmp_path)
     (tmp_path / 'train/ant/0.png').write_bytes(b'none')
     wrapped = WRAPPERS['nested'](folders(tmp_path))
@@ -173,7 +173,7 @@ def test_every_registered_dataset_is_checked_or_skipped(scope, tmp_path):
         assert not summary.skipped or len(lines) == 1, name
 
 
-def test_a_check_that_fails_is_a_skip(data, monkeypatch):
+def test_a_check_that_fails_is_skipped(data, monkeypatch):
     def fail(*args):
         raise AttributeError('something new')
 
@@ -195,7 +195,8 @@ def test_a_check_that_fails_is_a_skip(data, monkeypatch):
      ('area', 'num_keypoints')),
     (dict(type='PCKAccuracy'), ()), ([dict(type='EPE'), dict(type='AUC')], ())
 ])
-def test_keys_are_missed_only_if_the_metric_asks(metric, asked, key, tmp_path):
+def test_missing_keys_are_reported_only_if_the_metric_needs_them(
+        metric, asked, key, tmp_path):
     root = write_animals(tmp_path / 'cats', images=1)
     path = root / 'annotations/val.json'
     content = json.loads(path.read_text())
@@ -211,7 +212,8 @@ def test_keys_are_missed_only_if_the_metric_asks(metric, asked, key, tmp_path):
 
 @pytest.mark.parametrize('metric, asked', [
     ('CocoMetric', True), ('PCKAccuracy', False), ('NME', False)])
-def test_sigmas_are_missed_only_if_the_metric_asks(metric, asked, tmp_path):
+def test_missing_sigmas_are_reported_only_if_the_metric_needs_them(
+        metric, asked, tmp_path):
     root = write_animals(tmp_path / 'cats', images=1)
     dataset = animals(root, 'val')
     dataset['metainfo'] = dict(dataset['metainfo'], sigmas=[])

@@ -46,7 +46,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize('dataset', ROWS)
-def test_sound_data_is_counted_and_has_no_problems(dataset, tmp_path):
+def test_valid_data_is_counted_without_problems(dataset, tmp_path):
     summaries = check(config(dataset, write_tiny(dataset, tmp_path)))
     assert list(summaries) == ['train_dataloader', 'val_dataloader']
     for summary in summaries.values():
@@ -79,7 +79,7 @@ def test_classes_are_counted_by_name_and_absent_ones_listed(root):
     ('coco-stuff-164k', 171, '0 to 170 and 255'),
     ('ade20k', 151, '0 to 150 and 255'),
 ])
-def test_a_label_out_of_range_is_named(dataset, value, words, tmp_path):
+def test_a_label_out_of_range_is_reported(dataset, value, words, tmp_path):
     _, path = files(dataset, write_tiny(dataset, tmp_path))
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     label[5, 5] = value
@@ -99,7 +99,7 @@ def write_text(path):
 
 @pytest.mark.parametrize('which', [0, 1], ids=['image', 'label'])
 @pytest.mark.parametrize('harm', [cut_off, write_text])
-def test_a_file_that_cannot_be_read_is_named(harm, which, root):
+def test_a_file_that_cannot_be_read_is_reported(harm, which, root):
     path = files('cityscapes', root)[which]
     if path.stat().st_size < 400:
         noise = np.random.default_rng(0).integers(0, 19, SIZE, 'u1')
@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_read_is_named(harm, which, root):
     assert 'cannot be read as an image' in found[0].what
 
 
-def test_a_missing_label_is_named(root):
+def test_a_missing_label_is_reported(root):
     path = files('cityscapes', root)[1]
     path.unlink()
     assert [str(p) for p in problems('cityscapes', root)] == [
@@ -118,7 +118,7 @@ def test_a_missing_label_is_named(root):
     ]
 
 
-def test_a_missing_image_of_a_list_is_named(tmp_path):
+def test_a_missing_image_of_a_list_is_reported(tmp_path):
     path = files('pascal-context', write_tiny('pascal-context', tmp_path))[0]
     path.unlink()
     assert [str(p) for p in problems('pascal-context', tmp_path)] == [
@@ -126,7 +126,7 @@ def test_a_missing_image_of_a_list_is_named(tmp_path):
     ]
 
 
-def test_a_label_of_another_size_is_named(root):
+def test_a_label_of_another_size_than_its_image_is_reported(root):
     path = files('cityscapes', root)[1]
     cv2.imwrite(str(path), np.zeros((10, 20), np.uint8))
     found, = problems('cityscapes', root)
@@ -134,14 +134,14 @@ def test_a_label_of_another_size_is_named(root):
     assert '20 x 10' in found.what and '64 x 48' in found.what
 
 
-def test_a_coloured_label_is_named(root):
+def test_a_color_label_is_reported(root):
     path = files('cityscapes', root)[1]
     cv2.imwrite(str(path), np.zeros((*SIZE, 3), np.uint8))
     found, = problems('cityscapes', root)
     assert 'has 3 channels' in found.what
 
 
-def test_a_head_of_other_classes_is_named(root):
+def test_a_head_with_another_number_of_classes_is_reported(root):
     cfg = config('cityscapes', root)
     cfg.model.decode_head.num_classes = 7
     found = check(cfg)['train_dataloader'].problems
@@ -150,14 +150,14 @@ def test_a_head_of_other_classes_is_named(root):
     ]
 
 
-def test_an_empty_folder_is_named(root):
+def test_an_empty_folder_is_reported(root):
     for path in (root / 'leftImg8bit/train').rglob('*.png'):
         path.unlink()
     found, = problems('cityscapes', root)
     assert 'leftImg8bit/train' in found.path and 'no images' in found.what
 
 
-def test_a_limit_looks_at_samples_from_all_over(root):
+def test_a_limit_samples_the_whole_dataset(root):
     cfg = config('cityscapes', root)
     cut_off(files('cityscapes', root, 2)[0])
     assert check(cfg, limit=2)['train_dataloader'].problems
@@ -165,12 +165,12 @@ def test_a_limit_looks_at_samples_from_all_over(root):
 
 
 @pytest.mark.parametrize('name', ['limit', 'workers'])
-def test_a_number_below_one_is_refused(name, root):
+def test_a_number_below_one_is_rejected(name, root):
     with pytest.raises(ValueError, match=f'{name} must be at least 1'):
         check(config('cityscapes', root), **{name: 0})
 
 
-def test_a_task_that_cannot_be_checked_is_refused():
+def test_a_task_that_cannot_be_checked_is_rejected():
     with pytest.raises(ValueError, match='mmseg'):
         check(Config(dict(default_scope='mmaction')))
 
@@ -181,7 +181,7 @@ def run_tool(*args):
         capture_output=True, text=True, cwd=ROOT)
 
 
-def test_the_tool_counts_and_says_by_its_code_whether_all_is_well(root):
+def test_the_tool_prints_counts_and_exits_with_1_on_problems(root):
     row = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
     result = run_tool(row, '--data-root', str(root))
     assert result.returncode == 0, result.stderr
@@ -193,7 +193,7 @@ def test_the_tool_counts_and_says_by_its_code_whether_all_is_well(root):
     assert f'problem: {path} does not exist' in result.stdout
 
 
-def test_the_tool_says_in_one_line_that_data_is_missing(tmp_path):
+def test_the_tool_reports_missing_data_in_one_line(tmp_path):
     row = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
     result = run_tool(row, '--data-root', str(tmp_path / 'nowhere'))
     assert result.returncode == 2

@@ -44,26 +44,26 @@ def fault(probe: str, of=('torch', ), needed: bool = True) -> Fault:
     ('broken', BROKEN, 'lines'),
     ('crashes', BROKEN, 'ended with -6'),
 ])
-def test_a_fault_is_looked_for_with_and_without_us(probes, probe, state,
-                                                   remark):
+def test_a_problem_is_probed_with_and_without_the_package(
+        probes, probe, state, remark):
     finding = find(fault(probe))
     assert (finding.state, finding.remark) == (state, remark)
     assert finding.is_fatal == (state == BROKEN)
     assert finding.command == ('fix ' + probe) * (state == BROKEN)
 
 
-def test_a_framework_that_refuses_this_mmcv_gets_another():
+def test_an_incompatible_mmcv_gets_an_install_command():
     refusal = 'MMCV==2.2.0 is used but incompatible. Please install ...'
     finding = check_env.Finding(fault('broken'), BROKEN, refusal)
     assert finding.command == check_env.ONE_MMCV
 
 
-def test_a_probe_that_hangs_is_given_up(probes, monkeypatch):
+def test_a_hanging_probe_times_out(probes, monkeypatch):
     monkeypatch.setattr(check_env, 'SECONDS', 1)
     assert run_probe('hangs', fixed=False) == (False, 'took more than 1 s')
 
 
-def test_what_is_absent_is_not_looked_for(monkeypatch):
+def test_missing_packages_are_not_probed(monkeypatch):
     monkeypatch.setattr(check_env, 'installed', lambda names: {})
     finding = find(fault('no_such_probe', ('mmpose', )))
     assert finding.state == ABSENT and not finding.is_fatal
@@ -73,7 +73,7 @@ def test_what_is_absent_is_not_looked_for(monkeypatch):
 
 @pytest.mark.parametrize('names, code', [(['well'], 0),
                                          (['well', 'crashes'], 1)])
-def test_the_exit_code_says_whether_something_needed_is_broken(
+def test_the_exit_code_depends_on_required_packages_only(
         probes, names, code, monkeypatch, capsys):
     optional = fault('broken', needed=False)
     monkeypatch.setattr(check_env, 'FAULTS', [*map(fault, names), optional])
@@ -85,7 +85,7 @@ def test_the_exit_code_says_whether_something_needed_is_broken(
     assert ('  fix crashes\n' in out) == bool(code)
 
 
-def test_every_fault_has_a_probe_and_what_is_absent_a_command():
+def test_every_problem_has_a_probe_and_missing_packages_a_command():
     names = {
         name
         for name, value in runpy.run_path(str(check_env.PROBES)).items()
@@ -105,7 +105,7 @@ def test_every_fault_has_a_probe_and_what_is_absent_a_command():
     (dict(torch='2.14.1', python='3.13.0', mmcv='2.1.0'), []),
     (dict(torch='a git checkout'), []),
 ])
-def test_versions_that_were_not_tested_are_named(found, words):
+def test_untested_versions_are_reported(found, words):
     lines = check_env.untested(found)
     assert len(lines) == bool(words)
     assert all(word in lines[0] for word in words)
@@ -119,8 +119,8 @@ def test_versions_that_were_not_tested_are_named(found, words):
     (dict(mmcv='2.1.0', mmdet='3.3.0', mmsegmentation='1.2.2'), None),
     (dict(setuptools='82.0', mmengine='0.10.7'), 'setuptools>=68,<81'),
 ])
-def test_versions_that_do_not_fit_get_a_command(found, command, monkeypatch,
-                                                capsys):
+def test_incompatible_versions_get_a_command(found, command, monkeypatch,
+                                             capsys):
     monkeypatch.setattr(check_env, 'installed', lambda names: dict(found))
     monkeypatch.setattr(check_env.platform, 'python_version',
                         lambda: '3.11.7')
@@ -148,12 +148,12 @@ def test_tested_versions_are_those_of_the_requirements():
 @pytest.mark.parametrize(
     'probe',
     ['xtcocotools_fits', 'runner_checkpoint_loads', 'mmcv_ops_import'])
-def test_this_environment_has_no_fault_that_is_not_fixed(probe):
+def test_this_environment_has_no_unfixed_problem(probe):
     finding = find(next(f for f in FAULTS if f.probe == probe))
     assert finding.state in (OK, FIXED, ABSENT), finding.remark
 
 
-def test_without_torch_it_still_says_what_to_do(tmp_path):
+def test_without_torch_check_env_still_prints_the_fix(tmp_path):
     (tmp_path / 'torch.py').write_text('raise ImportError("torch is gone")')
     done = subprocess.run(
         [sys.executable, '-m', 'hrformer_mm.check_env', '--offline'],

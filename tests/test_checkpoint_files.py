@@ -59,7 +59,7 @@ def one_line(error) -> str:
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_what_is_written_is_read(tensors, tmp_path, suffix):
+def test_a_written_checkpoint_is_read_back(tensors, tmp_path, suffix):
     path = tmp_path / f'x{suffix}'
     meta = dict(epoch=3, hrformer_mm=dict(truths=dict(upsample='nearest')))
     write_checkpoint(dict(state_dict=tensors, meta=meta), path)
@@ -71,7 +71,7 @@ def test_what_is_written_is_read(tensors, tmp_path, suffix):
         assert found['state_dict'][name].dtype == value.dtype
 
 
-def test_safetensors_are_recognised_under_any_name(content, tmp_path):
+def test_safetensors_are_detected_under_any_file_name(content, tmp_path):
     path = tmp_path / 'x.bin'
     path.write_bytes(content['.safetensors'])
     assert len(read_checkpoint(path)['state_dict']) > 100
@@ -84,8 +84,7 @@ def test_safetensors_are_recognised_under_any_name(content, tmp_path):
     max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_file_that_is_cut_off_gives_one_line(content, tmp_path, suffix,
-                                               part):
+def test_a_truncated_file_fails_with_one_line(content, tmp_path, suffix, part):
     path = tmp_path / f'x{suffix}'
     whole = content[suffix]
     path.write_bytes(whole[:int(len(whole) * part)])
@@ -99,7 +98,7 @@ def test_a_file_that_is_cut_off_gives_one_line(content, tmp_path, suffix,
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_other_file_gives_one_line(tmp_path, data):
+def test_a_file_of_another_type_fails_with_one_line(tmp_path, data):
     path = tmp_path / 'x.pth'
     path.write_bytes(data)
     with pytest.raises(ValueError) as error:
@@ -117,7 +116,7 @@ class Evil:
 
 
 @pytest.mark.parametrize('form', ['zip', 'legacy', 'plain pickle'])
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, form):
+def test_a_pickle_with_code_is_rejected_and_does_not_run(tmp_path, form):
     path, trap = tmp_path / 'x.pth', tmp_path / 'trap'
     evil = dict(state_dict={'a': torch.zeros(1)}, meta=Evil(trap))
     if form == 'plain pickle':
@@ -132,7 +131,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, form):
         assert 'mkdir' in one_line(error) and 'refused' in one_line(error)
 
 
-def test_code_does_not_run_through_load_from_of_our_tools_either(tmp_path):
+def test_load_from_of_our_tools_runs_no_code(tmp_path):
     path, trap = tmp_path / 'x.pth', tmp_path / 'trap'
     torch.save(dict(state_dict={}, meta=Evil(trap)), path)
     with pytest.raises(ValueError, match='could run code'):
@@ -153,7 +152,7 @@ def test_any_model_finds_weights_by_their_name(tmp_path, monkeypatch):
         load_checkpoint(model, 'hrformer_mm://y.pth')
 
 
-def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(
+def test_an_archive_that_unpacks_to_more_than_its_size_is_rejected(
         content, tmp_path):
     sound, bomb = tmp_path / 'x.pth', tmp_path / 'bomb.pth'
     sound.write_bytes(content['.pth'])
@@ -166,7 +165,7 @@ def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(
     one_line(error)
 
 
-def test_a_tensor_larger_than_its_memory_is_refused(tmp_path):
+def test_a_tensor_larger_than_its_storage_is_rejected(tmp_path):
     path = tmp_path / 'x.pth'
     torch.save({'a': torch.zeros(1).expand(10**6, 10**6)}, path)
     assert path.stat().st_size < 10_000
@@ -182,8 +181,8 @@ def test_a_file_without_tensors_or_with_one_is_not_a_checkpoint(tmp_path):
         read_checkpoint(path)
 
 
-def test_the_yacs_config_of_official_files_does_no_harm(
-        tensors, tmp_path, monkeypatch):
+def test_the_yacs_config_of_official_files_is_ignored(tensors, tmp_path,
+                                                      monkeypatch):
     # As yacs pickles it: a subclass of dict with attributes.
     with monkeypatch.context() as patch:
         module = types.ModuleType('yacs.config')
@@ -200,7 +199,7 @@ def test_the_yacs_config_of_official_files_does_no_harm(
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_an_existing_file_stays_unless_forced(tensors, tmp_path, suffix):
+def test_an_existing_file_is_kept_without_force(tensors, tmp_path, suffix):
     path = tmp_path / f'x{suffix}'
     path.write_text('mine')
     with pytest.raises(FileExistsError, match='--force'):
@@ -211,7 +210,7 @@ def test_an_existing_file_stays_unless_forced(tensors, tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, suffix):
+def test_a_failed_write_keeps_the_old_file(tmp_path, suffix):
     path = tmp_path / f'x{suffix}'
     path.write_text('mine')
     broken = dict(state_dict={'a': torch.zeros(2), 'b': lambda: 0})
@@ -221,12 +220,12 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, suffix):
     assert [p.name for p in tmp_path.glob('*x*')] == [path.name]
 
 
-def test_other_endings_are_refused(tmp_path):
+def test_other_file_extensions_are_rejected(tmp_path):
     with pytest.raises(ValueError, match='.safetensors'):
         write_checkpoint(dict(state_dict={}), tmp_path / 'x.onnx')
 
 
-def test_weights_are_looked_for_here_then_in_the_folders(
+def test_weights_are_searched_here_and_then_in_the_folders(
         tmp_path, monkeypatch):
     folder = tmp_path / 'folder'
     places = ['x.pth', 'weights/x.pth', str(folder / 'x.pth')]
@@ -239,7 +238,7 @@ def test_weights_are_looked_for_here_then_in_the_folders(
         assert str(find_file('x.pth')) == place
 
 
-def test_missing_weights_say_where_was_looked_and_what_to_do(
+def test_missing_weights_are_reported_with_the_searched_places_and_the_fix(
         tmp_path, monkeypatch):
     monkeypatch.setenv(WEIGHTS, str(tmp_path / 'folder'))
     with pytest.raises(FileNotFoundError) as error:
@@ -251,8 +250,8 @@ def test_missing_weights_say_where_was_looked_and_what_to_do(
         assert word in text
 
 
-def test_the_mirror_comes_last_and_fills_the_folder(content, tmp_path,
-                                                    monkeypatch):
+def test_the_mirror_is_used_last_and_fills_the_folder(content, tmp_path,
+                                                      monkeypatch):
     mirror, folder = tmp_path / 'mirror', tmp_path / 'folder'
     mirror.mkdir()
     (mirror / 'x.pth').write_bytes(content['.pth'])
@@ -265,7 +264,7 @@ def test_the_mirror_comes_last_and_fills_the_folder(content, tmp_path,
     assert find_file('x.pth') == path
 
 
-def test_a_url_is_looked_for_in_the_folders_first(content):
+def test_a_url_is_searched_in_the_folders_first(content):
     os.mkdir('weights')
     with open('weights/x.pth', 'wb') as file:
         file.write(content['.pth'])
@@ -276,7 +275,7 @@ def test_a_url_is_looked_for_in_the_folders_first(content):
         find_file(dead)
 
 
-def test_a_download_must_have_the_hash_in_its_name(content, tmp_path):
+def test_a_download_must_match_the_hash_in_its_name(content, tmp_path):
     good = tmp_path / 'good.pth'
     good.write_bytes(content['.pth'])
     named = tmp_path / f'x-{sha256(good)[:8]}_20220226.pth'
@@ -300,7 +299,7 @@ def test_nothing_is_loaded_from_a_damaged_file(content, tmp_path):
     assert all(torch.equal(after[k], before[k]) for k in before)
 
 
-def test_load_from_takes_safetensors(content, tmp_path):
+def test_load_from_accepts_safetensors(content, tmp_path):
     path = tmp_path / 'x.safetensors'
     path.write_bytes(content['.safetensors'])
     model = nn.Module()

@@ -84,7 +84,7 @@ def golden(name):
 
 @needs_golden
 @pytest.mark.parametrize('name', GOLDENS)
-def test_golden_weights_loaded_into_a_row_give_the_golden_outputs(
+def test_golden_weights_loaded_into_a_config_reproduce_the_golden_outputs(
         name, tmp_path):
     gold = golden(name)
     task = gold['meta']['task']
@@ -106,7 +106,7 @@ def test_golden_weights_loaded_into_a_row_give_the_golden_outputs(
 
 @needs_golden
 @pytest.mark.parametrize('name', GOLDENS)
-def test_golden_weights_go_to_ours_and_back_bit_by_bit(name, tmp_path):
+def test_golden_weights_convert_to_ours_and_back_bit_by_bit(name, tmp_path):
     original = read_checkpoint(GOLDEN / f'{name}.pt')['state_dict']
     layout = name.partition('_w')[0].replace('_pad', '').replace('_', '-')
     layout = layout.replace('-builtin', '')
@@ -125,7 +125,7 @@ def test_golden_weights_go_to_ours_and_back_bit_by_bit(name, tmp_path):
     ('pose', 'official-pose'), ('pose', 'mmpose'), ('pose', 'mmpose-0.x'),
     ('pose', 'mmpose-sequential'), ('cls', 'official-cls'),
     ('seg', 'official-seg')])  # yapf: disable
-def test_a_row_takes_the_weights_of_every_layout(task, layout, tmp_path):
+def test_a_config_loads_the_weights_of_every_layout(task, layout, tmp_path):
     weights = save(layout, tmp_path / 'x.pth')
     model = build(task, vars(foreign.TINY))
     load_checkpoint(model, str(tmp_path / 'x.pth'), strict=True)
@@ -135,7 +135,8 @@ def test_a_row_takes_the_weights_of_every_layout(task, layout, tmp_path):
     assert all(torch.equal(own[k], expected[k]) for k in own)
 
 
-def test_an_exported_model_fills_mmposes_own_class_and_agrees(tmp_path):
+def test_a_converted_model_loads_into_mmposes_class_with_equal_outputs(
+        tmp_path):
     pytest.importorskip('mmpose')
     from mmpose.models.backbones import HRFormer as Theirs
     arch = foreign.TINY
@@ -185,7 +186,7 @@ def test_the_command_converts_to_every_target_and_checks(
     assert meta['source']['sha256'] == sha256(tmp_path / 'x.pth')
 
 
-def test_truths_travel_through_other_layouts(tmp_path):
+def test_model_semantics_survive_conversion_to_other_layouts(tmp_path):
     save('official-pose', tmp_path / 'a.pth')
     for first, second, to in (('a.pth', 'b.safetensors', 'ours'),
                               ('b.safetensors', 'c.pth',
@@ -202,8 +203,7 @@ def test_truths_travel_through_other_layouts(tmp_path):
     (['x.pth', 'y.pth', '--key', 'ema'], 'ema'),
     (['other.pth', 'y.pth'], 'not the weights of an HRFormer'),
     (['text.pth', 'y.pth'], 'not a checkpoint')])  # yapf: disable
-def test_mistakes_end_in_one_line(arguments, words, tmp_path, monkeypatch,
-                                  capsys):
+def test_errors_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save('official-pose', 'x.pth')
     torch.save({'layer1.0.conv1.weight': torch.zeros(3)}, 'other.pth')
@@ -217,7 +217,7 @@ def test_mistakes_end_in_one_line(arguments, words, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize('tool', [convert_checkpoint, publish_model])
-def test_commands_explain_themselves(tool, capsys):
+def test_commands_have_help(tool, capsys):
     with pytest.raises(SystemExit) as stop:
         tool.main(['--help'])
     out = capsys.readouterr().out
@@ -237,7 +237,8 @@ print(peak() - before, time.perf_counter() - start)
 
 @pytest.mark.parametrize('to, suffix', [
     ('ours', '.safetensors'), ('mmpose', '.pth')])  # yapf: disable
-def test_converting_the_largest_size_is_quick_and_frugal(to, suffix, tmp_path):
+def test_converting_the_largest_size_is_fast_and_uses_little_memory(
+        to, suffix, tmp_path):
     save('official-cls', tmp_path / 'x.pth', arch=ARCHS['base'])
     size = (tmp_path / 'x.pth').stat().st_size
     done = subprocess.run([
@@ -275,8 +276,7 @@ def training(tmp_path, name):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_published_file_holds_weights_and_where_they_are_from(
-        suffix, tmp_path):
+def test_a_published_file_contains_weights_and_their_origin(suffix, tmp_path):
     source, model = training(tmp_path, 'best_coco_AP_epoch_7.pth')
     path = publish(source, tmp_path / f'hrformer{suffix}', commit='abc')
     assert path.name == f'hrformer-{sha256(path)[:8]}{suffix}'
@@ -295,7 +295,7 @@ def test_a_published_file_holds_weights_and_where_they_are_from(
     assert path.stat().st_size < source.stat().st_size / 2
 
 
-def test_only_the_best_knows_its_metrics(tmp_path, capsys):
+def test_only_the_best_checkpoint_has_metrics(tmp_path, capsys):
     source, _ = training(tmp_path, 'epoch_7.pth')
     path = publish(source, tmp_path / 'a.pth')
     assert read_checkpoint(path)['meta']['hrformer_mm']['metrics'] == {}
@@ -313,8 +313,7 @@ def test_only_the_best_knows_its_metrics(tmp_path, capsys):
     assert 'TopdownPoseEstimator' in meta['cfg']
 
 
-def test_publishing_twice_gives_the_same_file_but_does_not_replace_it(
-        tmp_path):
+def test_publishing_twice_is_deterministic_and_does_not_overwrite(tmp_path):
     source, _ = training(tmp_path, 'epoch_7.pth')
     first = publish(source, tmp_path / 'a.pth')
     with pytest.raises(FileExistsError, match='--force'):
@@ -325,7 +324,7 @@ def test_publishing_twice_gives_the_same_file_but_does_not_replace_it(
 
 
 @pytest.mark.parametrize('entry', list_weights(), ids=lambda w: w.name)
-def test_released_weights_are_listed_with_all_one_needs_to_use_them(entry):
+def test_released_weights_are_listed_with_everything_needed_to_use_them(entry):
     assert entry.layout in LAYOUTS and entry.arch in ARCHS
     assert (ROOT / entry.config).is_file()
     backbone = Config.fromfile(ROOT / entry.config).model.backbone
@@ -347,7 +346,7 @@ def test_released_weights_are_listed_with_all_one_needs_to_use_them(entry):
 
 
 @pytest.mark.parametrize('task', ['pose', 'seg'])
-def test_a_row_is_built_without_its_weights_and_asks_for_them_in_one_line(
+def test_a_config_builds_without_its_weights_and_reports_them_in_one_line(
         task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('HRFORMER_MM_WEIGHTS', raising=False)

@@ -106,7 +106,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize('layout, arch, window, version', PUBLISHED)
-def test_our_notes_of_foreign_tensors_have_the_published_number_of_parameters(
+def test_foreign_tensor_lists_have_the_published_number_of_parameters(
         layout, arch, window, version):
     buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'index')
     named = foreign.names(layout, ARCHS[arch], window, version=version)
@@ -123,7 +123,7 @@ REAL = [*((layout, 7, 2) for layout in FOREIGN), ('official-seg', 15, 2),
     pytest.param(*case, arch, marks=pytest.mark.slow)
     for case in REAL for arch in ARCHS
 ])
-def test_a_real_size_model_of_any_layout_loads_with_nothing_missing(
+def test_a_full_size_model_of_any_layout_loads_without_missing_keys(
         layout, window, version, arch):
     named = foreign.names(layout, ARCHS[arch], window, version=version)
     weights = foreign.random_tensors(named, torch.bfloat16)
@@ -139,7 +139,7 @@ def test_a_real_size_model_of_any_layout_loads_with_nothing_missing(
 
 
 @pytest.mark.parametrize('layout', FOREIGN)
-def test_going_to_ours_and_back_changes_nothing(tiny, layout):
+def test_converting_to_ours_and_back_changes_nothing(tiny, layout):
     ours, report = convert(tiny[layout])
     assert report.source == layout
     assert not report.missing and not report.unexpected
@@ -151,7 +151,7 @@ def test_going_to_ours_and_back_changes_nothing(tiny, layout):
 
 
 @pytest.mark.parametrize('layout', FOREIGN)
-def test_our_names_are_those_of_our_modules(tiny, layout):
+def test_our_key_names_equal_those_of_our_modules(tiny, layout):
     ours, _ = convert(tiny[layout])
     own = Model(task_of(layout), foreign.TINY).state_dict()
     assert {
@@ -163,7 +163,7 @@ def test_our_names_are_those_of_our_modules(tiny, layout):
     }
 
 
-def test_a_model_of_ours_gives_the_same_after_every_round_trip(tiny):
+def test_our_model_has_equal_outputs_after_every_round_trip(tiny):
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 48)
     first, second = (Model('seg', foreign.TINY).eval() for _ in range(2))
@@ -207,7 +207,8 @@ def test_wrappers_containers_types_and_order_do_not_matter(
 
 @given(st.sampled_from(FOREIGN), st.sampled_from(FOREIGN))
 @settings(max_examples=36, deadline=None)
-def test_the_backbone_survives_any_chain_of_layouts(tiny, first, second):
+def test_the_backbone_is_unchanged_by_any_chain_of_layouts(
+        tiny, first, second):
     tensors, _ = convert(tiny[first], to=second, arch=foreign.TINY)
     back, report = convert(tensors)
     assert not report.unexpected
@@ -222,14 +223,14 @@ def test_the_backbone_survives_any_chain_of_layouts(tiny, first, second):
 @pytest.mark.parametrize('a, b, recognised', [
     ('.attn.attn.proj.', '.attn.attn.out_proj.', 'mmseg'),
     ('.ffn.', '.mlp.', 'mmpose')])  # yapf: disable
-def test_ports_that_mix_names_are_read(tiny, a, b, recognised):
+def test_ports_with_mixed_key_names_load(tiny, a, b, recognised):
     mixed = {k.replace(a, b): v for k, v in tiny['mmpose'].items()}
     ours, report = convert(mixed)
     assert report.source == recognised
     assert_same(ours, convert(tiny['mmpose'])[0])
 
 
-def test_the_old_index_free_weights_of_mmpose_load_without_bias():
+def test_old_mmpose_weights_without_index_load_without_bias():
     weights = foreign.random_tensors(
         foreign.names('mmpose', foreign.TINY, tables=False))
     assert convert(weights)[1].truths['rel_pos_bias'] is False
@@ -252,7 +253,7 @@ def test_weights_without_bias_get_zero_tables_for_the_official_code():
     assert not any(t.any() for t in tables)
 
 
-def test_tables_that_had_no_effect_do_not_go_to_mmpose(tiny):
+def test_unused_bias_tables_are_not_converted_to_mmpose(tiny):
     there, _ = convert(tiny['official-pose'], to='mmpose')
     expected = dict(foreign.names('mmpose', foreign.TINY, tables=False))
     assert {k: tuple(v.shape) for k, v in there.items()} == expected
@@ -272,7 +273,7 @@ def official_interpolation(table, window):
     st.integers(1, 16), st.sampled_from([(7, 15), (7, 13), (15, 7), (7, 7)]),
     st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
-def test_tables_are_interpolated_as_the_official_code_does(
+def test_bias_tables_are_interpolated_as_in_the_official_code(
         heads, windows, seed):
     old, new = windows
     table = torch.randn(
@@ -281,7 +282,7 @@ def test_tables_are_interpolated_as_the_official_code_does(
         interpolate_table(table, new), official_interpolation(table, new))
 
 
-def test_weights_load_into_another_window(tiny, log):
+def test_weights_load_into_another_window_size(tiny, log):
     model = Model('cls', foreign.TINY, window=(15, 13, 7, 7))
     model.load_state_dict(tiny['official-cls'])
     name = 'stage4.0.branches.0.0.attn.attn.relative_position_bias_table'
@@ -291,13 +292,13 @@ def test_weights_load_into_another_window(tiny, log):
     assert ' 8 interpolated' in log.text
 
 
-def test_another_window_of_a_table_that_fits_none_is_refused():
+def test_a_bias_table_that_fits_no_window_size_is_rejected():
     with pytest.raises(ValueError, match='168, 2'):
         interpolate_table(torch.rand(168, 2), 7)
 
 
 @pytest.mark.parametrize('layout', FOREIGN)
-def test_a_backbone_alone_reads_whole_models_of_any_layout(tiny, layout):
+def test_a_bare_backbone_loads_whole_models_of_any_layout(tiny, layout):
     maps = maps_of(task_of(layout))
     backbone = HRFormer(foreign.TINY, out_indices=maps)
     backbone.load_state_dict(tiny[layout])
@@ -307,7 +308,7 @@ def test_a_backbone_alone_reads_whole_models_of_any_layout(tiny, layout):
         if k.startswith(BACKBONE)})  # yapf: disable
 
 
-def test_weights_for_four_maps_load_where_one_is_given(tiny, log):
+def test_weights_for_four_output_maps_load_into_a_model_with_one(tiny, log):
     model = Model('pose', foreign.TINY)
     before = model.head['final_layer'].weight.clone()
     mm_load_state_dict(model, OrderedDict(tiny['official-cls']))
@@ -318,7 +319,7 @@ def test_weights_for_four_maps_load_where_one_is_given(tiny, log):
     assert 'unexpected key' not in log.text  # the head of the other task
 
 
-def test_one_map_does_not_load_where_four_are_given(tiny):
+def test_weights_for_one_output_map_do_not_load_into_a_model_with_four(tiny):
     model = Model('seg', foreign.TINY)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(RuntimeError, match='missing') as error:
@@ -327,7 +328,7 @@ def test_one_map_does_not_load_where_four_are_given(tiny):
     assert_same(model.state_dict(), before)
 
 
-def test_weights_of_another_size_are_refused_before_anything_is_copied(tiny):
+def test_weights_of_another_size_are_rejected_before_anything_is_copied(tiny):
     arch = foreign.TINY.__class__((8, 8, 12, 16), (1, 2, 3, 4), (1, 2, 1), 1)
     model = Model('pose', arch)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -347,7 +348,7 @@ def test_weights_of_another_size_are_refused_before_anything_is_copied(tiny):
                                  'layer1.0.conv1.weight': torch.rand(3)
                              }
                          }])
-def test_weights_of_another_network_are_refused(state_dict):
+def test_weights_of_another_network_are_rejected(state_dict):
     model = Model('pose', foreign.TINY)
     with pytest.raises(ValueError, match='not the weights of an HRFormer'):
         mm_load_state_dict(model, OrderedDict(state_dict))
@@ -374,7 +375,7 @@ names = st.one_of(
                  lambda inner: st.dictionaries(names, st.one_of(odd, inner))),
     st.sampled_from(list(LAYOUTS)))  # yapf: disable
 @settings(max_examples=100, deadline=None)
-def test_whatever_a_file_holds_the_mistake_is_one_line(content, to):
+def test_any_content_of_a_file_fails_with_one_line(content, to):
     try:
         describe(convert(convert(content, to=to)[0])[0])
     except ValueError as error:
@@ -394,7 +395,7 @@ def test_two_backbones_are_distinguished_by_their_prefix(tiny):
         convert(tiny['mmpose'])[0])
 
 
-def test_a_head_alone_loads_as_it_is():
+def test_a_bare_head_loads_as_it_is():
     model = Model('pose', foreign.TINY)
     head = {
         k: torch.ones_like(v)
@@ -412,7 +413,7 @@ def test_our_own_checkpoints_load_silently_and_exactly(log):
 
 
 @pytest.mark.parametrize('wrap', ['DataParallel', 'EMA'])
-def test_wrapped_models_read_any_layout(tiny, wrap):
+def test_wrapped_models_load_any_layout(tiny, wrap):
     model = Model('pose', foreign.TINY, rel_pos_bias=False)
     if wrap == 'EMA':
         from mmengine.model import ExponentialMovingAverage
@@ -430,14 +431,14 @@ def test_wrapped_models_read_any_layout(tiny, wrap):
                        tiny['official-pose']['keypoint_' + name])
 
 
-def test_a_model_takes_its_hook_once():
+def test_the_loading_hook_is_registered_once_per_model():
     model = Model('pose', foreign.TINY)
     hooks = len(model._load_state_dict_pre_hooks)
     model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
     assert len(model._load_state_dict_pre_hooks) == hooks == 1
 
 
-def test_other_modules_take_no_hook():
+def test_other_modules_get_no_loading_hook():
 
     class Other(BaseModule):
 
@@ -470,7 +471,7 @@ def test_contradicting_semantics_are_reported_with_the_argument(
     assert '\n' not in warnings[0].message
 
 
-def test_checkpoints_of_ours_say_how_they_were_trained(log):
+def test_our_checkpoints_record_their_model_semantics(log):
     model = Model('pose', foreign.TINY, rel_pos_bias=True)
     other = Model('pose', foreign.TINY, rel_pos_bias=True)
     other.backbone.upsample = 'nearest'
@@ -483,7 +484,7 @@ def test_checkpoints_of_ours_say_how_they_were_trained(log):
 
 
 @pytest.mark.parametrize('layout', FOREIGN)
-def test_the_network_is_described_by_its_tensors(tiny, layout):
+def test_the_architecture_is_inferred_from_tensors(tiny, layout):
     ours = convert(tiny[layout])[0]
     backbone = CoreHRFormer(**describe(ours))
     assert backbone.arch == foreign.TINY
@@ -500,7 +501,7 @@ def test_the_network_is_described_by_its_tensors(tiny, layout):
     dict(ffn='mlp'), dict(ffn='nodw'), dict(block='conv'),
     dict(window_size=(7, 5, 3, 3), out_indices=(1, 2)),
     dict(in_channels=4)], ids=str)  # yapf: disable
-def test_variants_are_described_by_their_tensors(kwargs):
+def test_variants_are_inferred_from_tensors(kwargs):
     first = CoreHRFormer(foreign.TINY, **kwargs)
     second = CoreHRFormer(**describe({
         BACKBONE + k: v
@@ -515,7 +516,7 @@ def test_variants_are_described_by_their_tensors(kwargs):
     }
 
 
-def test_half_a_backbone_cannot_be_described(tiny):
+def test_an_incomplete_backbone_cannot_be_inferred(tiny):
     ours = {
         k: v
         for k, v in convert(tiny['mmpose'])[0].items() if 'stage4' not in k
@@ -563,7 +564,7 @@ def test_pretrained_reports_in_one_line(tiny, tmp_path, log):
     assert len(lines) == 1 and 'weights.pth: official-cls' in lines[0]
 
 
-def test_pretraining_on_images_may_fuse_otherwise(tiny, tmp_path, log):
+def test_imagenet_weights_may_use_another_upsampling(tiny, tmp_path, log):
     path = save(tiny['official-cls'], tmp_path)
     load_pretrained(HRFormer(foreign.TINY, upsample='bilinear'), path)
     assert 'trained with' not in log.text
@@ -572,7 +573,7 @@ def test_pretraining_on_images_may_fuse_otherwise(tiny, tmp_path, log):
     assert 'model.backbone.upsample=nearest' in log.text
 
 
-def test_pretrained_takes_one_of_several_by_prefix(tiny, tmp_path):
+def test_pretrained_selects_one_of_several_models_by_prefix(tiny, tmp_path):
     both = {
         f'{who}.{k}': v
         for who in ('student', 'teacher')

@@ -43,7 +43,7 @@ def checked(root, classes=2, limit=None, **dataset):
                  for k, summary in check(cfg, limit, workers=2).items()}
 
 
-def test_sound_folders_have_no_problems(root):
+def test_valid_folders_have_no_problems(root):
     cfg, problems = checked(root)
     assert problems == dict(train_dataloader=[], val_dataloader=[])
     summary = check(cfg)['train_dataloader']
@@ -52,20 +52,20 @@ def test_sound_folders_have_no_problems(root):
 
 
 @pytest.mark.parametrize('name', ['cut.jpg', 'cut.png'])
-def test_a_cut_image_is_found(name, root):
+def test_a_truncated_image_is_found(name, root):
     write(root / 'train' / 'ant' / name, broken=True)
     line, = checked(root)[1]['train_dataloader']
     assert line.startswith(f'{root}/train/ant/{name} cannot be read as an im')
     assert '\n' not in line
 
 
-def test_what_is_no_image_is_found(root):
+def test_a_file_that_is_not_an_image_is_found(root):
     (root / 'val' / 'bee' / 'page.jpg').write_text('<html>404</html>')
     line, = checked(root)[1]['val_dataloader']
     assert line == f'{root}/val/bee/page.jpg cannot be read as an image'
 
 
-def test_an_image_that_opencv_does_not_know_is_found(root, monkeypatch):
+def test_an_image_that_opencv_cannot_read_is_found(root, monkeypatch):
     monkeypatch.setattr('cv2.haveImageReader', lambda path: 'bee' not in path)
     line, = checked(root)[1]['val_dataloader']
     assert 'bee/0.jpg is a JPEG, which OpenCV' in line
@@ -81,20 +81,20 @@ def test_an_empty_class_folder_is_found(root):
     assert check(cfg)['train_dataloader'].absent == ['cat']
 
 
-def test_another_number_of_classes_than_the_head_is_found(root):
+def test_a_head_with_another_number_of_classes_is_found(root):
     line, = checked(root, classes=10)[1]['train_dataloader']
     assert line == (f'{root}/train has 2 class folders, but '
                     'model.head.num_classes is 10')
 
 
-def test_classes_that_only_one_split_has_are_found(root):
+def test_classes_in_only_one_split_are_found(root):
     write(root / 'val' / 'cat' / '0.jpg')
     lines = checked(root)[1]['val_dataloader']
     assert lines[0].startswith(f'{root}/train has no folder cat as {root}/val')
     assert lines[1].startswith(f'{root}/val has 3 class folders')
 
 
-def test_labels_are_found_where_imagenet_finds_them(root):
+def test_label_files_are_searched_where_mmpretrains_imagenet_does(root):
     (root / 'meta').mkdir()
     (root / 'meta' / 'train.txt').write_text('ant/0.jpg 0\nbee/0.jpg 12\n')
     listing = read_listing(
@@ -103,7 +103,7 @@ def test_labels_are_found_where_imagenet_finds_them(root):
     assert listing.samples[1] == (root / 'train' / 'bee' / '0.jpg', 12)
 
 
-def test_labels_beyond_the_head_are_found(root):
+def test_labels_out_of_range_are_found(root):
     (root / 'labels.txt').write_text('ant/0.jpg 0\nbee/0.jpg 12\n')
     line, = checked(root, 10, ann_file='labels.txt')[1]['train_dataloader']
     assert line == (f'{root}/labels.txt has classes up to 12, but '
@@ -111,7 +111,7 @@ def test_labels_beyond_the_head_are_found(root):
                     f'(see {root}/train/bee/0.jpg)')
 
 
-def test_faults_of_a_label_file_are_found(root):
+def test_errors_in_a_label_file_are_found(root):
     (root / 'labels.txt').write_text('ant/0.jpg 0\nbee/0.jpg\nno.jpg 1\n')
     lines = checked(root, ann_file='labels.txt')[1]['train_dataloader']
     assert lines[0].startswith(f'{root}/labels.txt, line 2 is not an image')
@@ -126,14 +126,14 @@ def test_two_places_for_the_number_of_classes_are_compared(root):
                             'but model.head.num_classes is 2')
 
 
-def test_a_quick_look_reads_some_images_only(root):
+def test_a_limit_reads_only_some_images(root):
     write(root / 'train' / 'bee' / '1.jpg', broken=True)
     cfg, problems = checked(root, limit=1)
     assert problems['train_dataloader'] == []
     assert check(cfg, 1)['train_dataloader'].counts == dict(images=1)
 
 
-def test_a_missing_split_is_named(root):
+def test_a_missing_split_is_reported(root):
     with pytest.raises(FileNotFoundError, match='there is no folder .*/test'):
         read_listing(dict(type='ImageNet', data_root=str(root), split='test'))
 

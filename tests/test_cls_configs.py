@@ -50,7 +50,7 @@ def model(cfg):
 
 
 @pytest.mark.parametrize('size', ROWS)
-def test_rows_have_the_paper_s_size(size):
+def test_configs_have_the_papers_size(size):
     channels, drop_path, parameters = ROWS[size]
     with torch.device('meta'):
         model = MODELS.build(load(size).model)
@@ -60,13 +60,13 @@ def test_rows_have_the_paper_s_size(size):
 
 
 @pytest.mark.parametrize('size', ROWS)
-def test_rows_fuse_like_the_official_classification_code(size):
+def test_configs_upsample_like_the_official_classification_code(size):
     backbone = load(size).model.backbone
     assert backbone.upsample == 'nearest'
     assert backbone.get('rel_pos_bias', True)
 
 
-def test_weight_decay_spares_vectors_and_nothing_else(cfg, model):
+def test_only_vectors_have_no_weight_decay(cfg, model):
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
     optimizer = build_optim_wrapper(model, wrapper).optimizer
     decay = {
@@ -132,7 +132,7 @@ def advance(optimizer, scheduler):
     return rates
 
 
-def test_learning_rate_of_imagenet_is_timm_s_cosine(cfg):
+def test_learning_rate_of_imagenet_equals_timms_cosine(cfg):
     _, scheduler = schedule(cfg)
     total, warmup = 300 * STEPS, 20 * STEPS
     for t in (0, 1, warmup - 1, warmup, total // 2, total - 1):
@@ -144,7 +144,7 @@ def test_learning_rate_of_imagenet_is_timm_s_cosine(cfg):
     assert 1e-3 * scheduler.ratio(warmup) == pytest.approx(0.98918306e-3)
 
 
-def test_learning_rate_of_every_step_is_timm_s(cfg):
+def test_learning_rate_of_every_step_equals_timms(cfg):
     optimizer, scheduler = schedule(cfg, epoch_length=3)
     for t in range(900):
         full, tenth = advance(optimizer, scheduler)
@@ -162,7 +162,7 @@ def test_learning_rate_schedule_survives_a_resume(cfg):
     assert advance(*resumed)[0] == pytest.approx(timm_rate(21, STEPS))
 
 
-def test_batches_are_mixed_half_and_half(cfg):
+def test_mixup_and_cutmix_are_equally_likely(cfg):
     model_cfg = dict(cfg.model.data_preprocessor, type='ClsDataPreprocessor',
                      batch_augments=cfg.model.train_cfg)
     mix = MODELS.build(model_cfg).batch_augments
@@ -173,7 +173,7 @@ def test_batches_are_mixed_half_and_half(cfg):
     assert mix.probs is None or list(mix.probs) == [0.5, 0.5]
 
 
-def test_mixed_and_smoothed_loss_is_timm_s(cfg):
+def test_mixed_and_smoothed_loss_equals_timms(cfg):
     torch.manual_seed(0)
     classes, lam, eps = 1000, 0.3, 0.1
     logits = torch.randn(8, classes)
@@ -219,7 +219,7 @@ def test_training_pipeline_has_the_official_augmentation(cfg):
     assert erase.aspect_range == (3 / 10, 10 / 3)
 
 
-def test_images_are_evaluated_in_the_middle(cfg):
+def test_images_are_center_cropped_for_evaluation(cfg):
     steps = build_pipeline(cfg.test_dataloader)
     resize, crop = steps['ResizeEdge'], steps['CenterCrop']
     assert (resize.scale, resize.edge) == (256, 'short')
@@ -235,7 +235,7 @@ def test_erased_pixels_are_normal_noise_after_normalising(cfg):
     assert list(erase.fill_std) == prep.std[::-1]
 
 
-def test_norms_stay_local_and_gpus_draw_differently(cfg):
+def test_norms_are_not_synchronised_and_gpus_have_different_seeds(cfg):
     assert cfg.sync_bn is None
     assert cfg.randomness == dict(seed=0, diff_rank_seed=True)
     assert cfg.train_dataloader.drop_last
@@ -263,7 +263,7 @@ def write_images(root, layout):
     pytest.param('s', 'labels', marks=pytest.mark.slow),
     pytest.param('b', 'folders', marks=pytest.mark.slow),
 ])
-def test_rows_train_and_evaluate(size, layout, tmp_path):
+def test_configs_train_and_evaluate(size, layout, tmp_path):
     write_images(tmp_path / 'imagenet', layout)
     cfg = tiny_row(f'cls/hrformer_{size}_imagenet_224.py', tmp_path / 'work',
                    tmp_path / 'imagenet', **SMALL_IMAGES)
@@ -274,7 +274,7 @@ def test_rows_train_and_evaluate(size, layout, tmp_path):
     assert 0 <= scalars['val/accuracy/top1'] <= 100
 
 
-def test_own_images_are_fine_tuned_from_imagenet(tmp_path):
+def test_custom_images_are_fine_tuned_from_imagenet(tmp_path):
     write_images(tmp_path / 'images', 'folders')
     tiny = {'model.backbone.arch': 'tiny',
             'model.neck.in_channels': ROWS['t'][0]}

@@ -58,7 +58,7 @@ def classifier():
 
 
 @pytest.mark.parametrize('arch, block', PARAMS)
-def test_parameter_counts_are_the_paper_s(arch, block):
+def test_parameter_counts_equal_the_papers(arch, block):
     with torch.device('meta'):
         backbone = HRFormer(arch, block=block)
         head = RepresentationHead(backbone.arch.channels,
@@ -68,7 +68,7 @@ def test_parameter_counts_are_the_paper_s(arch, block):
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_every_arch_has_a_count(arch):
+def test_every_arch_has_a_parameter_count(arch):
     assert {(arch, 'transformer'), (arch, 'conv')} <= set(PARAMS)
 
 
@@ -103,7 +103,7 @@ def slow_head(state, xs):
 
 
 @pytest.mark.parametrize('hw', [(16, 16), (13, 18)])
-def test_head_is_what_the_official_names_say(hw):
+def test_head_has_the_official_parameter_names(hw):
     torch.manual_seed(0)
     head = randomise(RepresentationHead((4, 8, 8, 8))).eval()
     sizes = [tuple(-(-n // 2**i) for n in hw) for i in range(4)]
@@ -127,13 +127,13 @@ def test_head_needs_four_branches():
         RepresentationHead((32, 64))
 
 
-def test_neck_gives_one_pooled_vector(classifier):
+def test_neck_returns_one_pooled_vector(classifier):
     feats = classifier.extract_feat(torch.randn(2, 3, 96, 64))
     assert isinstance(feats, tuple)
     assert [f.shape for f in feats] == [(2, 2048)]
 
 
-def test_neck_without_pooling_gives_the_map():
+def test_neck_without_pooling_returns_the_map():
     model = build_classifier(pool=False)
     feats = model.extract_feat(torch.randn(2, 3, 96, 64))
     assert [f.shape for f in feats] == [(2, 2048, 3, 2)]
@@ -149,7 +149,7 @@ def test_features_of_all_stages_can_be_extracted(classifier):
         classifier.extract_feat(x, stage='pre_logits'), pooled)
 
 
-def test_class_activation_map_is_reached_at_the_final_layer(classifier):
+def test_class_activation_maps_use_the_final_layer(classifier):
     # What Grad-CAM does: the map of a named module and its gradient.
     kept = {}
 
@@ -191,7 +191,7 @@ def released(classifier, tmp_path_factory):
     return [str(folder / n) for n in ('config.py', 'epoch_1.pth', 'image.png')]
 
 
-def test_mmpretrain_s_inferencer_names_the_class(released):
+def test_mmpretrains_inferencer_returns_the_class_name(released):
     config, weights, image = released
     infer = ImageClassificationInferencer(config, weights, device='cpu')
     result = infer(image)[0]
@@ -199,7 +199,7 @@ def test_mmpretrain_s_inferencer_names_the_class(released):
     assert result['pred_scores'].sum() == pytest.approx(1.)
 
 
-def test_mmpretrain_s_feature_extractor_gives_all_stages(released):
+def test_mmpretrains_feature_extractor_returns_all_stages(released):
     config, weights, image = released
     extract = FeatureExtractor(config, weights, device='cpu')
     maps = extract(image, stage='backbone')[0]
@@ -209,8 +209,7 @@ def test_mmpretrain_s_feature_extractor_gives_all_stages(released):
     assert extract(image, stage='pre_logits')[0].shape == (2048, )
 
 
-def test_mmpretrain_s_tools_take_official_files_as_they_are(
-        released, classifier, tmp_path):
+def test_mmpretrains_tools_load_official_files(released, classifier, tmp_path):
     config, weights, image = released
     state_dict, _ = convert(classifier.state_dict(), 'official-cls')
     official = tmp_path / 'hrt.pth'

@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize('row', ROWS)
-def test_cls_checkpoint_starts_other_tasks(row, checkpoint, monkeypatch):
+def test_cls_checkpoint_initializes_other_tasks(row, checkpoint, monkeypatch):
     lines = []
     monkeypatch.setattr(loading, 'print_log',
                         lambda text, *args: lines.append(text))

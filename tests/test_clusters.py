@@ -77,7 +77,7 @@ def test_slurm_starts_tasks_that_train_together(row, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_machines_meet_and_train(row, tmp_path):
+def test_two_machines_connect_and_train(row, tmp_path):
     port = free_port()
     machines = [
         start('dist_train.sh', row, 1, '--work-dir', tmp_path / f'run_{rank}',
@@ -90,7 +90,7 @@ def test_two_machines_meet_and_train(row, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_all_of_them(row, tmp_path):
+def test_killing_one_process_ends_all_processes(row, tmp_path):
     began = time.monotonic()
     cfg = Config.fromfile(row)
     cfg.custom_hooks = [dict(type='CallAt', name='kill_second', at=2)]

@@ -47,7 +47,7 @@ def write_mmcv(folder: Path, compiled: bool) -> Path:
     return folder
 
 
-def test_a_compiled_mmcv_is_not_touched(tmp_path):
+def test_a_compiled_mmcv_is_not_changed(tmp_path):
     out = run_python(
         'import sys, hrformer_mm; print("mmcv._ext" in sys.modules)\n'
         'from mmcv import _ext; print(_ext.nms())',
@@ -63,7 +63,7 @@ def test_an_extension_that_is_loaded_is_not_replaced(tmp_path):
     assert out.split() == ['True']
 
 
-def test_without_compiled_ops_a_stand_in_says_what_to_do(tmp_path):
+def test_without_compiled_ops_a_stub_raises_with_the_fix(tmp_path):
     out = run_python(
         'import hrformer_mm\n'
         'from mmcv import _ext\n'
@@ -74,12 +74,12 @@ def test_without_compiled_ops_a_stand_in_says_what_to_do(tmp_path):
     assert 'mim install' in out
 
 
-def test_the_stand_in_has_no_special_attributes():
+def test_the_stub_has_no_special_attributes():
     with pytest.raises(AttributeError):
         compat.MissingOps('mmcv._ext').__path__
 
 
-def test_all_four_frameworks_are_imported_beside_the_stand_in():
+def test_all_four_frameworks_import_with_the_stub():
     try:
         version('mmcv-lite')
     except PackageNotFoundError:
@@ -122,8 +122,7 @@ def test_importing_the_package_imports_no_framework():
     assert out.strip() == '[]'
 
 
-def test_importing_without_torch_leaves_the_error_to_those_who_need_it(
-        tmp_path):
+def test_importing_the_package_works_without_torch(tmp_path):
     (tmp_path / 'torch.py').write_text('raise ImportError("no torch")')
     out = run_python('import hrformer_mm; print(hrformer_mm.__version__)',
                      tmp_path)
@@ -155,7 +154,7 @@ def runner_checkpoint(tmp_path) -> Path:
 @pytest.mark.skipif(
     TorchVersion(torch.__version__) < '2.6',
     reason='PyTorch before 2.6 has no list of types that weights_only reads')
-def test_a_runner_checkpoint_round_trips_in_protected_mode(runner_checkpoint):
+def test_a_runner_checkpoint_loads_with_weights_only(runner_checkpoint):
     loaded = torch.load(runner_checkpoint, weights_only=True)
     buffer = loaded['message_hub']['log_scalars']['train/loss']
     assert buffer.current() == 5
@@ -183,7 +182,7 @@ class Malice:
 @pytest.mark.skipif(
     TorchVersion(torch.__version__) < (2, 6),
     reason='older versions of torch load without protection by default')
-def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path):
+def test_a_malicious_checkpoint_is_rejected_and_not_run(tmp_path):
     trace = tmp_path / 'was_run'
     path = tmp_path / 'malicious.pth'
     torch.save(dict(state_dict=Malice(trace)), path)
@@ -227,7 +226,7 @@ def test_installing_again_changes_nothing():
     ('mmpretrain', r"'hrformer-mm\[cls\]'"),
     ('mmdet.models', r"'hrformer-mm\[pose\]'"),
     ('mmcv.cnn', "'mmcv-lite>=")])
-def test_a_missing_framework_is_named_with_the_line_that_installs_it(
+def test_a_missing_framework_is_reported_with_its_install_command(
         package, line, monkeypatch):
 
     def fail(name):

@@ -113,13 +113,13 @@ def test_every_row_of_a_table_has_an_entry_and_every_entry_is_one(table):
     assert found == {k: set(v or found[k]) for k, v in TABLES[table].items()}
 
 
-def test_a_row_without_a_config_says_why():
+def test_a_row_without_a_config_has_a_reason():
     reasons = {r.name: r.reason for r in zoo.list_rows() if not r.config}
     assert all(len(reason) > 20 for reason in reasons.values())
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_row_has_the_published_parameters(name):
+def test_config_has_the_published_number_of_parameters(name):
     printed = PARAMETERS[name]
     count = sum(p.numel() for p in zoo.build_model(load(name)).parameters())
     decimals = len(str(printed).partition('.')[2])
@@ -134,8 +134,8 @@ def test_row_has_the_published_parameters(name):
     ('hrnet_w48_coco_384x288', 'macs', 32.9, .08),
     ('transpose_h-a6_coco_256x192', 'paper-seg', 21.8, .01),
 ])
-def test_row_costs_what_its_authors_print(name, convention, printed,
-                                          tolerance):
+def test_flops_equal_those_that_the_authors_print(name, convention, printed,
+                                                  tolerance):
     counted = flops.count(zoo.build_model(load(name)), zoo.input_size(name))
     assert counted.total(convention) / 1e9 == pytest.approx(
         printed, rel=tolerance)
@@ -148,7 +148,8 @@ def test_row_costs_what_its_authors_print(name, convention, printed,
     ('tokenpose_l-d24_coco_256x192', 'Adam', 1e-3, 300, 64),
     ('prtr_w32_coco_384x288', 'AdamW', 1e-4, 200, 64),
 ])
-def test_row_has_the_recipe_of_its_method(name, optimizer, lr, epochs, batch):
+def test_config_has_the_recipe_of_its_method(name, optimizer, lr, epochs,
+                                             batch):
     cfg = load(name)
     wrapper = build_optim_wrapper(
         torch.nn.Linear(2, 2), dict(cfg.optim_wrapper, type='OptimWrapper'))
@@ -162,7 +163,7 @@ def test_row_has_the_recipe_of_its_method(name, optimizer, lr, epochs, batch):
 
 
 @pytest.mark.parametrize('name', TESTDEV)
-def test_testdev_rows_do_not_touch_training_and_val(name):
+def test_testdev_configs_do_not_change_training_and_val(name):
     dev = load(name).to_dict()
     val = load(name.removesuffix('_testdev')).to_dict()
     prefix = dev['test_evaluator']['outfile_prefix']
@@ -181,7 +182,8 @@ def assert_trained(runner):
     'hrnet_w32_coco_256x192', 'transpose_h-a6_coco_256x192',
     'tokenpose_l-d24_coco_256x192', 'prtr_w32_coco_384x288'
 ])
-def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
+def test_config_trains_and_evaluates_with_a_small_network(
+        name, coco, tmp_path):
     cfg = tiny_row(f'pose/{name}.py', tmp_path, coco)
     shrink(cfg, name)
     runner = run_row(cfg)
@@ -191,7 +193,7 @@ def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', POSE)
-def test_row_trains_and_evaluates(name, coco, tmp_path):
+def test_config_trains_and_evaluates(name, coco, tmp_path):
     assert_trained(
         run_row(
             tiny_row(
@@ -216,7 +218,7 @@ def test_classifier_trains_and_evaluates(name, tmp_path):
                      tmp_path / 'imagenet', **options)))
 
 
-def test_tokens_and_positions_of_deit_do_not_decay():
+def test_tokens_and_positions_of_deit_have_no_weight_decay():
     pytest.importorskip('mmpretrain')
     cfg = load('deit_s_imagenet_224')
     model = zoo.build_model(cfg)

@@ -32,7 +32,7 @@ def last_weights(folder):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_a_compiled_training_takes_the_steps_of_another(task, tmp_path):
+def test_compiled_training_takes_the_same_steps_as_eager(task, tmp_path):
     plain = compiled_row(task, tmp_path / 'plain')
     plain.compile = False
     training.train(plain)

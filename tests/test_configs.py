@@ -51,24 +51,24 @@ def unchanged(own, inherited, key=()):
             yield '.'.join((*key, k))
 
 
-def test_there_are_rows_of_all_tasks():
+def test_there_are_configs_of_all_tasks():
     assert {path.parent.name for path in ROWS} == {'cls', 'pose', 'seg'}
 
 
 @pytest.mark.parametrize('path', ROWS, ids=name)
-def test_row_is_named_by_the_grammar(path):
+def test_config_name_follows_the_naming_scheme(path):
     if not path.stem.startswith('custom_'):  # to be copied and renamed
         assert GRAMMAR.fullmatch(path.stem)
 
 
 @pytest.mark.parametrize('path', ROWS, ids=name)
-def test_row_says_only_what_differs(path, tmp_path):
+def test_config_sets_only_what_differs_from_its_bases(path, tmp_path):
     inherited, own = bases_and_own(path, tmp_path)
     assert list(unchanged(own, inherited)) == []
 
 
 @pytest.mark.parametrize('path', ROWS, ids=name)
-def test_row_survives_a_dump(path, tmp_path):
+def test_config_can_be_dumped_and_read(path, tmp_path):
     cfg = Config.fromfile(path)
     cfg.dump(tmp_path / 'row.py')
     assert Config.fromfile(tmp_path / 'row.py').to_dict() == cfg.to_dict()
@@ -78,7 +78,7 @@ def test_configs_inherit_from_this_package_only():
     assert [p for p in ROWS + FRAGMENTS if '::' in p.read_text()] == []
 
 
-def test_configs_fit_their_budgets():
+def test_configs_stay_within_their_line_limits():
     sizes = {name(path): len(code_lines(path)) for path in ROWS + FRAGMENTS}
     # Configs of small datasets carry a schedule of their own, and fragments
     # of these the names of what is in the data.

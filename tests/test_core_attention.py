@@ -109,7 +109,7 @@ def test_attention_keeps_any_map_size_and_stays_finite(
 
 
 @pytest.mark.parametrize('size', [1, 2, 7])
-def test_relative_position_index_is_the_official_formula(size):
+def test_relative_position_index_equals_the_official_formula(size):
     index = relative_position_index(size)
     for q, k in itertools.product(range(size**2), repeat=2):
         dy, dx = q // size - k // size, q % size - k % size
@@ -125,7 +125,7 @@ def test_without_bias_equals_a_table_of_zeros():
     assert_close(plain(x), zero(x))
 
 
-def test_masking_padding_changes_nothing_where_nothing_is_padded():
+def test_mask_padding_changes_nothing_without_padding():
     module = WindowAttention(8, 2, 4, mask_padding=True)
     x = torch.rand(1, 8, 12, 8)
     masked = module(x)
@@ -134,7 +134,7 @@ def test_masking_padding_changes_nothing_where_nothing_is_padded():
 
 
 @pytest.mark.parametrize('shift, window', [(0, (4, 8)), (2, (2, 6))])
-def test_a_pixel_reaches_its_own_window_only(shift, window):
+def test_a_pixel_affects_only_its_own_window(shift, window):
     module = WindowAttention(8, 2, 4, shift=shift)
     x = torch.rand(1, 12, 12, 8)
     y = x.clone()
@@ -151,7 +151,7 @@ def outputs_and_gradients(attention, x):
     return [y, *grads]
 
 
-def test_heads_padded_for_a_kernel_give_the_same(monkeypatch):
+def test_padding_heads_for_a_kernel_does_not_change_the_output(monkeypatch):
     """As on a GPU, where 3 channels a head become 8; to 1e-12, float64."""
     torch.manual_seed(0)
     block = Attention(6, 2, 3, rel_pos_bias=True).double()
@@ -167,7 +167,7 @@ def test_heads_padded_for_a_kernel_give_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize('bias', [True, False])
-def test_the_product_of_cpus_is_a_linear_layer(bias, monkeypatch):
+def test_the_cpu_matrix_product_equals_a_linear_layer(bias, monkeypatch):
     """Outputs and gradients to 1e-6 of their size, also of strided input."""
     monkeypatch.setattr(cpu, 'FEW_PRODUCTS', 0)
     torch.manual_seed(0)
@@ -185,7 +185,7 @@ def test_the_product_of_cpus_is_a_linear_layer(bias, monkeypatch):
         assert (a - b).norm() <= 1e-6 * b.norm()
 
 
-def test_the_product_of_cpus_has_second_derivatives():
+def test_the_cpu_matrix_product_has_second_derivatives():
     """Those of a linear layer, to 1e-5 of their size."""
     torch.manual_seed(0)
     args = [torch.randn(shape, requires_grad=True)
@@ -223,7 +223,7 @@ def test_attention_by_rows_equals_attention_by_windows(size, hw, bias):
 
 
 @pytest.mark.parametrize('size', [3, 4])
-def test_attention_in_half_precision_adds_in_float32(size):
+def test_attention_in_half_precision_accumulates_in_float32(size):
     """To the rounding of its bfloat16 inputs and outputs, 2**-8 each.
 
     Products of torch 2.1 round their partial sums, too.
@@ -240,7 +240,7 @@ def test_attention_in_half_precision_adds_in_float32(size):
         assert error.norm() < limit * layer(x.float()).norm()
 
 
-def test_attention_by_rows_is_not_differentiated_twice_in_silence():
+def test_double_backward_of_attention_by_rows_raises():
     layer = WindowAttention(6, 2, 3)
     x = torch.randn(1, 4, 4, 6, requires_grad=True)
     grad, = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)

@@ -44,7 +44,7 @@ def test_pointwise_conv_equals_a_convolution():
 
 @pytest.mark.parametrize('ffn, reach', [('dwconv', 1), ('nodw', 0),
                                         ('mlp', 0)])
-def test_only_the_depth_wise_conv_carries_across_windows(ffn, reach):
+def test_only_the_depth_wise_conv_connects_windows(ffn, reach):
     block = Block(8, 2, window_size=4, ffn=ffn).eval()
     x = torch.rand(1, 12, 12, 8)
     y = x.clone()
@@ -103,7 +103,7 @@ def run(with_cp, x, **kwargs):
 
 @pytest.mark.parametrize('block', ['transformer', 'conv'])
 @pytest.mark.parametrize('with_cp', ['ffn', True])
-def test_recomputing_gives_equal_gradients_and_statistics(with_cp, block):
+def test_recomputing_yields_equal_gradients_and_statistics(with_cp, block):
     x = torch.rand(2, 3, 64, 64)
     kwargs = dict(drop_path_rate=.3, block=block)
     plain, loss, _ = run(False, x, **kwargs)
@@ -124,7 +124,7 @@ def test_recomputing_more_saves_fewer_activations():
 
 @pytest.mark.parametrize('dtype, exact', [(torch.float32, 1e-6),
                                           (torch.bfloat16, 2e-2)])
-def test_memory_is_used_again_only_where_nobody_looks(dtype, exact):
+def test_buffers_are_reused_only_where_no_hook_sees_them(dtype, exact):
     """Evaluation without gradients gives the same, relative to the norm."""
     torch.manual_seed(0)
     ffn = FFN(8, 16).eval().to(dtype)

@@ -37,12 +37,12 @@ def count(model):
 
 
 @pytest.mark.parametrize('arch, outs', PARAMS)
-def test_parameter_counts_are_the_paper_s(arch, outs):
+def test_parameter_counts_equal_the_papers(arch, outs):
     assert count(on_meta(arch, out_indices=outs)) == PARAMS[arch, outs]
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_every_arch_has_a_count(arch):
+def test_every_arch_has_a_parameter_count(arch):
     assert (arch, (0, 1, 2, 3)) in PARAMS
 
 
@@ -53,7 +53,7 @@ def test_ffn_without_dw_conv_has_the_counts_of_table_7(ffn, fewer):
 
 
 @pytest.mark.parametrize('window', [5, 9, 11, 15])
-def test_window_rows_have_the_official_counts(window):
+def test_window_sizes_have_the_official_parameter_counts(window):
     # Comments of the official FLOP scripts, of base with OCR, less window 7
     tables = 244 * ((2 * window - 1)**2 - 13**2)
     assert count(on_meta('base', window_size=window)) == 44_040_666 + tables
@@ -81,7 +81,7 @@ def test_maps_have_strides_4_to_32_rounded_up(arch, hw):
                                 (32, 32), (70, 64), (64, 70)],
                          ids=str)
 @pytest.mark.parametrize('window', [7, 15, (5, 3, 2, 1)], ids=str)
-def test_any_size_runs_on_real_numbers(hw, window):
+def test_any_input_size_has_finite_outputs(hw, window):
     model = HRFormer(SMALL, window_size=window, mask_padding=True).eval()
     with torch.no_grad():
         maps = model(torch.rand(1, 3, *hw))
@@ -96,8 +96,8 @@ def test_any_size_runs_on_real_numbers(hw, window):
     attention=st.sampled_from(['window', 'shifted']),
     outs=st.sampled_from(OUTS))
 @settings(deadline=None, max_examples=25)
-def test_every_combination_gives_the_maps_it_promises(hw, window, upsample,
-                                                      attention, outs):
+def test_every_combination_returns_maps_of_the_expected_size(
+        hw, window, upsample, attention, outs):
     model = HRFormer(
         SMALL, window_size=window, upsample=upsample, attention=attention,
         out_indices=outs).eval()
@@ -136,7 +136,7 @@ def test_gradients_have_the_layout_of_their_parameters():
             if p.grad.stride() != p.stride()] == []
 
 
-def test_the_input_is_not_changed():
+def test_the_input_is_not_modified():
     x = torch.rand(1, 3, 64, 64)
     before = x.clone()
     HRFormer(SMALL)(x)
@@ -156,7 +156,7 @@ def test_upsampling_fits_maps_of_odd_size(mode, align):
     assert torch.equal(upsample_to(x, 2, (34, 18), mode), doubled)
 
 
-def test_bias_tables_are_drawn_when_constructed():
+def test_bias_tables_are_initialized_by_the_constructor():
     torch.manual_seed(0)
     tables = [
         p for n, p in HRFormer('small').named_parameters()
@@ -169,12 +169,12 @@ def test_bias_tables_are_drawn_when_constructed():
     assert min(t.std().item() for t in tables) > .01
 
 
-def test_modes_return_the_model():
+def test_train_and_eval_return_the_model():
     model = on_meta(SMALL)
     assert model.eval() is model and model.train() is model
 
 
-def test_arch_as_a_dict_is_not_changed_and_equals_its_name():
+def test_arch_as_a_dict_is_not_modified_and_equals_its_name():
     arch = dict(channels=[32, 64, 128, 256], heads=[1, 2, 4, 8],
                 modules=[1, 4, 2])  # yapf: disable
     before = copy.deepcopy(arch)
@@ -202,7 +202,7 @@ def test_arch_as_a_dict_is_not_changed_and_equals_its_name():
     (dict(upsample='bicubic'), ['upsample', 'nearest', 'bilinear']),
     (dict(with_cp='all'), ['with_cp', 'ffn']),
 ], ids=str)  # yapf: disable
-def test_wrong_arguments_are_refused_with_the_choices(kwargs, names):
+def test_invalid_arguments_raise_with_the_choices(kwargs, names):
     with pytest.raises(ValueError) as error:
         on_meta(**kwargs)
     assert all(name in str(error.value) for name in names)
@@ -274,7 +274,7 @@ def batch_and_parts(monkeypatch):
     return net, torch.randn(5, 3, 64, 64), seen
 
 
-def test_a_large_batch_is_inferred_in_parts(batch_and_parts, monkeypatch):
+def test_a_large_batch_is_processed_in_chunks(batch_and_parts, monkeypatch):
     """With equal maps, to 1e-5, in the same layout."""
     net, x, seen = batch_and_parts
     net.eval()
@@ -289,8 +289,8 @@ def test_a_large_batch_is_inferred_in_parts(batch_and_parts, monkeypatch):
 
 
 @pytest.mark.parametrize('why', ['training', 'gradients', 'hooks'])
-def test_a_batch_stays_whole_where_parts_would_show(why, batch_and_parts,
-                                                    monkeypatch):
+def test_a_batch_is_not_chunked_where_the_result_would_differ(
+        why, batch_and_parts, monkeypatch):
     net, x, seen = batch_and_parts
     monkeypatch.setattr(cpu, 'CACHED', 2**12)
     net.train(why == 'training')
@@ -302,7 +302,7 @@ def test_a_batch_stays_whole_where_parts_would_show(why, batch_and_parts,
     assert seen == [5]
 
 
-def test_torch_s_counter_sees_what_cpus_call_by_name():
+def test_torchs_flop_counter_counts_the_cpu_operators():
     """As many operations as of the plain ones; windows pad the latter."""
     counts = []
     for device in ('cpu', 'meta'):

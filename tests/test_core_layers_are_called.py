@@ -108,7 +108,7 @@ def test_forward_hooks_fire_on_every_submodule(network, mode):
         f'ffn.{n}' for n in ('fc1', 'norm1', 'act1', 'dw3x3', 'norm2', 'act2',
                              'fc2', 'norm3', 'act3'))])  # yapf: disable
 @pytest.mark.parametrize('kind', ['forward', 'pre', 'global'])
-def test_what_a_hook_returns_is_used(block, layer, kind):
+def test_the_output_of_a_hook_is_used(block, layer, kind):
     module = block.get_submodule(layer)
     with torch.no_grad():
         before = block(MAP)

@@ -107,7 +107,7 @@ def check_events(work_dir):
     assert {'lr', 'coco/AP'} <= set(events.Tags()['scalars'])
 
 
-def test_tensorboard_is_asked_for_by_a_flag(root, monkeypatch):
+def test_tensorboard_is_enabled_by_a_flag(root, monkeypatch):
     main = runpy.run_path(str(ROOT / 'tools/train.py'))['main']
     asked = []
     monkeypatch.setattr('hrformer_mm.engine.train.train', asked.append)
@@ -118,14 +118,14 @@ def test_tensorboard_is_asked_for_by_a_flag(root, monkeypatch):
                      ['LocalVisBackend', 'TensorboardVisBackend']]
 
 
-def test_tensorboard_that_is_not_installed_is_one_line(root, monkeypatch):
+def test_missing_tensorboard_fails_with_one_line(root, monkeypatch):
     monkeypatch.setattr('hrformer_mm.engine.train.find_spec',
                         lambda name: None)
     with pytest.raises(ImportError, match='pip install tensorboard'):
         use_tensorboard(config(root))
 
 
-def test_names_of_sides_make_the_pairs():
+def test_left_and_right_in_names_make_the_pairs():
     info = keypoints.describe(['tail', 'ear_right', 'ear_left'])
     swaps = [p['swap'] for p in info['keypoint_info'].values()]
     assert swaps == ['', 'ear_left', 'ear_right']
@@ -138,7 +138,7 @@ def test_names_of_sides_make_the_pairs():
     (dict(sigmas=[.1, .1]), 'each of the 1 keypoints'),
     (dict(sigmas=0), 'positive'),
 ])
-def test_names_that_do_not_fit_are_refused(change, match):
+def test_inconsistent_names_are_rejected(change, match):
     with pytest.raises(ValueError, match=match):
         keypoints.describe(**{'names': ['nose'], **change})
 
@@ -146,7 +146,7 @@ def test_names_that_do_not_fit_are_refused(change, match):
 # What is found
 
 
-def test_sound_data_is_counted(root):
+def test_valid_data_is_counted(root):
     summaries = check(config(root))
     assert list(summaries) == ['train_dataloader', 'val_dataloader']
     summary = summaries['train_dataloader']
@@ -190,7 +190,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_a_fault_of_an_annotation_is_named(fault, root):
+def test_an_annotation_error_is_reported(fault, root):
     harm, line = FAULTS[fault]
     content = annotations(root)
     harm(content['annotations'][1])
@@ -200,7 +200,7 @@ def test_a_fault_of_an_annotation_is_named(fault, root):
     assert problems(root, 'val_dataloader') == []
 
 
-def test_hidden_and_absent_keypoints_are_no_fault(root):
+def test_hidden_and_absent_keypoints_are_valid(root):
     content = annotations(root)
     for a in content['annotations']:
         a['keypoints'][15:] = [0, 0, 0]
@@ -212,7 +212,7 @@ def test_hidden_and_absent_keypoints_are_no_fault(root):
     assert 'keypoints that do not occur: tail' in describe(summary)
 
 
-def test_numbers_that_occur_twice_are_found(root):
+def test_duplicate_ids_are_found(root):
     content = annotations(root)
     content['annotations'][2]['id'] = 1
     content['images'].append(content['images'][0])
@@ -232,7 +232,7 @@ def test_data_without_an_instance_is_found(root):
     assert line.endswith('has no instance with keypoints that is not a crowd')
 
 
-def test_faulty_image_files_are_found(root):
+def test_broken_image_files_are_found(root):
     (root / 'train/1.jpg').unlink()
     path = root / 'train/2.jpg'
     path.write_bytes(path.read_bytes()[:-500])
@@ -244,7 +244,7 @@ def test_faulty_image_files_are_found(root):
                         '90 x 70 (width x height)')
 
 
-def test_a_head_of_other_keypoints_is_found(root):
+def test_a_head_with_another_number_of_keypoints_is_found(root):
     cfg = config(root)
     cfg.model.head.out_channels = 17
     line = str(check(cfg)['train_dataloader'].problems[0])
@@ -266,7 +266,7 @@ def test_a_head_of_other_keypoints_is_found(root):
     (lambda i: i['skeleton_info'][0].update(link=('nose', 'chin')),
      "links ['chin'], which are no keypoints"),
 ], ids=['crossed', 'unknown', 'unpaired', 'sigmas', 'zero', 'link'])
-def test_a_fault_of_pairs_and_sigmas_is_found(harm, words, root):
+def test_errors_in_pairs_and_sigmas_are_found(harm, words, root):
     cfg = config(root)
     harm(cfg.train_dataloader.dataset.metainfo)
     found = [str(p) for p in check(cfg)['train_dataloader'].problems]
@@ -299,7 +299,7 @@ def test_images_without_annotations_are_counted(tmp_path):
     assert summary.problems == [] and summary.counts['images'] == 3
 
 
-def test_a_file_that_is_no_json_is_one_line(root):
+def test_a_file_that_is_not_json_fails_with_one_line(root):
     (root / 'annotations/train.json').write_text('{"images": [')
     line, = problems(root)
     assert line.startswith(f'{root}/annotations/train.json is not JSON')
@@ -321,7 +321,8 @@ def test_real_annotations_of_coco_are_read():
     assert summary.counts['images'] == 4 and len(summary.classes) == 17
 
 
-def test_the_tool_draws_a_sheet_and_replaces_none(root, tmp_path, capsys):
+def test_the_tool_draws_a_contact_sheet_and_overwrites_none(
+        root, tmp_path, capsys):
     main = runpy.run_path(str(ROOT / 'tools/check_dataset.py'))['main']
     args = [str(TEMPLATE), '--data-root', str(root), '--out-dir',
             str(tmp_path / 'out')]

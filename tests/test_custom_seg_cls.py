@@ -84,7 +84,7 @@ def root(tmp_path):
     return write_labels(tmp_path / 'labels', (1, ))
 
 
-def test_binary_labels_with_ignored_pixels_are_sound(root):
+def test_binary_labels_with_ignored_pixels_are_valid(root):
     summary = check(config(root))['train_dataloader']
     assert summary.problems == []
     total = sum(summary.classes.values())
@@ -93,7 +93,7 @@ def test_binary_labels_with_ignored_pixels_are_sound(root):
     assert 'images of 100 x 70 (width x height)' in describe(summary)
 
 
-def test_masks_of_0_and_255_ask_for_another_value(root):
+def test_masks_of_0_and_255_are_reported_with_the_fix(root):
     for path in (root / 'labels/train').iterdir():
         label = cv2.imread(str(path), 0)
         cv2.imwrite(str(path), np.where(label > 0, 255, 0).astype('u1'))
@@ -101,7 +101,7 @@ def test_masks_of_0_and_255_ask_for_another_value(root):
     assert summary.absent == ['object']
 
 
-def test_sheet_of_labels_paints_classes_and_leaves_ignored_dark(root):
+def test_contact_sheet_colors_classes_and_darkens_ignored_pixels(root):
     sheet = contact_sheet(config(root), 'train_dataloader')
     tile = sheet[36:276, 6:349]  # the first, 240 high
     object_, background, ignored = (
@@ -111,7 +111,7 @@ def test_sheet_of_labels_paints_classes_and_leaves_ignored_dark(root):
     assert object_.sum() > background.sum() > ignored.sum()
 
 
-def test_sheet_of_images_names_their_classes_and_leaves_broken_out(tmp_path):
+def test_contact_sheet_shows_class_names_and_skips_broken_images(tmp_path):
     for part in ('train', 'val'):
         for name in ('ant', 'bee'):
             (tmp_path / part / name).mkdir(parents=True)

@@ -82,7 +82,7 @@ ODD = {  # harm to annotation or image 2, and what is said of it
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_an_odd_entry_of_an_annotation_file_is_named_once(name, tmp_path):
+def test_a_malformed_annotation_is_reported_once(name, tmp_path):
     root = write_animals(tmp_path / 'cats', images=3)
     content = annotations(root)
     harm, words = ODD[name]
@@ -99,7 +99,7 @@ def test_an_odd_entry_of_an_annotation_file_is_named_once(name, tmp_path):
 
 @pytest.mark.parametrize('key', ['images', 'annotations'])
 @pytest.mark.parametrize('value', [None, 'x', {'a': 1}, [None], [3], [[]]])
-def test_a_list_that_is_none_is_named(key, value, tmp_path):
+def test_a_value_that_should_be_a_list_is_reported(key, value, tmp_path):
     root = write_animals(tmp_path / 'cats', images=1)
     save(root, 'train', dict(annotations(root), **{key: value}))
     summary = check(config(root), workers=2)['train_dataloader']
@@ -109,7 +109,8 @@ def test_a_list_that_is_none_is_named(key, value, tmp_path):
 
 
 @pytest.mark.parametrize('categories', ['lacking', None, []])
-def test_categories_are_missed_where_evaluation_asks(categories, tmp_path):
+def test_missing_categories_are_reported_if_evaluation_needs_them(
+        categories, tmp_path):
     root = write_animals(tmp_path / 'cats', images=1)
     for split in ('train', 'val'):
         content = annotations(root, split)
@@ -126,7 +127,7 @@ def test_categories_are_missed_where_evaluation_asks(categories, tmp_path):
 
 @pytest.mark.parametrize('name', ['null keypoints', 'no width', 'short box',
                                   'text id of an image'])
-def test_training_names_the_entry_that_cannot_be_loaded(name, tmp_path):
+def test_training_reports_the_annotation_that_cannot_be_loaded(name, tmp_path):
     root = write_animals(tmp_path / 'cats', images=2)
     content = annotations(root)
     ODD[name][0](content['annotations'][1], content['images'][1])
@@ -172,7 +173,7 @@ def look(cfg):
 
 
 @pytest.mark.parametrize('share', [.05, .3, .9])
-def test_masks_of_0_and_255_for_two_classes_are_warned_of(share, tmp_path):
+def test_masks_of_0_and_255_for_two_classes_cause_a_warning(share, tmp_path):
     summary = look(masks(write_masks(tmp_path, (0, 255), share)))
     lines = describe(summary)
     assert f'ignored pixels: {100 * share:.1f} %' in lines
@@ -238,7 +239,7 @@ def test_our_head_trains_on_padded_images_with_another_ignore_index():
 @pytest.mark.parametrize('channels, words', [
     ([0, 0, 1], 'convert its colours to the numbers of the classes'),
     ([1, 1, 1], 'save one of its channels, which are equal')])
-def test_a_colour_mask_is_named_with_its_fix(channels, words, tmp_path):
+def test_a_color_mask_is_reported_with_the_fix(channels, words, tmp_path):
     root = write_masks(tmp_path, (0, 1))
     path = root / 'labels/train/1.png'
     cv2.imwrite(str(path), np.full((40, 60, 3), channels, np.uint8))
@@ -268,14 +269,14 @@ def test_label_maps_of_any_depth_are_read(kind, tmp_path):
     (np.full((40, 60), -1, 'i4'), r'has the values \[-1\]'),
     (np.full((40, 60), np.nan, 'f4'), 'has fractions'),
 ], ids=['RGBA', 'float', '16 bits', 'negative', 'NaN'])
-def test_label_maps_of_other_types_are_named(label, words):
+def test_label_maps_of_other_types_are_reported(label, words):
     labels = Labels(2, 255, False)
     assert re.match(words, judge_label('a', label, None, labels).what)
     assert judge_label('a', np.ones((40, 60), 'f4'), None, labels) is None
 
 
 @pytest.mark.parametrize('value', [2, 7, 254])
-def test_a_label_out_of_range_is_named_with_its_fix(value, tmp_path):
+def test_a_label_out_of_range_is_reported_with_the_fix(value, tmp_path):
     root = write_masks(tmp_path, (0, 1))
     path = root / 'labels/train/2.png'
     cv2.imwrite(str(path), np.full((40, 60), value, np.uint8))
@@ -285,7 +286,7 @@ def test_a_label_out_of_range_is_named_with_its_fix(value, tmp_path):
         problem.what)
 
 
-def test_labels_that_a_transform_renumbers_are_only_warned_of(tmp_path):
+def test_labels_renumbered_by_a_transform_cause_only_a_warning(tmp_path):
     from mmcv.transforms import BaseTransform
 
     class Renumber(BaseTransform):
@@ -318,7 +319,7 @@ def test_images_of_other_types_are_counted_in_segmentation(tmp_path):
     assert summary.counts['images'] == 3 and summary.problems == []
 
 
-def test_labels_beside_their_images_are_no_other_images(tmp_path):
+def test_labels_beside_images_are_not_counted_as_images(tmp_path):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f'{i}.jpg'), np.zeros((9, 9, 3), np.uint8))
         cv2.imwrite(str(tmp_path / f'{i}.png'), np.eye(9, dtype=np.uint8))
@@ -393,7 +394,7 @@ def test_class_folders_that_differ_stop_every_run(harm, words, root,
         training.test(cfg, str(root / 'x.pth'))
 
 
-def test_hidden_files_and_copies_in_class_folders_are_no_faults(root):
+def test_hidden_files_and_copies_in_class_folders_are_not_reported(root):
     (root / 'train/ant/._0.jpg').write_bytes(b'none')
     found = check(classes(root), workers=2)['train_dataloader']
     assert found.problems == found.warnings == []
@@ -434,7 +435,7 @@ def test_a_label_out_of_range_stops_segmentation_with_its_file(tmp_path):
     (torch.zeros(8, 8, 3).long(), r'has the shape \(8, 8, 3\)'),
     (torch.full((1, 8, 8), 3), r'has the labels \[3\]'),
     (torch.full((1, 8, 8), 255), None), (torch.full((1, 8, 8), 2), None)])
-def test_the_hook_names_the_file_of_a_label_map(data, words):
+def test_the_hook_reports_the_file_of_a_label_map(data, words):
     hook = LabelRangeHook()
     head = SimpleNamespace(num_classes=3, ignore_index=255)
     model = torch.nn.Identity()
@@ -471,7 +472,7 @@ def test_the_dry_run_compares_loaders_and_counts_other_types(root, tmp_path):
                for line in lines)
 
 
-def test_the_dry_run_names_the_annotation_and_not_only_the_error(tmp_path):
+def test_the_dry_run_reports_the_annotation_with_the_error(tmp_path):
     root = write_animals(tmp_path / 'cats', images=2)
     content = annotations(root)
     content['annotations'][1]['keypoints'] = None
@@ -482,8 +483,7 @@ def test_the_dry_run_names_the_annotation_and_not_only_the_error(tmp_path):
         failed[0])
 
 
-def test_a_check_that_fails_does_not_refuse_the_run(root, tmp_path,
-                                                    monkeypatch):
+def test_a_failing_check_does_not_stop_the_run(root, tmp_path, monkeypatch):
     def fail(*args):
         raise AttributeError('something new')
 
@@ -501,14 +501,14 @@ def test_a_check_that_fails_does_not_refuse_the_run(root, tmp_path,
     ('mmpretrain', dict(type='CustomDataset', data_root='nowhere'), True),
     ('mmpretrain', dict(type='ConcatDataset', datasets=[
         dict(type='MNIST', data_root='nowhere')]), False)])
-def test_data_that_a_dataset_downloads_is_not_missed(task_name, dataset,
-                                                     missing):
+def test_data_that_a_dataset_downloads_is_not_reported_as_missing(
+        task_name, dataset, missing):
     from hrformer_mm.utils.config_checks import data_paths
     found = [path for _, path in data_paths(dataset, task_name) if path]
     assert bool(found) == missing
 
 
-def test_the_home_directory_is_known_where_mmpretrain_knows_it(monkeypatch):
+def test_home_directories_are_expanded_as_mmpretrain_does(monkeypatch):
     from hrformer_mm.utils.config_checks import data_paths
     monkeypatch.setenv('HOME', '/somewhere')
     for scope, path in (('mmpretrain', '/somewhere/x'), ('mmpose', '~/x')):

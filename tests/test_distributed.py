@@ -77,12 +77,12 @@ def assert_same_weights(a, b, tolerance=1e-4):
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance)
 
 
-def test_two_processes_make_the_steps_of_one(several, one):
+def test_two_processes_take_the_same_steps_as_one(several, one):
     assert_same_steps(several / 'ddp', one)
     assert_same_weights(weights(several / 'ddp'), weights(one))
 
 
-def test_norms_that_are_not_synchronised_would_be_noticed(one, tmp_path):
+def test_unsynchronised_norms_change_the_steps(one, tmp_path):
     cfg = toy_config(tmp_path, custom_hooks=[
         dict(type='RecordSteps', path=str(tmp_path / 'steps.pth'))],
         **{**SAME, 'train_cfg.max_epochs': 1})
@@ -125,7 +125,7 @@ def test_each_image_is_evaluated_once(switched, round_up):
     assert metrics['count'] == 5
 
 
-def test_nothing_looks_for_unused_parameters():
+def test_unused_parameters_are_not_searched():
     for path in CONFIGS.glob('**/*.py'):
         assert 'find_unused_parameters' not in path.read_text(), path
 
@@ -174,7 +174,7 @@ def test_mmengine_wraps_a_model_on_cpu_with_synchronised_norms(one_process):
     assert all(p.grad is not None for p in wrapped.parameters())
 
 
-def test_norms_that_are_not_synchronised_stay_so(one_process):
+def test_unsynchronised_norms_stay_unsynchronised(one_process):
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
     wrapped = MMDistributedDataParallel(module=net, device_ids=[0])
     assert type(wrapped.module[1]) is nn.BatchNorm2d
@@ -186,8 +186,7 @@ def test_norms_that_are_not_synchronised_stay_so(one_process):
     ('mpi', dict(OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_SIZE='2',
                  OMPI_COMM_WORLD_LOCAL_RANK='1',
                  OMPI_COMM_WORLD_LOCAL_SIZE='2'))])
-def test_mmengine_joins_processes_by_gloo_without_gpu(launcher, variables,
-                                                      no_launcher):
+def test_mmengine_uses_gloo_without_gpu(launcher, variables, no_launcher):
     joined = []
     no_launcher.setattr(dist, 'init_process_group',
                         lambda *args, **kwargs: joined.append((args, kwargs)))
@@ -202,7 +201,7 @@ def test_mmengine_joins_processes_by_gloo_without_gpu(launcher, variables,
     assert os.environ['RANK'] == os.environ['LOCAL_RANK'] == '1'
 
 
-def test_mmengine_asks_for_nccl_with_a_gpu(no_launcher):
+def test_mmengine_uses_nccl_with_a_gpu(no_launcher):
     joined, chosen = [], []
     no_launcher.setattr(dist, 'init_process_group',
                         lambda *args, **kwargs: joined.append((args, kwargs)))
@@ -230,8 +229,8 @@ def no_launcher(monkeypatch):
 @pytest.mark.parametrize('launcher, variable', [
     ('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID'),
     ('mpi', 'OMPI_COMM_WORLD_RANK')])
-def test_a_launcher_that_launched_nothing_is_refused(launcher, variable,
-                                                     no_launcher):
+def test_a_launcher_without_processes_is_rejected(launcher, variable,
+                                                  no_launcher):
     with pytest.raises(ValueError, match=f'{variable} is not set'):
         distributed.adopt_launcher(launcher)
 
@@ -262,6 +261,7 @@ def test_slurm_names_the_first_machine(no_launcher, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['zero', 'fsdp'])
-def test_sharding_of_version_0_1_is_refused_with_mmengines_way(kind, tmp_path):
+def test_sharding_of_version_0_1_is_rejected_with_mmengines_way(
+        kind, tmp_path):
     with pytest.raises(ValueError, match='strategy of MMEngine'):
         training.fit_machine(toy_config(tmp_path, parallel=kind))

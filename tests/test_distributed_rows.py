@@ -60,7 +60,7 @@ def assert_same_run(several: Path, one: Path, steps: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ROWS)
-def test_a_row_takes_the_same_steps_on_two_processes(task, one, two):
+def test_a_config_takes_the_same_steps_on_two_processes(task, one, two):
     assert_same_run(two / task, one(FEW) / task, FEW)
 
 

@@ -82,7 +82,7 @@ def predict(*args):
     dict(), dict(rel_pos_bias=False), dict(ffn='nodw'), dict(ffn='mlp'),
     dict(attention='shifted'), dict(mask_padding=True), dict(window_size=5),
 ], ids=str)  # yapf: disable
-def test_simple_blocks_compute_the_same(options, fused):
+def test_simplified_blocks_have_equal_outputs(options, fused):
     torch.manual_seed(0)
     model = HRFormer(ARCH, **options).eval()
     x = torch.rand(2, 3, 72, 100)  # maps of 18 x 25 and less, all padded
@@ -93,7 +93,7 @@ def test_simple_blocks_compute_the_same(options, fused):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
-def test_blocks_with_masks_stay_as_they_are():
+def test_blocks_with_masks_are_not_simplified():
     model = simplify(optimize(HRFormer(ARCH, attention='shifted')))
     kinds = {type(m.attn) is WindowAttention: m.attn
              for m in model.modules() if isinstance(m, Block)}
@@ -119,7 +119,7 @@ def hills(codec, rng, count=40):
     dict(type='MSRAHeatmap', sigma=2, unbiased=True),
     dict(type='UDPHeatmap', sigma=2),
 ], ids=['quarter', 'dark', 'udp'])  # yapf: disable
-def test_keypoints_are_those_of_mmpose(codec):
+def test_keypoints_equal_those_of_mmpose(codec):
     kind = getattr(codecs, codec.pop('type'))
     codec = kind(input_size=(96, 128), heatmap_size=(24, 32), **codec)
     maps = hills(codec, np.random.default_rng(0))
@@ -133,7 +133,7 @@ def test_keypoints_are_those_of_mmpose(codec):
     assert (points[0, 0] < 0).all() and scores[0, 0] < 0
 
 
-def test_a_codec_that_is_not_decoded_is_named():
+def test_an_unsupported_codec_is_reported():
     codec = codecs.SimCCLabel(input_size=(96, 128))
     with pytest.raises(ValueError, match='SimCCLabel .* without --post'):
         keypoints_of(codec)
@@ -145,7 +145,8 @@ def test_a_codec_that_is_not_decoded_is_named():
 
 
 @pytest.mark.parametrize('task', SHAPES)
-def test_files_take_batches_and_segmentation_any_size(rows, folder, task):
+def test_files_accept_batches_and_for_segmentation_any_size(
+        rows, folder, task):
     path = exported(rows, folder, task)
     session = session_of(path)
     shape = session.get_inputs()[0].shape
@@ -178,15 +179,15 @@ def test_the_tool_prints_the_differences_and_the_nodes(rows, tmp_path, capsys):
     assert meta['shape'] == [64, 64] and meta['rgb']
 
 
-def test_a_file_that_is_there_stays(rows, tmp_path, capsys):
+def test_an_existing_file_is_not_overwritten(rows, tmp_path, capsys):
     path = tmp_path / 'a.onnx'
     path.write_text('mine')
     message = error_of(tool('export'), [*rows['cls'], '--out', path], capsys)
     assert '--force' in message and path.read_text() == 'mine'
 
 
-def test_a_file_that_disagrees_is_not_written(
-        rows, tmp_path, capsys, monkeypatch):
+def test_a_file_with_different_outputs_is_not_written(rows, tmp_path, capsys,
+                                                      monkeypatch):
     from hrformer_mm.deploy import export
 
     def spoil(model, *args):
@@ -206,7 +207,7 @@ def test_a_file_that_disagrees_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_of_another_model_are_refused(rows, tmp_path, capsys):
+def test_weights_of_another_model_are_rejected(rows, tmp_path, capsys):
     args = [rows['pose'][0], rows['cls'][1], '--out', tmp_path / 'a.onnx']
     assert 'lacks' in error_of(tool('export'), args, capsys)
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +216,7 @@ def test_weights_of_another_model_are_refused(rows, tmp_path, capsys):
 # Predictions without PyTorch
 
 
-def test_the_script_finds_the_keypoints_of_the_predictor(
+def test_keypoints_of_the_script_equal_those_of_the_predictor(
         rows, folder, tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), smooth(0))
@@ -241,8 +242,8 @@ def test_the_script_finds_the_keypoints_of_the_predictor(
 
 @pytest.mark.parametrize(
     'task, size', [('seg', (112, 224)), ('cls', (64, 64))])
-def test_the_script_finds_what_the_predictor_finds(rows, folder, tmp_path,
-                                                   task, size):
+def test_results_of_the_script_equal_those_of_the_predictor(
+        rows, folder, tmp_path, task, size):
     path, out, image = tmp_path / 'a.png', tmp_path / 'b.png', smooth(0, *size)
     cv2.imwrite(str(path), image)
     file = exported(rows, folder, task)
@@ -261,7 +262,7 @@ def test_the_script_finds_what_the_predictor_finds(rows, folder, tmp_path,
 
 
 @pytest.mark.parametrize('task', ['seg', 'cls'])
-def test_the_script_takes_images_of_any_size(rows, folder, tmp_path, task):
+def test_the_script_accepts_images_of_any_size(rows, folder, tmp_path, task):
     for size in ((300, 151), (40, 60)):
         cv2.imwrite(str(tmp_path / 'a.png'), smooth(0, *size))
         predict(exported(rows, folder, task), tmp_path / 'a.png',
@@ -300,7 +301,7 @@ def test_the_script_reports_files_it_cannot_use(rows, folder, tmp_path):
     assert (cv2.imread(str(tmp_path / 'a.png')) != smooth(0)).any()
 
 
-def test_the_script_explains_itself_and_needs_no_torch():
+def test_the_script_has_help_and_needs_no_torch():
     words = [word for line in predict('--help') for word in line]
     assert {'--box', '--force', 'example:'} <= {*words}
     source = (ROOT / 'tools/onnx_predict.py').read_text()
@@ -330,7 +331,7 @@ def random_weights(config: Path, path: Path) -> Path:
     ('seg', '--format torch-export --check'),
     ('cls', '--format torch-export --check'),
 ])  # yapf: disable
-def test_all_kinds_of_files_agree(rows, tmp_path, task, options):
+def test_all_file_formats_have_equal_outputs(rows, tmp_path, task, options):
     run(rows, task, '--dynamic', *options.split(), '--out', tmp_path / 'file')
     assert (tmp_path / 'file').stat().st_size > 1e5
 

@@ -129,7 +129,7 @@ def test_axes_that_are_squeezed_are_attributes_of_older_opsets():
     (12, node('HardSwish'), 'opset 12 has no HardSwish at all'),
     (11, node('ArgMax', axis=1, select_last_index=1), 'select_last_index=1'),
 ], ids=['axes', 'antialias', 'empty', 'bits', 'swish', 'last'])
-def test_operators_that_an_opset_lacks_are_named(opset, case, words):
+def test_operators_that_an_opset_lacks_are_reported(opset, case, words):
     element = (TensorProto.INT32 if case[0] == 'BitwiseNot'
                else TensorProto.FLOAT)
     model = build(*case, element=element)

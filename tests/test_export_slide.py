@@ -64,7 +64,7 @@ class Segmentor(nn.Module):
 
 
 @pytest.mark.parametrize('size', [(100, 150), (64, 96), (50, 70), (130, 90)])
-def test_windows_have_the_logits_of_mmseg(size):
+def test_logits_of_windows_equal_those_of_mmseg(size):
     model, image = Segmentor(), torch.randn(2, 3, *size)
     wanted = model.slide_inference(image)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_windows_have_the_logits_of_mmseg(size):
     assert (labels == wanted.argmax(1)).float().mean() > .999
 
 
-def test_windows_are_part_of_a_file(tmp_path):
+def test_sliding_windows_are_exported(tmp_path):
     model, shape = Segmentor(), (1, 3, 80, 112)
     path = tmp_path / 'slide.onnx'
     program = export.trace(Network(model, 'seg', True).eval(), shape, {})
@@ -99,7 +99,7 @@ def test_a_file_with_windows_agrees_with_mmseg(row, tmp_path):
     assert (found == wanted.argmax(1).numpy()).mean() > .99
 
 
-def test_open_sizes_are_refused_with_the_option_for_whole_images(
+def test_dynamic_sizes_are_rejected_with_the_option_for_whole_images(
         row, tmp_path, capsys):
     message = error_of(tool('export'), [
         *row, '--shape', '80', '112', '--dynamic', '--out',

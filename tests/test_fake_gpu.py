@@ -72,14 +72,15 @@ def first_fault(name: str, monkeypatch, is_whole: bool = True) -> str:
 
 
 @pytest.mark.parametrize('name', DEFAULT)
-def test_models_neither_wait_for_the_gpu_nor_leave_it(name, monkeypatch):
+def test_models_neither_synchronize_with_the_gpu_nor_use_the_cpu(
+        name, monkeypatch):
     pytest.importorskip(FRAMEWORKS[name.split('/')[0]])
     assert first_fault(name, monkeypatch, is_whole=False) == ''
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', FRAMEWORKS)
-def test_no_config_has_a_model_that_does(task, monkeypatch):
+def test_no_config_has_a_model_that_synchronizes(task, monkeypatch):
     pytest.importorskip(FRAMEWORKS[task])
     faults = {}
     for name in distinct_models(task):

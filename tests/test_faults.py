@@ -52,7 +52,7 @@ def test_a_truncated_checkpoint_is_skipped_in_one_line(saved, tmp_path):
 
 
 @pytest.mark.parametrize('damage', ['empty', 'zeros', 'flipped', 'gone'])
-def test_other_damage_is_skipped_too(saved, damage):
+def test_otherwise_damaged_checkpoints_are_skipped_too(saved, damage):
     file = saved / 'epoch_2.pth'
     content = bytearray(file.read_bytes())
     if damage == 'flipped':
@@ -68,17 +68,18 @@ def test_other_damage_is_skipped_too(saved, damage):
     assert 'Saving checkpoint at 3 epochs' in log
 
 
-def test_a_pointer_that_was_cut_off_is_replaced_by_the_newest(saved):
+def test_a_truncated_last_checkpoint_file_is_replaced_by_the_newest(saved):
     (saved / 'last_checkpoint').write_text('')
     assert 'resumed epoch: 2, iter: 12' in resumed(saved)
 
 
-def test_a_work_dir_may_be_moved(saved, tmp_path_factory):
+def test_a_work_dir_can_be_moved(saved, tmp_path_factory):
     moved = saved.rename(tmp_path_factory.mktemp('moved') / 'dir')
     assert 'resumed epoch: 2, iter: 12' in resumed(moved)
 
 
-def test_damage_of_all_is_an_error_and_none_is_a_start(saved, tmp_path):
+def test_only_damaged_checkpoints_are_an_error_and_none_is_a_fresh_start(
+        saved, tmp_path):
     for file in saved.glob('*.pth'):
         file.write_bytes(b'PK')
     with pytest.raises(ValueError, match='none of the checkpoints'):
@@ -104,7 +105,7 @@ def largest_file(size):
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='has no such limit')
 @pytest.mark.parametrize('keep', [1, 3])
-def test_a_full_disk_leaves_what_was_saved(tmp_path, keep):
+def test_a_full_disk_keeps_saved_checkpoints(tmp_path, keep):
     large = {'model.ballast': 300000,
              'default_hooks.checkpoint.max_keep_ckpts': keep}
     toy_run(tmp_path, **large, **{'train_cfg.max_epochs': 2})
@@ -121,8 +122,8 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path, keep):
     assert 'Saving checkpoint at 3 epochs' in resumed(tmp_path, **large)
 
 
-def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path,
-                                                            monkeypatch):
+def test_the_old_checkpoint_is_deleted_after_the_new_one_is_saved(
+        tmp_path, monkeypatch):
     there = []
     put = saving.WholeFileBackend.put
 
@@ -138,7 +139,7 @@ def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path,
     assert len(list(tmp_path.glob('best_*'))) == 1
 
 
-def test_half_written_files_of_a_killed_process_are_cleared(saved):
+def test_partial_files_of_a_killed_process_are_deleted(saved):
     (saved / '.epoch_3.pth.abc').write_bytes(b'half')
     resumed(saved)
     assert not list(saved.glob('.*.pth.*'))
@@ -147,7 +148,7 @@ def test_half_written_files_of_a_killed_process_are_cleared(saved):
 # Numbers, data and workers
 
 
-def test_a_loss_that_is_not_a_number_ends_before_it_is_saved(saved):
+def test_a_nan_loss_stops_training_before_it_is_saved(saved):
     with pytest.raises(ValueError, match='loss of iteration 14 is nan') as e:
         resumed(saved, **{'model.spoil_at': 1})
     assert 'epoch_2.pth is kept' in str(e.value)
@@ -164,7 +165,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_sample_that_cannot_be_read_is_named(tmp_path, workers):
+def test_a_sample_that_cannot_be_read_is_reported(tmp_path, workers):
     with pytest.raises(ValueError) as error:
         toy_run(tmp_path, workers=workers,
                 **{'train_dataloader.dataset.broken': 7})
@@ -188,7 +189,7 @@ if __name__ == '__main__':
 """
 
 
-def test_a_worker_that_dies_ends_the_training_in_one_line(tmp_path):
+def test_a_dead_worker_fails_the_training_with_one_line(tmp_path):
     done = subprocess.run([sys.executable, '-c', DIES, str(tmp_path)],
                           cwd=ROOT / 'tests', text=True, timeout=300,
                           capture_output=True)
@@ -240,7 +241,7 @@ def start_worker():
     return worker
 
 
-def test_a_worker_outlives_the_sigterm_of_a_scheduler(monkeypatch):
+def test_a_worker_survives_the_sigterm_of_a_scheduler(monkeypatch):
     monkeypatch.setattr(signals, 'REPEATS', .5)
     worker = start_worker()
     for outlives in (True, False):
@@ -251,7 +252,7 @@ def test_a_worker_outlives_the_sigterm_of_a_scheduler(monkeypatch):
         assert worker.is_alive() == outlives
 
 
-def test_a_worker_obeys_its_own_process_at_once():
+def test_a_worker_stops_at_once_when_its_process_terminates_it():
     """Or every training would wait for its workers for ever at its end."""
     worker = start_worker()
     worker.terminate()
@@ -260,7 +261,7 @@ def test_a_worker_obeys_its_own_process_at_once():
 
 
 @pytest.mark.slow
-def test_killed_rows_end_with_the_same_bits(tmp_path):
+def test_killed_trainings_end_with_the_same_bits(tmp_path):
     done = subprocess.run(
         [sys.executable, 'fault_trials.py', '--trials', '9'],
         cwd=ROOT / 'tests', text=True, timeout=1200, capture_output=True)

@@ -34,7 +34,7 @@ def count_config(name, shape=None, **options):
     ('hrformer_b_coco_256x192', 12.157),
     ('hrformer_b_coco_384x288', 26.786),
 ])
-def test_paper_counter_of_pose_gives_the_papers_figures(name, expected):
+def test_paper_counter_of_pose_reproduces_the_papers_figures(name, expected):
     counted = count_config(name)
     assert counted.total('paper-pose') / 1e9 == pytest.approx(
         expected, abs=6e-4)
@@ -45,7 +45,7 @@ def test_paper_counter_of_pose_gives_the_papers_figures(name, expected):
     ('hrformer_s_imagenet_224', 3.556, 3.364),
     ('hrformer_b_imagenet_224', 13.713, 13.308),
 ])
-def test_paper_counter_of_cls_gives_the_papers_figures(name, paper, macs):
+def test_paper_counter_of_cls_reproduces_the_papers_figures(name, paper, macs):
     counted = count_config(name)
     assert counted.total('paper-cls') / 1e9 == pytest.approx(paper, abs=6e-4)
     assert counted.total('macs') / 1e9 == pytest.approx(macs, abs=6e-4)
@@ -57,8 +57,8 @@ def test_paper_counter_of_cls_gives_the_papers_figures(name, paper, macs):
     ('hrformer_s_ade20k_520x520', (512, 512), 109.449, 108.312),
     ('hrnet_w48_cityscapes_512x1024', (1024, 1024), 924.75, None),
 ])
-def test_paper_counter_of_seg_gives_the_papers_figures(name, shape, paper,
-                                                       macs):
+def test_paper_counter_of_seg_reproduces_the_papers_figures(
+        name, shape, paper, macs):
     counted = count_config(name, shape)
     # 1e-4: the official head scales the attention scores, ours the queries
     assert counted.total('paper-seg') / 1e9 == pytest.approx(paper, rel=1e-4)
@@ -97,7 +97,7 @@ class Mixed(nn.Module):
     lambda: HRFormer('tiny', block='conv'),
     Mixed,
 ], ids=['hrformer', 'shifted', 'conv', 'mixed'])  # yapf: disable
-def test_multiply_adds_are_those_of_torch(make):
+def test_multiply_adds_equal_those_of_torch(make):
     with torch.device('meta'):
         model, image = make(), torch.empty(1, 3, 16, 8)
     with FlopCounterMode(display=False) as torch_counter:
@@ -107,7 +107,7 @@ def test_multiply_adds_are_those_of_torch(make):
 
 
 @pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
-def test_mmengine_column_is_that_of_mmengine(upsample):
+def test_mmengine_column_equals_mmengines_counter(upsample):
     from mmengine.analysis import FlopAnalyzer
     model = HRFormer('tiny', upsample=upsample).eval()
     with torch.no_grad(), warnings.catch_warnings():
@@ -117,7 +117,7 @@ def test_mmengine_column_is_that_of_mmengine(upsample):
     assert flops.count(model, (64, 32)).total('mmengine') == expected
 
 
-def test_in_place_products_are_free_in_the_papers_counter():
+def test_in_place_products_are_not_counted_by_the_papers_counter():
     with torch.device('meta'):
         ops = flops.record(Mixed(), (16, 8))
     product, = [op for op in ops if op.kind == 'mul']
@@ -127,7 +127,7 @@ def test_in_place_products_are_free_in_the_papers_counter():
 
 
 @pytest.mark.parametrize('masked', [False, True])
-def test_plain_attention_is_what_torch_fuses(masked):
+def test_plain_attention_equals_torchs_fused_attention(masked):
     q, k, v = torch.randn(3, 2, 4, 9, 8)
     mask = torch.randn(1, 4, 9, 9) if masked else None
     torch.testing.assert_close(
@@ -135,7 +135,7 @@ def test_plain_attention_is_what_torch_fuses(masked):
         F.scaled_dot_product_attention(q, k, v, mask))
 
 
-def test_counting_leaves_no_trace():
+def test_counting_does_not_change_the_model():
     fused = F.scaled_dot_product_attention
     model = HRFormer('tiny').train()
     flops.count(model, (32, 32))

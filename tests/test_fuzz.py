@@ -289,7 +289,7 @@ def load_damaged(model, sound, number, folder):
 
 @pytest.mark.parametrize('first, last', [FEW, MANY])
 @pytest.mark.filterwarnings('ignore')
-def test_damaged_checkpoints_are_refused_or_loaded_whole(
+def test_damaged_checkpoints_are_rejected_or_loaded_whole(
         first, last, model, checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcomes = Counter(load_damaged(model, checkpoints, i, tmp_path)
@@ -301,7 +301,7 @@ def test_damaged_checkpoints_are_refused_or_loaded_whole(
     assert not outcomes['cut: loaded']
 
 
-def test_a_file_that_ran_code_would_be_noticed(tmp_path, monkeypatch):
+def test_a_file_that_runs_code_is_detected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError), reading():
         pickle.loads(pickle.dumps(Evil()))
@@ -355,7 +355,7 @@ def look_at(path, damage):
 
 
 @pytest.mark.parametrize('first, last', [FEW, MANY])
-def test_damaged_images_are_refused_or_read(first, last, images, tmp_path):
+def test_damaged_images_are_rejected_or_read(first, last, images, tmp_path):
     outcomes = Counter()
     for number in range(first, last):
         suffix, damage, content = damaged(images, number)

@@ -87,7 +87,7 @@ def assert_outputs_equal(found, golden):
     assert max(errors.values()) <= tolerance, errors
 
 
-def test_official_weights_give_official_outputs(case):
+def test_official_weights_reproduce_official_outputs(case):
     name, golden, model = case
     with torch.no_grad():
         assert_outputs_equal(outputs(name, model, golden.input()), golden)
@@ -95,7 +95,7 @@ def test_official_weights_give_official_outputs(case):
     assert_outputs_equal(found, golden)
 
 
-def test_gradients_are_official_ones_in_float64(case):
+def test_gradients_equal_the_official_ones_in_float64(case):
     """ReLU makes float32 gradients of the official code differ by 1e-2."""
     assert_gradients_equal(*case)
 
@@ -126,7 +126,7 @@ def assert_gradients_equal(name, golden, model):
     assert errors.max() <= 2e-6, names[int(errors.argmax())]
 
 
-def test_official_weights_give_official_outputs_of_dpt(tmp_path):
+def test_official_weights_reproduce_official_outputs_of_dpt(tmp_path):
     name, golden, model = make_case(DPT, tmp_path)
     with torch.no_grad():
         found = outputs(name, model, golden.input())
@@ -134,11 +134,11 @@ def test_official_weights_give_official_outputs_of_dpt(tmp_path):
 
 
 @pytest.mark.slow
-def test_gradients_of_dpt_are_official_ones_in_float64(tmp_path):
+def test_gradients_of_dpt_equal_the_official_ones_in_float64(tmp_path):
     assert_gradients_equal(*make_case(DPT, tmp_path))
 
 
-def test_dpt_has_the_parameters_that_its_authors_count():
+def test_dpt_has_the_number_of_parameters_of_its_authors():
     """Ours and what has no effect: classifier, norm, auxiliary head, unit."""
     pytest.importorskip('mmseg')
     pytest.importorskip('timm')
@@ -214,7 +214,7 @@ def test_positions_are_resized_bilinearly(hybrid_vit):
 
 
 @pytest.mark.parametrize('name', ['DPTHybrid', 'HybridViT'])
-def test_without_timm_dpt_says_how_to_install_it(name, monkeypatch):
+def test_without_timm_dpt_reports_how_to_install_it(name, monkeypatch):
     pytest.importorskip('mmseg')
     monkeypatch.setitem(sys.modules, 'timm', None)
     monkeypatch.delitem(sys.modules, 'hrformer_mm.baselines.dpt',

@@ -122,7 +122,7 @@ def test_outputs_and_gradients_equal_those_of_the_cpu(device, options):
     *(case for name in ('cls_t_200x260', 'pose_t', 'seg_t_w13', 'pose_b')
       for case in on_cuda(name)),
 ])
-def test_official_weights_give_official_results(device, name, tmp_path):
+def test_official_weights_reproduce_official_results(device, name, tmp_path):
     golden = Golden.read(name)
     golden.meta['task'] = task = name.split('_')[0]
     cfg = Config.fromfile(CONFIGS / golden.meta['config'])
@@ -156,7 +156,7 @@ def test_mixed_precision_stays_near_full_precision(device, dtype, tolerance):
 
 @pytest.mark.parametrize('device, backend', [
     *slow_on_cpu('aot_eager'), *on_cuda('inductor')])  # yapf: disable
-def test_compiled_networks_give_the_same_results(device, backend):
+def test_compiled_networks_have_equal_results(device, backend):
     model = make_model().to(device)
     x = torch.randn(2, 3, 64, 96, device=device)
     maps, grads = results(model, x)
@@ -241,7 +241,7 @@ def test_checkpointing_changes_nothing_but_memory(device, with_cp):
     *on_cuda(torch.float16, 1e-2),
 ])
 @torch.no_grad()
-def test_optimized_networks_give_the_same_maps(device, dtype, tolerance):
+def test_optimized_networks_return_the_same_maps(device, dtype, tolerance):
     model = make_model().to(device)
     x = torch.randn(2, 3, 64, 96, device=device)
     fast = optimize(model, dtype)

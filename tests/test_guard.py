@@ -48,7 +48,7 @@ def without(state, part):
 
 @pytest.mark.filterwarnings('ignore:.*no-op')
 @pytest.mark.parametrize('name, part', METHODS.items(), ids=list(METHODS))
-def test_a_part_that_the_checkpoint_lacks_is_an_error(name, part):
+def test_parameters_missing_from_the_checkpoint_raise(name, part):
     model = build(name)
     whole = model.state_dict()
     assert model(None, mode='predict') == 'predicted'  # nothing was loaded
@@ -99,7 +99,7 @@ def test_a_head_alone_completes_a_model_outside_of_tests(whole):
 
 
 @pytest.mark.filterwarnings('ignore:.*no-op')
-def test_another_shape_and_another_network_are_errors():
+def test_another_shape_or_network_raises():
     from mmengine.runner.checkpoint import load_state_dict
     model = build('pose/deit_b_coco_384x288')
     name = 'head.final_layer.bias'
@@ -113,7 +113,7 @@ def test_another_shape_and_another_network_are_errors():
 
 
 @pytest.mark.filterwarnings('ignore:.*no-op')
-def test_what_only_training_needs_may_be_missing():
+def test_parameters_used_only_in_training_may_be_missing():
     model = build('seg/pspnet_r101_cityscapes_512x1024')
     model.load_state_dict(
         without(model.state_dict(), 'auxiliary_head'), strict=False)

@@ -81,14 +81,14 @@ VALUES = [
 
 
 @pytest.mark.parametrize('value', VALUES, ids=repr)
-def test_harmless_values_come_back_as_they_were(value, tmp_path, reader):
+def test_harmless_values_load_unchanged(value, tmp_path, reader):
     assert same(value, through_a_file(value, tmp_path))
     nested = {'a': [(value, value)], 1: {'b': value}}
     assert same(nested, through_a_file(nested, tmp_path))
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_numpy_values_of_every_plain_type_come_back(dtype, tmp_path, reader):
+def test_numpy_values_of_every_plain_type_load(dtype, tmp_path, reader):
     array = np.arange(6).astype('i8').astype(dtype).reshape(2, 3)
     for value in (array, array[0, 0], array[:, :0], array.reshape(-1).copy()[
             0:1].reshape(()), np.asfortranarray(array), array[::-1]):
@@ -156,7 +156,7 @@ def pose_metas():
 
 
 @pytest.mark.parametrize('package', FRAMEWORKS)
-def test_meta_of_every_dataset_comes_back(package, tmp_path, reader):
+def test_meta_of_every_dataset_loads(package, tmp_path, reader):
     """As the Runner saves it: in ``meta`` and, by a hook, in the log."""
     pytest.importorskip(package)
     hrformer_mm.compat.install()
@@ -170,7 +170,7 @@ def test_meta_of_every_dataset_comes_back(package, tmp_path, reader):
     assert [n for n in metas if not same(metas[n], loaded[n])] == []
 
 
-def test_datasets_without_sigmas_are_among_them():
+def test_datasets_without_sigmas_are_covered():
     """Hands, faces and fashion have ``sigmas=[]``, an empty array."""
     pytest.importorskip('mmpose')
     empty = [name for name, meta in pose_metas().items()
@@ -212,7 +212,7 @@ def make_scheduler(name):
 
 
 @pytest.mark.parametrize('name', schedulers())
-def test_state_of_every_scheduler_comes_back(name, tmp_path, reader):
+def test_state_of_every_scheduler_loads(name, tmp_path, reader):
     optimizer, scheduler = make_scheduler(name)
     optimizer.step()
     if name.startswith('ReduceOnPlateau'):
@@ -223,7 +223,7 @@ def test_state_of_every_scheduler_comes_back(name, tmp_path, reader):
     assert same(state, through_a_file(state, tmp_path))
 
 
-def test_logged_history_comes_back(tmp_path, reader):
+def test_logged_history_loads(tmp_path, reader):
     buffer = HistoryBuffer([1, 2.5], [1, 1])
     buffer.update(np.float64(3))
     loaded = through_a_file(buffer, tmp_path)
@@ -268,8 +268,8 @@ DANGEROUS = dict(
 
 @pytest.mark.parametrize('zip_file', [True, False])
 @pytest.mark.parametrize('kind', DANGEROUS)
-def test_dangerous_files_are_refused_and_not_run(kind, zip_file, tmp_path,
-                                                 reader):
+def test_dangerous_files_are_rejected_and_not_run(kind, zip_file, tmp_path,
+                                                  reader):
     trace = trace_of(tmp_path)
     with pytest.raises(ValueError, match='refused|not a checkpoint') as error:
         through_a_file(DANGEROUS[kind](trace), tmp_path,

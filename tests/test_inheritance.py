@@ -49,7 +49,7 @@ def scopes(value):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_an_inherited_config_is_the_one_of_the_checkout(task, tmp_path):
+def test_an_inherited_config_equals_the_one_of_the_checkout(task, tmp_path):
     pytest.importorskip(TASKS[task])
     mine = Config.fromfile(
         inherit(f'hrformer_mm::{CONFIGS[task]}', tmp_path, ''))
@@ -61,7 +61,7 @@ def test_an_inherited_config_is_the_one_of_the_checkout(task, tmp_path):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_an_inherited_config_builds_its_framework_s_model(task, tmp_path):
+def test_an_inherited_config_builds_its_frameworks_model(task, tmp_path):
     pytest.importorskip(TASKS[task])
     cfg = Config.fromfile(inherit(f'hrformer_mm::{CONFIGS[task]}', tmp_path))
     cfg.merge_from_dict(OPTIONS[task])
@@ -101,7 +101,7 @@ def test_bases_of_other_packages_keep_their_scope():
     assert Config._get_cfg_path is before  # not wrapped again
 
 
-def test_a_tool_that_does_not_import_us_can_inherit_too(tmp_path):
+def test_tools_that_do_not_import_the_package_can_inherit(tmp_path):
     """As MMPose's own do: the expression after ``_base_`` is evaluated."""
     path = tmp_path / 'mine.py'
     path.write_text("_base_ = __import__('hrformer_mm') and (\n"

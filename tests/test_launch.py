@@ -80,7 +80,7 @@ def test_the_launcher_passes_on_a_signal_and_waits(tmp_path):
 
 @pytest.mark.parametrize('rank', [
     0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_missing_machine_is_named(rank, tmp_path):
+def test_a_missing_machine_is_reported(rank, tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, '-m', 'hrformer_mm.engine.launch', '--nnodes', '2',

@@ -63,19 +63,19 @@ def arrows():
     return found
 
 
-def test_every_part_of_the_package_has_a_floor():
+def test_every_part_of_the_package_has_a_layer():
     rooms = {path.relative_to(PACKAGE).with_suffix('').parts[0]
              for path in MODULES if '.mim' not in path.parts}
     assert rooms - {'__init__'} == set(FLOOR)
 
 
-def test_no_import_goes_up():
+def test_no_part_imports_a_higher_layer():
     up = {pair: files for pair, files in arrows().items()
           if FLOOR[pair[0]] < FLOOR[pair[1]]}
     assert not up
 
 
-def test_parts_do_not_import_each_other_in_a_circle():
+def test_there_are_no_circular_imports_between_parts():
     found = arrows()
     assert not [pair for pair in found if pair[::-1] in found]
 

@@ -95,7 +95,7 @@ def rows(tmp_path_factory, form):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_types_become_names_with_their_scope(rows, task):
+def test_types_are_converted_to_names_with_their_scope(rows, task):
     scope = dict(pose='mmpose', seg='mmseg', cls='mmpretrain')[task]
     cfg = read_config(rows[task][0])
     assert cfg.default_scope == scope
@@ -110,7 +110,7 @@ def test_types_become_names_with_their_scope(rows, task):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_predict(rows, task, tmp_path):
+def test_predict_reads_pure_python_configs(rows, task, tmp_path):
     cv2.imwrite(str(tmp_path / '1.png'), smooth(0))
     assert run(rows, task, tmp_path / '1.png', '--out-dir',
                tmp_path / 'out') == 0
@@ -118,7 +118,7 @@ def test_predict(rows, task, tmp_path):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_options_of_training(rows, task, tmp_path):
+def test_training_options_apply_to_pure_python_configs(rows, task, tmp_path):
     cfg = read_config(rows[task][0])
     use_amp(cfg)
     assert bare_name(cfg.optim_wrapper.type) == 'AmpOptimWrapper'
@@ -127,7 +127,7 @@ def test_options_of_training(rows, task, tmp_path):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_tools_that_read_a_config(rows, task, tmp_path, capsys):
+def test_tools_read_pure_python_configs(rows, task, tmp_path, capsys):
     tool('print_config')([rows[task][0]])
     assert 'hrformer_mm.HRFormer' in capsys.readouterr().out
     tool('analysis/get_flops')([rows[task][0], '--shape', '64', '64'])
@@ -139,7 +139,7 @@ def test_tools_that_read_a_config(rows, task, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['pose', 'cls'])
-def test_export(rows, task, tmp_path):
+def test_export_reads_pure_python_configs(rows, task, tmp_path):
     pytest.importorskip('onnxruntime')
     shape = [] if task == 'pose' else ['--shape', '64', '64']
     tool('export')([*rows[task], *shape, '--post', '--format', 'torch-export',
@@ -171,7 +171,7 @@ def passes(name, args):
 
 
 @pytest.mark.slow
-def test_training_with_its_tools(rows, form, tmp_path):
+def test_training_tools_read_pure_python_configs(rows, form, tmp_path):
     data = write_valid_coco(tmp_path / 'coco')
     old = read_config(rows['pose'][0]).data_root
     part = ['--data-root', str(data)] if old else []
@@ -205,11 +205,11 @@ def test_training_with_its_tools(rows, form, tmp_path):
     ('no.such.module.Thing', 'no.such.module.Thing'),
     (dict, dict),
 ])
-def test_forms_of_a_type(kind, wanted):
+def test_all_forms_of_a_type_are_converted(kind, wanted):
     import mmpose.datasets  # noqa: F401
     assert name_type(kind) == wanted
 
 
-def test_a_plain_config_is_returned_itself():
+def test_a_plain_config_is_returned_unchanged():
     cfg = Config(dict(default_scope='mmpose', model=dict(type='X')))
     assert name_types(cfg) is cfg

@@ -50,7 +50,7 @@ def other(tmp_path):
     process.wait()
 
 
-def test_a_second_training_is_refused_until_the_first_one_is_killed(
+def test_a_second_training_is_rejected_until_the_first_one_is_killed(
         other, tmp_path):
     (tmp_path / f'.epoch_9.pth.{other.pid}-abc.pth').write_bytes(b'half')
     runner = QuietRunner.from_cfg(toy_config(tmp_path))
@@ -119,7 +119,7 @@ class FillDisk(Hook):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='Linux only')
-def test_a_disk_that_is_full_while_logging_is_named(tmp_path):
+def test_a_disk_that_is_full_while_logging_is_reported(tmp_path):
     cfg = toy_config(tmp_path, custom_hooks=[dict(type='FillDisk')])
     cfg.visualizer = dict(type='Visualizer', name=cfg.experiment_name,
                           vis_backends=[dict(type='LocalVisBackend')])
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_while_logging_is_named(tmp_path):
     assert 'No space left on device' in text and '--resume' in text
 
 
-def test_other_errors_of_files_stay_as_they_are(tmp_path):
+def test_other_file_errors_are_not_changed(tmp_path):
     for error in (FileNotFoundError(errno.ENOENT, 'no', 'file'),
                   OSError(errno.ENOSPC, 'full', 'file'), OSError('text')):
         with pytest.raises(OSError) as found:
@@ -139,7 +139,7 @@ def test_other_errors_of_files_stay_as_they_are(tmp_path):
         assert found.value is error
 
 
-def test_a_process_that_outlives_an_error_releases_its_folder(tmp_path):
+def test_a_process_that_survives_an_error_releases_its_folder(tmp_path):
     with pytest.raises(ValueError, match='is nan'):
         training.train(toy_config(tmp_path, **{'model.spoil_at': 1}))
     assert not locking.held

@@ -45,7 +45,7 @@ def test_checkpointing_with_synchronised_norms_keeps_every_bit(
 @pytest.mark.slow
 @pytest.mark.parametrize('average', [False, True])
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_the_metric_of_an_evaluation_is_that_of_the_checkpoint(
+def test_evaluation_metrics_equal_those_of_the_checkpoint(
         by_epoch, average, two_processes, tmp_path):
     """Also where each process normalises its own batches."""
     folder = two_processes / f'own_{by_epoch}_{average}'

@@ -104,7 +104,7 @@ def test_mmpose_trains_evaluates_and_resumes_after_kill_9(row, tmp_path):
         2 * epochs)
 
 
-def test_mmpose_trains_a_config_as_it_is_without_gpu(tmp_path):
+def test_mmpose_trains_an_unchanged_config_without_gpu(tmp_path):
     """The command of configs/pose/README.md, with nothing but its data."""
     root = write_tiny_coco(tmp_path / 'coco')
     boxes = (root / 'person_detection_results'
@@ -185,7 +185,7 @@ def test_the_package_trains_by_its_own_script(row, tmp_path):
     assert 'coco/AP' in run[-1]
 
 
-def test_mim_finds_our_rows():
+def test_mim_finds_our_configs():
     out, _ = mim(
         'search',
         'hrformer_mm',

@@ -35,7 +35,7 @@ def errors_of(these, timeout=2.6):
         return list(pool.map(wait, these))
 
 
-def test_processes_that_are_all_there_find_each_other(capsys):
+def test_processes_find_each_other_if_none_is_missing(capsys):
     assert errors_of(meetings(3, [2, 0, 1], free_port()), 60) == [''] * 3
     assert capsys.readouterr().err == ''
 
@@ -47,8 +47,8 @@ def test_processes_that_are_all_there_find_each_other(capsys):
      '127.0.0.1:{} (none has started on a2, a3)'),
     (2, [1], [HOST, 'a2'], 'process 0 of 2 is missing at 127.0.0.1:{}'),
 ], ids=['third', 'other machines', 'first'])
-def test_missing_processes_are_named(world, ranks, machines, says,
-                                     monkeypatch, capsys):
+def test_missing_processes_are_reported(world, ranks, machines, says,
+                                        monkeypatch, capsys):
     monkeypatch.setattr(launch, 'REPORT', .1)
     port = free_port()
     says = says.format(port)
@@ -75,7 +75,7 @@ def test_numbers_of_processes_are_printed_as_ranges():
 
 
 @pytest.mark.parametrize('text', ['0', '-1', 'inf', 'nan', 'soon', ''])
-def test_an_impossible_time_to_wait_is_refused(text, monkeypatch, capsys):
+def test_an_invalid_timeout_is_rejected(text, monkeypatch, capsys):
     monkeypatch.setenv('NODE_TIMEOUT', text)
     with pytest.raises(ValueError, match='NODE_TIMEOUT is'):
         launch.node_timeout()
@@ -83,7 +83,7 @@ def test_an_impossible_time_to_wait_is_refused(text, monkeypatch, capsys):
     assert f'error: NODE_TIMEOUT is {text!r}' in capsys.readouterr().err
 
 
-def test_processes_of_torchrun_have_met_before(monkeypatch):
+def test_processes_of_torchrun_are_not_waited_for(monkeypatch):
     monkeypatch.setattr(launch.Meeting, 'wait', lambda *_: pytest.fail())
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')

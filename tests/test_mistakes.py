@@ -70,7 +70,7 @@ def local_rank(monkeypatch):
 @example('model.backbone.in_channels', '-1')
 @example('train_dataloader', '[]')
 @example('model.backbone.arch', '[,')
-def test_any_value_of_an_option(key, value):
+def test_any_value_of_an_option_works_or_fails_with_one_line(key, value):
     if value.startswith('-') or not value.strip():
         value = f'"{value}"'
     last_words('train', ROW, '--data-root', NOWHERE, '--cfg-options',
@@ -84,7 +84,7 @@ def test_any_value_of_an_option(key, value):
 @example('model.backbone.0')
 @example('train_dataloader.dataset.pipeline.99.type')
 @example('train_dataloader.dataset.pipeline.x')
-def test_any_key_of_an_option(key):
+def test_any_key_of_an_option_works_or_fails_with_one_line(key):
     last_words('train', ROW, '--data-root', NOWHERE, '--cfg-options',
                f'{key}=3')
 
@@ -94,7 +94,7 @@ def test_any_key_of_an_option(key):
     ('train_dataloder.batch_size', 'train_dataloader'),
     ('optim_wraper.optimizer.lr', 'optim_wrapper'),
 ])
-def test_a_misspelt_key_is_answered_with_the_nearest(key, near):
+def test_a_misspelled_key_suggests_the_nearest(key, near):
     assert repr(near) in last_words('train', ROW, '--cfg-options', f'{key}=3')
 
 
@@ -105,7 +105,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(key, near):
     ('model.type=TopDownPoseEstimator', "'TopdownPoseEstimator'"),
     ('model.head.inchannels=8', "'in_channels'"),
 ])
-def test_a_misspelt_part_is_answered_with_the_nearest(option, near):
+def test_a_misspelled_part_suggests_the_nearest(option, near):
     line = last_words('train', ROW, '--cfg-options', option)
     assert near in line.partition('Did you mean')[2], line
 
@@ -124,7 +124,7 @@ def test_a_misspelt_part_is_answered_with_the_nearest(option, near):
 @example('model = dict(type="A")\n\x00')
 @example('default_scope = "mmpose"')
 @example('default_scope = "mmpose"\nmodel = 3')
-def test_any_text_as_config(tmp_path_factory, text):
+def test_any_text_as_config_fails_with_one_line(tmp_path_factory, text):
     path = tmp_path_factory.mktemp('config') / 'row.py'
     path.write_bytes(text.encode('utf-8', 'replace'))
     for name in ('train', 'check_dataset'):
@@ -132,12 +132,12 @@ def test_any_text_as_config(tmp_path_factory, text):
 
 
 @pytest.mark.parametrize('name', ['row.json', 'row.yaml', 'row.txt', 'row'])
-def test_configs_of_other_kinds(name, tmp_path):
+def test_configs_of_other_formats_fail_with_one_line(name, tmp_path):
     (tmp_path / name).write_text('{"model": ')
     assert name in last_words('train', tmp_path / name)
 
 
-def test_a_folder_as_config(tmp_path):
+def test_a_folder_as_config_fails_with_one_line(tmp_path):
     assert str(tmp_path) in last_words('train', tmp_path)
 
 
@@ -183,12 +183,13 @@ def own_row(tmp_path_factory):
     ('randomness.seed=x', 'dtype'),
     ('visualizer.type=Visualiser', 'Visualiser'),
 ])
-def test_a_value_that_only_a_run_meets(option, says, own_row):
+def test_a_value_used_only_during_a_run_fails_with_one_line(
+        option, says, own_row):
     line = last_words('train', *own_row, '--cfg-options', option)
     assert says in line
 
 
-def test_the_types_of_every_row_pass():
+def test_the_types_of_every_config_are_valid():
     for path in sorted(CONFIGS.glob('[!_]*/*.py')):
         assert list(wrong_types(Config.fromfile(path))) == [], path
 
@@ -196,19 +197,20 @@ def test_the_types_of_every_row_pass():
 @pytest.mark.parametrize('content', [
     b'', b'not a checkpoint', b'PK\x03\x04', b'\x80\x02}q\x00.'],
     ids=['empty', 'text', 'zip', 'pickle'])  # yapf: disable
-def test_a_file_that_is_no_checkpoint(content, own_row, tmp_path):
+def test_a_file_that_is_not_a_checkpoint_fails_with_one_line(
+        content, own_row, tmp_path):
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
     assert 'x.pth' in last_words('test', own_row[0], path, *own_row[1:])
     assert 'x.pth' in last_words('train', *own_row, '--resume', path)
 
 
-def test_a_checkpoint_of_something_else(own_row, tmp_path):
+def test_a_checkpoint_of_another_model_fails_with_one_line(own_row, tmp_path):
     torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'x.pth')
     line = last_words('test', own_row[0], tmp_path / 'x.pth', *own_row[1:])
     assert 'not the weights of an HRFormer' in line
 
 
 @pytest.mark.parametrize('root', ['', '.', '/', '/dev/null', '\n', 'a' * 300])
-def test_a_folder_that_has_no_data(root, own_row):
+def test_a_folder_without_data_fails_with_one_line(root, own_row):
     assert 'data' in last_words('train', own_row[0], '--data-root', root)

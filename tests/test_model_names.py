@@ -77,7 +77,7 @@ def test_init_model_takes_a_name_and_keeps_taking_paths(package, name):
         init_model('hrformer_x', device='cpu')
 
 
-def test_what_lies_in_the_current_folder_comes_before_a_name(
+def test_files_in_the_current_folder_take_precedence_over_names(
         tmp_path, monkeypatch):
     from mmpose.apis import init_model
     monkeypatch.chdir(tmp_path)

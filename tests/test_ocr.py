@@ -36,7 +36,7 @@ def parameters_of(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize('window', [7, 15])
-def test_all_maps_and_logits_are_those_of_the_official_code(window):
+def test_all_maps_and_logits_equal_those_of_the_official_code(window):
     path = SHARED / f'golden/official_seg_w{window}.pt'
     if not path.exists():
         pytest.skip('the golden files are not part of the repository')
@@ -69,7 +69,7 @@ def test_all_maps_and_logits_are_those_of_the_official_code(window):
         assert worst <= 1e-4, name
 
 
-def test_attention_is_that_of_the_paper_written_out():
+def test_attention_equals_the_papers_formula():
     head, maps = tiny_ocr().eval(), tiny_maps()
     logits, aux = head(maps)
     block, pixels = head.ocr, head.bottleneck(join_maps(maps))
@@ -84,7 +84,7 @@ def test_attention_is_that_of_the_paper_written_out():
     assert_close(logits, head.conv_seg(block.bottleneck(joined)))
 
 
-def test_a_class_gathers_the_pixels_it_is_sure_of():
+def test_region_representations_average_the_most_likely_pixels():
     pixels, logits = torch.randn(1, 3, 4, 5), torch.zeros(1, 2, 4, 5)
     logits[0, 1, 2, 3] = 100.
     objects = gather_objects(pixels, logits)
@@ -92,7 +92,7 @@ def test_a_class_gathers_the_pixels_it_is_sure_of():
     assert_close(objects[0, 1], pixels[0, :, 2, 3])
 
 
-def test_one_logit_gathers_two_vectors():
+def test_one_logit_yields_two_region_representations():
     pixels, logits = torch.randn(1, 3, 4, 5), torch.randn(1, 1, 4, 5)
     both = torch.cat([-logits, logits], 1)
     assert_close(
@@ -100,7 +100,7 @@ def test_one_logit_gathers_two_vectors():
     assert gather_objects(pixels, logits).shape == (1, 2, 3)
 
 
-def test_maps_of_any_size_are_joined_at_the_finest():
+def test_maps_of_any_size_are_concatenated_at_the_finest():
     assert join_maps(tiny_maps(13, 9)).shape == (2, 60, 13, 9)
 
 
@@ -135,7 +135,7 @@ def test_every_parameter_gets_a_gradient_and_inputs_stay():
     dict(kernel_size=7, groups=7),
     dict(groups=4, aux_channels=18),
 ])
-def test_layers_that_cannot_be_are_refused(kwargs):
+def test_invalid_layers_are_rejected(kwargs):
     with pytest.raises(ValueError, match='groups must divide'):
         tiny_ocr(**kwargs)
 
@@ -187,8 +187,8 @@ def random_pixels(seed: int, ignored: float, ties: bool):
 @pytest.mark.parametrize('ignored', [0., 0.3, 0.9])
 @pytest.mark.parametrize('min_kept', [0, 7, 20, 60, 100000])
 @pytest.mark.parametrize('thresh', [0.05, 0.7, 0.9])
-def test_hard_pixels_are_those_of_the_definition(thresh, min_kept, ignored,
-                                                 ties):
+def test_hard_pixels_equal_those_of_the_definition(thresh, min_kept, ignored,
+                                                   ties):
     weights = [0.8, 1.1, 1.0, 0.5]
     for seed in range(3):
         logits, labels = random_pixels(seed, ignored, ties)
@@ -208,7 +208,7 @@ def test_only_hard_pixels_have_a_gradient():
     assert_close(moved, (labels != 255) & (probs < 0.7))
 
 
-def test_a_label_on_no_pixel_gives_zero_and_not_nan():
+def test_a_batch_without_labelled_pixels_has_zero_loss():
     logits = torch.randn(1, 4, 3, 3, requires_grad=True)
     labels = torch.full((1, 3, 3), 255)
     for loss in (cross_entropy(logits, labels),
@@ -222,7 +222,7 @@ def test_a_label_on_no_pixel_gives_zero_and_not_nan():
 
 
 @pytest.mark.parametrize('weights', [None, [0.8, 1.1, 1.0, 0.5]])
-def test_cross_entropy_is_that_of_torch(weights):
+def test_cross_entropy_equals_that_of_torch(weights):
     logits, labels = random_pixels(0, 0.3, False)
     weights = weights and torch.tensor(weights)
     assert_close(
@@ -241,7 +241,7 @@ def test_one_channel_stands_for_two_classes():
                                            labels[known].float()))
 
 
-def test_the_first_pixel_counts_without_a_label():
+def test_an_unlabelled_first_pixel_counts_in_the_mean():
     logits = torch.zeros(1, 2, 1, 2)
     labels = torch.tensor([[[255, 1]]])
     alone = ohem_cross_entropy(logits[..., 1:], labels[..., 1:])

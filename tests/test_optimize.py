@@ -54,15 +54,15 @@ def images() -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_an_optimized_network_gives_the_same_outputs(segmenter, images):
+def test_an_optimized_network_returns_the_same_outputs(segmenter, images):
     assert relative(optimize(segmenter)(images), segmenter(images)) < 1e-5
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 0.05),
                                               (torch.float16, 0.01)])
 @torch.no_grad()
-def test_half_precision_stays_close_and_gives_float32(segmenter, images,
-                                                      dtype, tolerance):
+def test_half_precision_stays_close_and_returns_float32(
+        segmenter, images, dtype, tolerance):
     model = optimize(segmenter, dtype)
     y = model(images)
     assert {p.dtype for p in model.parameters()} == {dtype}
@@ -72,7 +72,7 @@ def test_half_precision_stays_close_and_gives_float32(segmenter, images,
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_compiled_network_gives_the_same_outputs(segmenter, images):
+def test_a_compiled_network_returns_the_same_outputs(segmenter, images):
     model = optimize(segmenter, compile=True, fullgraph=True)
     assert relative(model(images), segmenter(images)) < 1e-5
 
@@ -113,6 +113,6 @@ def test_a_norm_that_does_not_follow_a_convolution_stays():
     assert fold_batch_norm(model.eval()) == 0
 
 
-def test_an_unknown_precision_is_refused(segmenter):
+def test_an_unknown_precision_is_rejected(segmenter):
     with pytest.raises(ValueError, match='bfloat16'):
         optimize(segmenter, torch.int8)

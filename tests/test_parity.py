@@ -88,7 +88,7 @@ CASES = [
 
 
 @pytest.mark.parametrize('arch, hw, rel_pos_bias', CASES)
-def test_outputs_and_gradients_equal_mmpose_s(arch, hw, rel_pos_bias):
+def test_outputs_and_gradients_equal_mmposes(arch, hw, rel_pos_bias):
     compare_in_float64(arch, hw, rel_pos_bias)
 
 
@@ -97,7 +97,7 @@ def test_outputs_and_gradients_equal_mmpose_s(arch, hw, rel_pos_bias):
     *(pytest.param(arch, SIZES[1], bias, marks=pytest.mark.slow)
       for arch in ARCHS for bias in (True, False)),
 ])
-def test_the_path_of_gpus_equals_mmpose_s(arch, hw, rel_pos_bias, gpu_path):
+def test_the_path_of_gpus_equals_mmposes(arch, hw, rel_pos_bias, gpu_path):
     compare_in_float64(arch, hw, rel_pos_bias)
 
 
@@ -143,8 +143,7 @@ class SameSides:
 
 
 @pytest.mark.parametrize('arch, hw, rel_pos_bias', CASES)
-def test_float32_differs_by_rounding_alone(arch, hw, rel_pos_bias,
-                                           monkeypatch):
+def test_float32_differs_only_by_rounding(arch, hw, rel_pos_bias, monkeypatch):
     """Outputs and gradients to 1e-4, as they are and with equal sides.
 
     Rounding puts a few of millions of values on the other side, each so near

@@ -46,14 +46,14 @@ def test_seeds_and_splits_differ(folder, tmp_path):
     assert len(set(first)) == 4
 
 
-def test_more_images_begin_with_the_same_ones(folder, tmp_path):
+def test_a_larger_dataset_begins_with_the_same_images(folder, tmp_path):
     people.make_people(tmp_path, 3, 1, seed=3)
     for i in (1, 2, 3):
         name = f'train2017/{i:012d}.jpg'
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_images_are_as_the_file_says(split):
+def test_images_match_the_annotation_file(split):
     content, images = split
     assert len(list(images.iterdir())) == len(content['images'])
     for entry in content['images']:
@@ -82,7 +82,7 @@ def test_categories_are_those_of_coco(split):
     assert names == [tuple(link['link']) for link in links]
 
 
-def test_labelled_points_are_in_the_image_and_others_are_zero(split):
+def test_labelled_keypoints_are_in_the_image_and_others_are_zero(split):
     content, _ = split
     size = {i['id']: (i['width'], i['height']) for i in content['images']}
     for annotation in content['annotations']:
@@ -94,7 +94,7 @@ def test_labelled_points_are_in_the_image_and_others_are_zero(split):
                 np.array(size[annotation['image_id']]) - .49).all()
 
 
-def test_seen_points_lie_in_the_box_and_on_the_person(split):
+def test_visible_keypoints_lie_in_the_box_and_on_the_person(split):
     for annotation in split[0]['annotations']:
         points, _ = labelled(annotation)
         seen = points[points[:, 2] == 2, :2]
@@ -115,7 +115,7 @@ def test_area_is_that_of_the_person_not_of_the_box(split):
     assert max(ratios) <= 1
 
 
-def test_points_of_all_kinds_of_visibility_come_up(folder):
+def test_keypoints_of_every_visibility_occur(folder):
     path = folder / 'annotations/person_keypoints_train2017.json'
     values = np.concatenate([
         labelled(a)[0][:, 2]
@@ -126,7 +126,8 @@ def test_points_of_all_kinds_of_visibility_come_up(folder):
 
 
 @pytest.mark.parametrize('api', ['pycocotools', 'xtcocotools'])
-def test_the_label_files_score_full_marks_against_themselves(folder, api):
+def test_annotations_evaluated_against_themselves_have_the_best_score(
+        folder, api):
     coco = pytest.importorskip(f'{api}.coco')
     evaluation = pytest.importorskip(f'{api}.cocoeval')
     path = folder / 'annotations/person_keypoints_val2017.json'
@@ -187,7 +188,7 @@ def test_a_covered_person_is_labelled_as_covered():
     np.testing.assert_array_equal(before[:, :2], after[:, :2])
 
 
-def test_who_is_hardly_seen_gets_no_keypoints():
+def test_barely_visible_people_have_no_keypoints():
     rng = np.random.default_rng(2)
     canvas = people.Canvas(np.zeros((240, 320, 3), np.uint8))
     body = bodies.place_body(

@@ -41,7 +41,7 @@ def trained(begin, end, **more):
 # Curves
 
 
-def test_an_evaluation_is_put_where_training_was(tmp_path):
+def test_evaluations_are_plotted_at_their_training_iteration(tmp_path):
     val = {'coco/AP': .5, 'time': 1., 'step': 1}
     write_log(tmp_path, [*trained(1, 4), val])
     points = curves.read_run(str(tmp_path)).points
@@ -67,7 +67,7 @@ def test_a_log_that_is_being_written_is_read(tmp_path):
     assert len(run.points['loss']) == 2 and run.name == tmp_path.name
 
 
-def test_runs_are_drawn_over_each_other(tmp_path):
+def test_several_runs_are_plotted_in_one_figure(tmp_path):
     for name, ap in (('one', .2), ('two', .4)):
         write_log(tmp_path / name, [
             *trained(1, 80), {'coco/AP': ap, 'step': 1}])
@@ -83,7 +83,8 @@ def test_runs_are_drawn_over_each_other(tmp_path):
     assert [t.get_text() for t in figure.axes[2].texts] == ['0.2', '0.4']
 
 
-def test_the_curves_tool_writes_once_and_names_what_there_is(tmp_path, capsys):
+def test_plot_curves_does_not_overwrite_and_lists_the_logged_keys(
+        tmp_path, capsys):
     write_log(tmp_path / 'run', trained(1, 9))
     main, run = tool('analysis/plot_curves.py'), str(tmp_path / 'run')
     out = ['--out-dir', str(tmp_path)]
@@ -169,7 +170,7 @@ def test_rotated_digits_are_filled_with_white(fed):
         assert count(image, (255, 255, 255)) > 0
 
 
-def test_the_browsing_tool_repeats_itself_by_its_seed(data, tmp_path):
+def test_browse_dataset_is_deterministic_for_a_seed(data, tmp_path):
     main, pictures = tool('browse_dataset.py'), []
     for name, seed in (('a', 3), ('b', 3), ('c', 4)):
         main([str(CONFIGS / ROWS['seg']), '--data-root', str(data / 'seg'),
@@ -186,7 +187,7 @@ def test_the_browsing_tool_repeats_itself_by_its_seed(data, tmp_path):
 
 @pytest.mark.parametrize('hw', [(14, 14), (9, 11)])
 @pytest.mark.parametrize('shift', [0, 3])
-def test_attention_that_is_shown_is_that_of_the_model(hw, shift):
+def test_drawn_attention_equals_that_of_the_model(hw, shift):
     from hrformer_mm.apis.feature_maps import attention_weights, cut_windows
     torch.manual_seed(0)
     window = WindowAttention(16, 2, 7, shift=shift).eval()
@@ -199,7 +200,7 @@ def test_attention_that_is_shown_is_that_of_the_model(hw, shift):
 
 
 @pytest.mark.parametrize('place', [(0, 0), (4, 8), (13, 6), (6, 13)])
-def test_a_place_attends_to_its_own_window(place):
+def test_a_position_attends_to_its_own_window(place):
     from hrformer_mm.apis.feature_maps import attention_at
     window = WindowAttention(16, 2, 7).eval()
     shares = attention_at(window, torch.randn(1, 14, 14, 16), *place)
@@ -210,7 +211,7 @@ def test_a_place_attends_to_its_own_window(place):
     assert shares.sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_attention_without_bias_and_content_is_even():
+def test_attention_without_bias_and_content_is_uniform():
     from hrformer_mm.apis.feature_maps import attention_at
     window = WindowAttention(16, 2, 7, rel_pos_bias=False).eval()
     # 9 x 9 is padded to 14 x 14: three rows and two more below them.
@@ -264,7 +265,7 @@ def test_pictures_are_not_overwritten(seen, capsys):
     assert 'streams.png is already there' in capsys.readouterr().err
 
 
-def test_a_network_of_one_stream_is_refused():
+def test_a_network_of_one_stream_is_rejected():
     from hrformer_mm.apis.feature_maps import last_branches
     with pytest.raises(ValueError, match='parallel streams'):
         last_branches(torch.nn.Identity())

@@ -60,7 +60,7 @@ def model(small):
     return zoo.build_model(small)
 
 
-def test_rows_are_those_of_the_paper_and_two_codecs():
+def test_configs_cover_the_paper_and_two_codecs():
     plain = {f'hrformer_{s}_coco_{i}' for s, i in RECIPES}
     codecs = {f'{row}_{codec}' for row in plain for codec in ('udp', 'dark')
               if '_t_' not in row}  # yapf: disable
@@ -69,7 +69,7 @@ def test_rows_are_those_of_the_paper_and_two_codecs():
 
 
 @pytest.mark.parametrize('name', ROWS)
-def test_row_builds_the_paper_s_model(name):
+def test_config_builds_the_papers_model(name):
     size, image, _ = parts(name)
     cfg = load(name)
     model = zoo.build_model(cfg)
@@ -79,7 +79,7 @@ def test_row_builds_the_paper_s_model(name):
 
 
 @pytest.mark.parametrize('name', ROWS)
-def test_row_has_the_recipe_s_numbers(name):
+def test_config_has_the_hyperparameters_of_the_recipe(name):
     size, image, change = parts(name)
     cfg = load(name)
     batch = RECIPES[size, image][1]
@@ -122,7 +122,7 @@ def test_crops_are_the_same_in_training_and_tests(name):
 
 
 @pytest.mark.parametrize('name', ROWS)
-def test_codec_brings_points_back(name):
+def test_codec_decodes_what_it_encodes(name):
     """Within half a cell of the map; DARK and UDP within a tenth."""
     from mmpose.registry import KEYPOINT_CODECS
     codec = KEYPOINT_CODECS.build(load(name).codec)
@@ -138,7 +138,7 @@ def test_codec_brings_points_back(name):
     assert error < (.1 * cell if exact else .5 * cell)
 
 
-def test_tables_of_relative_positions_alone_do_not_decay(small, model):
+def test_only_relative_position_tables_have_no_weight_decay(small, model):
     wrapper = build_optim_wrapper(
         model, dict(small.optim_wrapper, type='OptimWrapper'))
     assert type(wrapper.optimizer) is torch.optim.AdamW
@@ -186,7 +186,7 @@ def test_learning_rate_falls_at_epochs_170_and_200(small):
     assert {e: rates[e] for e in expected} == pytest.approx(expected)
 
 
-def test_mixed_precision_is_on_where_there_is_a_gpu(small, monkeypatch):
+def test_mixed_precision_is_enabled_with_a_gpu(small, monkeypatch):
     for module in ('mmengine.optim.optimizer.amp_optimizer_wrapper',
                    'hrformer_mm.engine.optim'):
         monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
@@ -227,7 +227,8 @@ def mark_slow(names, *fast):
     mark_slow([row for row in ROWS if parts(row)[2] != 'testdev'],
               'hrformer_s_coco_256x192_dark', 'hrformer_s_coco_256x192_udp',
               'hrformer_b_coco_384x288'))
-def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
+def test_config_trains_and_evaluates_with_a_small_network(
+        name, coco, tmp_path):
     runner = run_row(small_row(name, coco, tmp_path))
     scalars = last_scalars(runner)
     assert runner.iter == 2 and np.isfinite(scalars['train/loss'])
@@ -239,14 +240,14 @@ def test_row_trains_and_evaluates_with_a_small_network(name, coco, tmp_path):
     'name',
     mark_slow([row for row in ROWS if not parts(row)[2]],
               'hrformer_t_coco_256x192'))
-def test_row_trains_and_evaluates(name, coco, tmp_path):
+def test_config_trains_and_evaluates(name, coco, tmp_path):
     runner = run_row(tiny_row(f'pose/{name}.py', tmp_path, coco))
     assert runner.iter == 2
     assert np.isfinite(last_scalars(runner)['train/loss'])
 
 
 @pytest.mark.parametrize('size', 'tsb')
-def test_testdev_row_writes_its_submission(size, coco, tmp_path):
+def test_testdev_config_writes_its_submission(size, coco, tmp_path):
     name = f'hrformer_{size}_coco_384x288_testdev'
     own = load(name).test_evaluator.outfile_prefix
     assert own == f'work_dirs/{name}/test-dev2017'
@@ -259,7 +260,7 @@ def test_testdev_row_writes_its_submission(size, coco, tmp_path):
         and len(r['keypoints']) == 51 for r in results)
 
 
-def test_testdev_rows_do_not_touch_training_and_val():
+def test_testdev_configs_do_not_change_training_and_val():
     for size in 'tsb':
         dev = load(f'hrformer_{size}_coco_384x288_testdev').to_dict()
         val = load(f'hrformer_{size}_coco_384x288').to_dict()
@@ -268,7 +269,7 @@ def test_testdev_rows_do_not_touch_training_and_val():
         assert dev == val
 
 
-def test_official_pose_weights_need_one_switch(small):
+def test_official_pose_weights_need_one_option(small):
     cfg = small.copy()
     cfg.merge_from_dict({'model.backbone.rel_pos_bias': False})
     with DefaultScope.overwrite_default_scope('mmpose'):

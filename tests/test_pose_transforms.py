@@ -20,7 +20,7 @@ def drawn():
     return build(sample)
 
 
-def test_every_sample_is_scaled_by_a_cut_normal(drawn):
+def test_every_sample_is_scaled_by_a_clipped_normal(drawn):
     scale = drawn['bbox_scale'][:, 0] / 100
     assert scale.min() == pytest.approx(.5) and scale.max() == pytest.approx(
         1.5)
@@ -38,7 +38,7 @@ def test_both_sides_of_a_box_are_scaled_alike(drawn):
         drawn['bbox_scale'][:, 1], 2 * drawn['bbox_scale'][:, 0], rtol=1e-6)
 
 
-def test_six_of_ten_samples_are_rotated_by_a_cut_normal(drawn):
+def test_sixty_percent_of_samples_are_rotated_by_a_clipped_normal(drawn):
     angle = drawn['bbox_rotation']
     assert (angle != 0).mean() == pytest.approx(.6, abs=SHARE)
     assert abs(angle).max() == pytest.approx(80)
@@ -61,7 +61,7 @@ def test_boxes_are_not_shifted_and_keep_their_precision(drawn):
     assert drawn['bbox_scale'].dtype == drawn['bbox_rotation'].dtype == 'f4'
 
 
-def test_half_bodies_are_drawn_like_the_released_code():
+def test_half_bodies_are_sampled_like_the_released_code():
     """It keeps the upper half if N(0, 1) < 0.5, in 30 % of the samples."""
     from helpers import CONFIGS
     from mmengine.config import Config

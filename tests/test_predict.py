@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 # The same as the frameworks say. Folding batch norms moves the last digits.
 
 
-def test_keypoints_are_those_of_mmpose(rows, predictors, photos):
+def test_keypoints_equal_those_of_mmpose(rows, predictors, photos):
     from mmpose.apis import inference_topdown, init_model
     model = init_model(*rows['pose'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
@@ -51,7 +51,7 @@ def test_keypoints_are_those_of_mmpose(rows, predictors, photos):
                            atol=1e-3)
 
 
-def test_labels_are_those_of_mmseg(rows, predictors, photos):
+def test_labels_equal_those_of_mmseg(rows, predictors, photos):
     from mmseg.apis import inference_model, init_model
     model = init_model(*rows['seg'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
@@ -61,7 +61,7 @@ def test_labels_are_those_of_mmseg(rows, predictors, photos):
         assert (found == truth).mean() > .999
 
 
-def test_scores_are_those_of_mmpretrain(rows, predictors, photos):
+def test_scores_equal_those_of_mmpretrain(rows, predictors, photos):
     from mmpretrain import ImageClassificationInferencer
     paths = sorted(map(str, photos.iterdir()))
     # It builds in the scope that was used last.
@@ -96,7 +96,7 @@ def test_the_inferencer_of_mmseg_takes_our_configs(rows, photos, tmp_path):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_batches_change_nothing(predictors, photos, task):
+def test_the_batch_size_does_not_change_the_results(predictors, photos, task):
     predictor = predictors[task]
     paths = sorted(map(str, photos.iterdir()))
     together = list(predictor(paths))
@@ -106,7 +106,7 @@ def test_batches_change_nothing(predictors, photos, task):
         assert np.allclose(first, second, atol=1e-3)
 
 
-def test_a_batch_takes_people_of_several_images(rows, photos, monkeypatch):
+def test_a_batch_contains_people_of_several_images(rows, photos, monkeypatch):
     predictor = load_predictor(
         *rows['pose'], device='cpu', batch_size=3,
         boxes={str(i): [PERSON] * n for i, n in enumerate((2, 0, 2, 1))})
@@ -171,15 +171,15 @@ def test_results_of_pose_load_in_pycocotools(rows, photos, tmp_path):
     assert images.cats[1]['keypoints'][0] == 'nose'
 
 
-def test_the_score_of_a_person_is_that_of_the_metric():
+def test_the_score_of_a_person_equals_that_of_the_metric():
     from hrformer_mm.apis.pose import person_scores
     found = person_scores(np.array([[.1, .4, .6], [.1, .1, .1]]),
                           np.array([.5, 1.]))
     assert np.allclose(found, [.25, 0])
 
 
-def test_results_of_segmentation_are_labels(rows, photos, predictors,
-                                            tmp_path):
+def test_results_of_segmentation_are_label_maps(rows, photos, predictors,
+                                                tmp_path):
     assert run(rows, 'seg', photos, '--out-dir', tmp_path) == 0
     content = read(tmp_path / 'predictions.json')
     image = content['images'][3]
@@ -216,7 +216,7 @@ def test_results_of_classification_are_sorted(rows, photos, tmp_path):
                       dict(image_id=7, bbox=PERSON, iscrowd=1),
                       dict(image_id=8, bbox=PERSON)]),
 ], ids=['by name', 'of detectors', 'of several classes', 'dataset'])
-def test_boxes_come_from_files_of_all_forms(rows, photos, tmp_path, content):
+def test_boxes_are_read_from_all_file_formats(rows, photos, tmp_path, content):
     boxes = write_boxes(tmp_path / 'boxes.json', content)
     out = tmp_path / 'out'
     assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 0
@@ -227,7 +227,7 @@ def test_boxes_come_from_files_of_all_forms(rows, photos, tmp_path, content):
     assert len(names(out / 'overlays')) == 4  # nobody is in two of them
 
 
-def test_names_of_regions_do_not_cover_each_other(monkeypatch):
+def test_names_of_regions_do_not_overlap(monkeypatch):
     taken, write = [], drawing.draw_text
     monkeypatch.setattr(drawing, 'draw_text', lambda *args: taken.append(
         write(*args)) or taken[-1])
@@ -253,8 +253,8 @@ def test_boxes_without_an_image_are_reported(rows, photos, tmp_path, capsys):
     ('[{"image": 1}]', 'boxes are a list of'), ('7', 'boxes are a list of'),
     ('{', 'is not a JSON file'), (None, 'no boxes at'),
 ])
-def test_boxes_of_other_forms_are_refused(rows, photos, tmp_path, capsys,
-                                          text, words):
+def test_boxes_in_other_formats_are_rejected(rows, photos, tmp_path, capsys,
+                                             text, words):
     path = tmp_path / 'boxes.json'
     if text is not None:
         path.write_text(text)

@@ -147,7 +147,7 @@ def test_the_command_warns_of_ambiguous_names(rows, tmp_path, capsys):
     assert len(read(out / 'images.json')['images']) == 2
 
 
-def test_ids_of_a_dataset_stay_where_one_image_is_not_in_it():
+def test_dataset_ids_are_kept_if_another_image_is_not_in_the_dataset():
     assert image_ids(['a/1.jpg', 'b/2.jpg'], [7, None]) == [7, 8]
     assert image_ids(['a/1.jpg', 'b/1.jpg'], [None, None]) == [1, 2]
     assert image_ids(['a/3.jpg', 'b/5.jpg'], [None, None]) == [3, 5]
@@ -203,7 +203,7 @@ def test_boxes_of_the_datasets_own_categories_count(content, options, wanted):
     assert categories_of(content, **options)[0] == wanted
 
 
-def test_a_category_that_is_not_there_is_refused():
+def test_a_category_that_is_not_there_is_rejected():
     with pytest.raises(ValueError, match='cow: the boxes have .* 2 cat'):
         categories_of(dataset((2, 'cat')), chosen=['cow'])
 
@@ -327,8 +327,8 @@ def test_duplicate_boxes_are_dropped_by_overlap():
 
 @pytest.mark.parametrize('stage', ['samples', 'test_step', 'gather', 'draw',
                                    'record', 'write_image'])
-def test_an_image_that_fails_does_not_lose_the_others(rows, tmp_path,
-                                                      monkeypatch, stage):
+def test_a_failing_image_does_not_lose_the_results_of_others(
+        rows, tmp_path, monkeypatch, stage):
     for i in range(4):
         cv2.imwrite(str(tmp_path / f'{i}.png'), smooth(i))
     bad = cv2.imread(str(tmp_path / '2.png'))
@@ -370,8 +370,8 @@ def test_an_image_that_fails_does_not_lose_the_others(rows, tmp_path,
         'overlays/3.png' in names(out)
 
 
-def test_an_error_of_all_images_keeps_what_was_done(rows, tmp_path,
-                                                    monkeypatch):
+def test_an_error_for_all_images_keeps_earlier_results(rows, tmp_path,
+                                                       monkeypatch):
     video = str(write_video(tmp_path / 'clip.mp4'))
     from hrformer_mm.apis import run as run_module
     real, frames = run_module.Run.write_frame, []

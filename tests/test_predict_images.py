@@ -98,7 +98,7 @@ def test_a_batch_as_one_array_is_several_images(predictors):
     (np.zeros((20, 30, 3), 'c8'), 'uint8, got complex64'),
     (np.zeros((20, 30, 3), object), 'uint8, got object'),
 ])
-def test_an_array_that_is_no_image_is_refused(predictors, image, words):
+def test_an_array_that_is_no_image_is_rejected(predictors, image, words):
     with pytest.raises(ValueError, match=words):
         list(predictors['cls'](image))
     with pytest.raises(ValueError, match=words):
@@ -139,12 +139,12 @@ def test_pil_images_of_all_modes_are_taken(mode):
 @pytest.mark.parametrize('image', [
     torch.zeros(3, 20, 30), 7, None, b'photo.jpg', dict(a=1), [[1, 2]],
 ], ids=lambda image: type(image).__name__)
-def test_what_is_no_image_is_named(predictors, image):
+def test_inputs_that_are_not_images_are_reported(predictors, image):
     with pytest.raises(TypeError, match='images are paths, arrays'):
         list(predictors['cls'](image))
 
 
-def test_a_missing_file_is_named(predictors):
+def test_a_missing_file_is_reported(predictors):
     for image in ('nowhere.jpg', Path('nowhere.jpg')):
         with pytest.raises(FileNotFoundError, match='nowhere.jpg'):
             list(predictors['pose'](image))

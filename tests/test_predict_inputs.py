@@ -74,7 +74,7 @@ def test_grey_and_16_bit_images_are_read_as_their_8_bit_colors(tmp_path):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_a_video_gives_a_video(rows, task, video, tmp_path):
+def test_a_video_yields_a_video(rows, task, video, tmp_path):
     assert run(rows, task, video, '--out-dir', tmp_path) == 0
     clip = cv2.VideoCapture(str(tmp_path / 'overlays/clip.mp4'))
     frames = list(inputs.captured(clip))
@@ -121,7 +121,7 @@ class Camera:
         pass
 
 
-def test_a_camera_is_not_kept_waiting(rows, monkeypatch, tmp_path):
+def test_camera_frames_are_not_read_ahead(rows, monkeypatch, tmp_path):
     monkeypatch.setattr(cv2, 'VideoCapture', Camera)
     source = inputs.Source('webcam:1', 'webcam', 'camera')
     frames = inputs.clip_frames(source, None)
@@ -136,7 +136,8 @@ def test_a_camera_is_not_kept_waiting(rows, monkeypatch, tmp_path):
     assert len(list(frames)) == 5
 
 
-def test_inputs_are_found_once_and_results_are_not(photos, video, tmp_path):
+def test_inputs_are_found_once_and_results_are_ignored(photos, video,
+                                                       tmp_path):
     (tmp_path / 'a/b').mkdir(parents=True)
     for place in ('a/b/0.png', 'a/1.png'):
         cv2.imwrite(str(tmp_path / place), smooth(0))
@@ -190,7 +191,7 @@ def test_an_input_is_never_overwritten(rows, tmp_path, capsys):
     assert path.read_bytes() == before
 
 
-def test_a_video_that_cannot_be_written_leaves_no_part_and_no_loss(
+def test_a_failed_video_leaves_no_partial_file_and_keeps_other_results(
         rows, video, tmp_path, monkeypatch):
     from hrformer_mm.apis import outputs
     opened = outputs.open_video
@@ -216,8 +217,8 @@ def test_a_video_that_cannot_be_written_leaves_no_part_and_no_loss(
 
 
 @pytest.mark.parametrize('done, recorded', [(6, 2), (4, 0), (2, 0)])
-def test_what_is_stopped_keeps_what_was_done(rows, photos, video, tmp_path,
-                                             monkeypatch, done, recorded):
+def test_stopping_keeps_finished_results(rows, photos, video, tmp_path,
+                                         monkeypatch, done, recorded):
     draw, frames = ClsPredictor.draw, []
 
     def stop(self, frame, found):
@@ -241,7 +242,7 @@ def test_what_is_stopped_keeps_what_was_done(rows, photos, video, tmp_path,
 # The command
 
 
-def test_a_bar_shows_the_throughput():
+def test_the_progress_bar_shows_the_throughput():
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with make_progress(console) as progress:
@@ -258,8 +259,8 @@ def test_a_bar_shows_the_throughput():
     (['{0}', '--boxes', 'whole'], '--boxes, --box-thr, --box-categories'),
     (['{0}', '--show'], '--show needs a screen'),
 ])
-def test_a_mistake_is_one_line(rows, photos, tmp_path, capsys, monkeypatch,
-                               args, words):
+def test_an_error_is_one_line(rows, photos, tmp_path, capsys, monkeypatch,
+                              args, words):
     for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
         monkeypatch.delenv(name, raising=False)
     args = [arg.format(photos) for arg in args]
@@ -269,7 +270,7 @@ def test_a_mistake_is_one_line(rows, photos, tmp_path, capsys, monkeypatch,
     assert not (tmp_path / 'out').exists()
 
 
-def test_weights_must_be_those_of_the_model(rows, photos, tmp_path, capsys):
+def test_weights_must_match_the_model(rows, photos, tmp_path, capsys):
 
     def refusal(weights):
         return error_of(main, arguments((config, str(weights)), photos,
@@ -295,7 +296,7 @@ def test_the_command_is_installed_under_its_name():
 
 
 @pytest.mark.slow
-def test_help_teaches_from_the_shell():
+def test_help_is_printed_from_the_shell():
     for command in ([], ['predict']):
         text = subprocess.check_output(
             [sys.executable, '-m', 'hrformer_mm', *command, '--help'],

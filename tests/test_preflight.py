@@ -73,7 +73,7 @@ def state_of(lines, what):
 
 
 @pytest.mark.parametrize('task', ROWS)
-def test_a_sound_run_of_every_task_is_ready(task, data, tmp_path):
+def test_a_valid_run_of_every_task_is_ready(task, data, tmp_path):
     cfg = row(task, data, tmp_path / 'work')
     code, lines = dry_run(cfg)
     assert code == 0, lines
@@ -109,8 +109,7 @@ def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
     assert 'Traceback' not in text
 
 
-def test_a_model_that_cannot_be_built_leaves_the_data_to_be_looked_at(
-        data, tmp_path):
+def test_data_are_checked_even_if_the_model_cannot_be_built(data, tmp_path):
     cfg = row('pose', data, tmp_path, **{'model.backbone.window_size': 0})
     code, lines = dry_run(cfg)
     assert code == 1
@@ -120,7 +119,7 @@ def test_a_model_that_cannot_be_built_leaves_the_data_to_be_looked_at(
         assert state_of(lines, what) == ['skip'], what
 
 
-def test_a_metric_that_evaluation_does_not_give_is_found(data, tmp_path):
+def test_a_metric_that_evaluation_does_not_return_is_found(data, tmp_path):
     cfg = row('pose', data, tmp_path,
               **{'default_hooks.checkpoint.save_best': 'coco/ap'})
     code, lines = dry_run(cfg)
@@ -129,7 +128,7 @@ def test_a_metric_that_evaluation_does_not_give_is_found(data, tmp_path):
                for line in lines)
 
 
-def test_a_loss_that_is_no_number_is_found(data, tmp_path):
+def test_a_nan_loss_is_found(data, tmp_path):
     cfg = row('pose', data, tmp_path,
               **{'model.data_preprocessor.std': [0., 0., 0.]})
     code, lines = dry_run(cfg)
@@ -155,7 +154,7 @@ def test_too_little_memory_and_disk_are_found(data, tmp_path, monkeypatch):
     assert state_of(lines, 'memory') == state_of(lines, 'disk') == ['FAIL']
 
 
-def test_only_the_first_process_looks(monkeypatch):
+def test_only_the_first_process_runs_the_checks(monkeypatch):
     monkeypatch.setenv('SLURM_PROCID', '3')
     monkeypatch.setenv('SLURM_NTASKS', '8')
     assert preflight.place('slurm') == (3, 8)
@@ -180,8 +179,7 @@ def weights(cfg, folder):
     return flight, lambda: list(inputs.check_weights(flight))
 
 
-def test_weights_are_reported_with_what_matched_and_what_did_not(
-        data, tmp_path):
+def test_matched_and_unmatched_weights_are_reported(data, tmp_path):
     flight, look = weights(row('pose', data, tmp_path), tmp_path)
     model = flight.model
     total = len([k for k in model.state_dict() if 'num_batches' not in k])
@@ -230,7 +228,7 @@ def test_weights_of_another_backbone_are_counted(names, state, words,
 # Estimates
 
 
-def test_peak_memory_counts_what_autograd_keeps():
+def test_peak_memory_includes_tensors_saved_by_autograd():
     model = nn.Sequential(*[nn.Linear(64, 64, bias=False)] * 4)
     x = torch.rand(100, 64)
     with costs.PeakMemory() as memory:
@@ -243,7 +241,7 @@ def test_peak_memory_counts_what_autograd_keeps():
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_memory_of_a_batch_follows_from_a_smaller_one(with_cp):
+def test_memory_of_a_batch_is_extrapolated_from_a_smaller_one(with_cp):
     model = HRFormer(TINY, with_cp=with_cp)
 
     def peak(batch):
@@ -352,7 +350,7 @@ def test_training_on_several_processes_begins_with_a_dry_run(tmp_path):
     assert code == 1 and len(calls) == 1
 
 
-def test_the_dry_run_can_be_left_out_or_be_all(tmp_path):
+def test_the_dry_run_can_be_skipped_or_run_alone(tmp_path):
     code, calls = launch(tmp_path, 1, PREFLIGHT='0')
     assert code == 0 and len(calls) == 1 and '--dry-run' not in calls[0]
     code, calls = launch(tmp_path, 0, '--dry-run')

@@ -88,7 +88,7 @@ def test_the_paper_is_cited():
                for a in paper['authors'])
 
 
-def test_links_for_contributors_lead_somewhere():
+def test_links_for_contributors_exist():
     links = re.findall(r'\]\(([^)#]+)\)', CONTRIBUTING)
     local = [link for link in links if '://' not in link]
     assert local and all((ROOT / link).exists() for link in local)

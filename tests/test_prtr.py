@@ -32,25 +32,25 @@ def labelled(places):
     return sample
 
 
-def test_every_layer_guesses_classes_and_places(head):
+def test_every_layer_predicts_classes_and_coordinates(head):
     logits, points = head(maps())
     assert logits.shape == (2, 2, Q, K + 1) and points.shape == (2, 2, Q, 2)
     assert 0 < points.min() and points.max() < 1
 
 
-def test_every_parameter_learns():
+def test_every_parameter_gets_a_gradient():
     model = prtr.PRTR(**SMALL)
     logits, points = model(maps())
     (logits.sum() + points.sum()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_keypoints_get_different_queries_at_the_least_cost():
+def test_keypoints_get_different_queries_at_minimal_cost():
     cost = torch.tensor([[[1., 2., 9.], [1., 9., 9.]]])  # both like query 0
     assert prtr.assign(cost).tolist() == [[1, 0]]
 
 
-def test_matching_weighs_places_and_classes():
+def test_matching_uses_coordinates_and_classes():
     logits, points = torch.zeros(1, 3, 3), torch.full((1, 3, 2), .5)
     labels = torch.tensor([[[.1, .1], [.9, .9]]])
     points[0, 2], points[0, 0] = labels[0, 0], labels[0, 1]
@@ -60,7 +60,7 @@ def test_matching_weighs_places_and_classes():
     assert prtr.match(logits, points, labels, .1).tolist() == [[1, 0]]
 
 
-def test_right_guesses_cost_nothing(head):
+def test_correct_predictions_have_zero_loss(head):
     labels = torch.rand(1, K, 2)
     points = torch.zeros(1, Q, 2)
     logits = torch.full((1, Q, K + 1), -50.)
@@ -115,7 +115,7 @@ def test_flip_test_of_mirrored_maps_changes_nothing(head, monkeypatch):
                                scores)
 
 
-def test_the_class_of_none_takes_no_part_in_tests(head, monkeypatch):
+def test_the_no_object_class_is_ignored_in_tests(head, monkeypatch):
     """Queries are assigned and scored by a softmax over keypoints alone."""
     logits = torch.full((2, 1, Q, K + 1), -9.)
     logits[-1, 0, :, K] = 0.

@@ -44,7 +44,7 @@ def test_digits_are_the_same_every_time(tmp_path):
     assert len(first) == 30 + 2
 
 
-def test_no_digit_is_both_trained_on_and_held_out(tmp_path):
+def test_training_and_validation_digits_do_not_overlap(tmp_path):
     write_digits(tmp_path, 300, 150)
     names = {part: [p.name for p in (tmp_path / part).rglob('*.png')]
              for part in ('train', 'val')}
@@ -71,7 +71,7 @@ def test_label_files_agree_with_folders_and_images(tmp_path):
     assert sorted(counts) == list(range(10))
 
 
-def test_more_digits_than_there_are_is_refused(tmp_path):
+def test_more_digits_than_available_are_rejected(tmp_path):
     with pytest.raises(ValueError, match='cannot split 1797 digits'):
         write_digits(tmp_path, 1500, 500)
 
@@ -118,7 +118,7 @@ def test_own_folder_like_imagenet_is_read_by_its_label_files(tmp_path):
     assert cfg.train_dataloader.dataset.metainfo.classes == ['ant', 'bee']
 
 
-def test_own_folder_without_classes_is_refused(tmp_path):
+def test_own_folder_without_classes_is_rejected(tmp_path):
     (tmp_path / 'train').mkdir()
     with pytest.raises(ValueError, match='at least two classes, but has 0'):
         cls.use_data_root(digits_config(), str(tmp_path))

@@ -100,7 +100,7 @@ def test_a_killed_quickstart_continues_from_its_checkpoint(finished):
     assert 'resumed epoch: 1' in log
 
 
-def test_it_leaves_metrics_pictures_and_a_checkpoint(finished):
+def test_the_quickstart_writes_metrics_pictures_and_a_checkpoint(finished):
     outcome = finished.outcome
     assert 0 <= outcome.metrics['coco/AP'] <= 1
     assert outcome.checkpoint.name == 'epoch_2.pth'
@@ -176,7 +176,7 @@ def test_another_request_does_not_continue_with_an_interrupted_one(tmp_path):
     assert common.choose_work_dir(wanted, dict(seed=1), report) != wanted
 
 
-def test_two_at_once_do_not_share_a_folder(tmp_path):
+def test_concurrent_runs_do_not_share_a_folder(tmp_path):
     sleeper = subprocess.Popen(['sleep', '60'])
     process = f'{gethostname()} {sleeper.pid}'
     wanted = interrupted(tmp_path / 'run', process)
@@ -199,7 +199,7 @@ def make_two(root, train, val, seed):
     (root / 'val').write_text(str(val))
 
 
-def test_data_is_made_once(tmp_path):
+def test_data_is_generated_once(tmp_path):
     made = []
     task = replace(TASK, make_data=lambda *a: made.append(make_two(*a)))
     for _ in range(2):
@@ -211,7 +211,7 @@ def test_data_is_made_once(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['data']
 
 
-def test_half_made_data_is_not_taken_for_data(tmp_path):
+def test_incomplete_data_is_not_taken_for_data(tmp_path):
 
     def stop(root, train, val, seed):
         (root / 'train').write_text('half')
@@ -230,7 +230,7 @@ def test_foreign_data_is_not_overwritten(tmp_path):
         common.provide_data(TASK, tmp_path, (2, 1), 0, [].append)
 
 
-def test_a_real_dataset_takes_the_place_of_the_made_one(finished):
+def test_a_real_dataset_replaces_the_generated_one(finished):
     cfg = common.read_config(str(ROOT / 'configs' / TASK.config))
     data = str(finished.folder / finished.outcome.data_root)
     common.fill_config(TASK, cfg, data, None, (5, 4), 0, None, [].append)
@@ -253,14 +253,14 @@ def test_counts_below_one_fail_with_one_line(capsys):
         'error: epochs must be at least 1, got 0\n')
 
 
-def test_help_teaches(capsys):
+def test_help_has_examples(capsys):
     assert tool('quickstart.py', '--help') == 0
     text = capsys.readouterr().out
     for word in ('--task', '--data-root', '--epochs', 'examples', 'COCO'):
         assert word in text
 
 
-def test_epochs_end_the_schedules():
+def test_schedules_end_with_the_epochs():
     cfg = common.read_config(str(ROOT / 'configs' / TASK.config))
     cfg.param_scheduler[1].update(T_max=cfg.train_cfg.max_epochs)
     common.set_epochs(cfg, 25)
@@ -269,14 +269,14 @@ def test_epochs_end_the_schedules():
     assert cfg.param_scheduler[1].T_max == 25
 
 
-def test_a_terminal_has_one_line_and_a_file_has_few(finished):
+def test_progress_is_one_line_in_a_terminal_and_few_in_a_file(finished):
     line = finished.second.split('output of the frameworks')[1]
     line = line.split('\n')[1]
     assert line.count('\r') >= 3 and 'eta' in line and '6/6' in line
     assert '\r' not in finished.first
 
 
-def test_a_torn_record_is_left_out(tmp_path):
+def test_an_incomplete_log_record_is_skipped(tmp_path):
     path = tmp_path / 'history.jsonl'
     path.write_text('{"iter": 1, "loss": 2.0}\n{"iter": 2, "lo')
     assert read_history(path) == [dict(iter=1, loss=2.)]
@@ -343,7 +343,7 @@ def test_real_people_are_overfit(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_it_in_one_line(tmp_path):
+def test_sigterm_ends_the_quickstart_with_one_line(tmp_path):
     """Also in an evaluation, whose workers end with it."""
     command = [
         sys.executable,

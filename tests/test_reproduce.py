@@ -51,14 +51,14 @@ def test_chain_pretrains_trains_and_tests(here):
     assert third.makes == Path(f'work_dirs/{ROW}/test.json')
 
 
-def test_weights_that_are_there_spare_the_pretraining(weights):
+def test_existing_weights_skip_the_pretraining(weights):
     weights('hrt_base.pth')
     assert [s.name for s in make_plan(ROW).steps] == ['training', 'test']
     assert len(make_plan(ROW, from_scratch=True).steps) == 3
     assert 'hrt_base' not in ' '.join(make_plan(ROW).needs)
 
 
-def test_weights_of_others_are_asked_for(here, weights):
+def test_missing_third_party_weights_are_listed(here, weights):
     name = 'hrnet_w48_coco_256x192'
     assert 'weights/hrnetv2_w48_imagenet_pretrained.pth' in ' '.join(
         make_plan(name).needs)
@@ -84,7 +84,7 @@ def test_segmentation_is_tested_with_scales_and_flips_as_well(weights):
     assert steps[0].iterations == 80000
 
 
-def test_test_dev_takes_the_training_of_its_twin(weights):
+def test_test_dev_uses_the_training_of_its_val_config(weights):
     weights('hrt_base.pth')
     training, test = make_plan(f'{ROW}_testdev').steps
     assert training == make_plan(ROW).steps[0]
@@ -125,7 +125,7 @@ def test_options_reach_training_and_test_but_not_the_pretraining(here):
     (('hrformer_b_coco', ), 'Did you mean'),
     (('hrformer_s_coco_256x192', 0), 'at least 1'),
 ])
-def test_mistakes_name_what_is_possible(arguments, match, here):
+def test_errors_list_the_choices(arguments, match, here):
     with pytest.raises(ValueError, match=match):
         make_plan(*arguments)
 
@@ -176,15 +176,14 @@ def test_run_continues_where_it_was_stopped(here, monkeypatch):
     assert '77.2' in line and '76.54' in line
 
 
-def test_run_refuses_before_anything_starts_if_something_is_missing(here):
+def test_run_fails_before_it_starts_if_something_is_missing(here):
     with pytest.raises(FileNotFoundError, match='data/coco.*data/imagenet'):
         run(make_plan(ROW))
     with pytest.raises(FileNotFoundError, match='data/imagenet'):
         run(make_plan(ROW, data_root=str(here)))
 
 
-def test_a_command_that_makes_nothing_is_not_taken_for_done(
-        here, monkeypatch):
+def test_a_command_without_its_output_is_not_taken_for_done(here, monkeypatch):
     plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
     monkeypatch.setattr(
         subprocess, 'run',
@@ -209,7 +208,7 @@ def test_tool_prints_the_chain_and_the_paper(here, capsys):
     assert 'hrformer_x_coco_256x192' in capsys.readouterr().err
 
 
-def test_help_teaches_by_examples(capsys):
+def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as ended:
         tool('--help')
     assert ended.value.code == 0

@@ -66,7 +66,8 @@ def test_random_numbers_do_not_depend_on_workers(whole, tmp_path):
 
 @pytest.mark.parametrize('at, where, saved', [(8, 'train', 9),
                                               (12, 'val', 12)])
-def test_sigterm_saves_where_it_comes(whole, at, where, saved, tmp_path):
+def test_sigterm_saves_at_the_current_iteration(whole, at, where, saved,
+                                                tmp_path):
     by_epoch, expected = whole
     with pytest.raises(SystemExit) as stop:
         toy_run(tmp_path, by_epoch=by_epoch, **interrupt('sigterm', at, where))

@@ -185,8 +185,8 @@ def test_a_schedule_that_follows_metrics_is_kept_with_a_warning():
 @pytest.mark.parametrize('drop_last', [True, False])
 @pytest.mark.parametrize('length', [0, 12, 13])
 @pytest.mark.parametrize('batch, world', [(2, 1), (4, 2), (5, 3)])
-def test_an_iteration_and_its_position_are_the_same(batch, world, length,
-                                                    drop_last):
+def test_iterations_convert_to_positions_and_back(batch, world, length,
+                                                  drop_last):
     feed = Feed(batch, world, length, drop_last)
     for iteration in range(40):
         position = feed.advance((0, 0), iteration)

@@ -121,7 +121,7 @@ def assert_equal(name: str, a: torch.Tensor, b: torch.Tensor, exact: bool):
 @pytest.mark.slow
 @pytest.mark.parametrize('number', range(len(CASES)), ids=[
     '-'.join(map(str, vars(c).values())) for c in CASES])
-def test_a_stopped_training_ends_as_one_that_was_not(number, tmp_path):
+def test_a_stopped_training_ends_like_an_uninterrupted_one(number, tmp_path):
     case, rng = CASES[number], random.Random(SEED * 100 + number)
     task_row(case.task, tmp_path, SAMPLES)  # writes the data
     log_file = tmp_path / 'log.txt'

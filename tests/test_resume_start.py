@@ -95,35 +95,35 @@ def without_state(kind, trained, tmp_path):
     ('published', 'no optimizer state, no epoch and iteration'),
     ('bare', 'no weights, no optimizer state, no epoch and iteration'),
 ])  # yapf: disable
-def test_what_holds_no_training_state_is_refused(kind, says, trained,
-                                                 tmp_path):
+def test_files_without_training_state_are_rejected(kind, says, trained,
+                                                   tmp_path):
     """By our launcher at once."""
     to = without_state(kind, trained, tmp_path)
     with pytest.raises(ValueError, match=f'cannot resume from .*{says}'):
         start(tmp_path / 'run', str(to))
 
 
-def test_other_launchers_refuse_it_by_the_hook(trained, tmp_path):
+def test_the_hook_rejects_them_with_other_launchers(trained, tmp_path):
     cfg = toy_config(tmp_path / 'run', resume=True,
                      load_from=str(without_state('best', trained, tmp_path)))
     with pytest.raises(ValueError, match='cannot resume .*no optimizer state'):
         QuietRunner.from_cfg(cfg).train()
 
 
-def test_a_directory_is_refused(trained, tmp_path):
+def test_a_directory_is_rejected(trained, tmp_path):
     with pytest.raises(ValueError, match='is a directory; .* use --work-dir '
                        f'{trained} --resume'):
         start(tmp_path / 'run', str(trained))
 
 
-def test_a_checkpoint_that_is_named_is_resumed_from(trained, tmp_path):
+def test_a_given_checkpoint_is_resumed(trained, tmp_path):
     path = str(trained / 'epoch_2.pth')
     runner = start(tmp_path / 'run', path, **{'train_cfg.max_epochs': 3})
     runner.train()
     assert runner.iter == 18 and (tmp_path / 'run/epoch_3.pth').is_file()
 
 
-def test_a_checkpoint_beyond_the_end_is_refused(trained):
+def test_a_checkpoint_beyond_the_end_is_rejected(trained):
     with pytest.raises(ValueError, match='at epoch 3, and train_cfg.max_epochs'
                        '=2 ends before'):
         start(trained, 'auto', **{'train_cfg.max_epochs': 2}).train()
@@ -146,8 +146,8 @@ def copied(trained, folder, *names):
     return folder
 
 
-def test_without_a_pointer_the_furthest_checkpoint_is_taken(trained,
-                                                            tmp_path):
+def test_without_last_checkpoint_the_furthest_checkpoint_is_used(
+        trained, tmp_path):
     folder = copied(trained, tmp_path / 'copy', 'epoch_3.pth', 'epoch_1.pth',
                     'epoch_2.pth')
     (folder / 'pretrained.pth').write_bytes(
@@ -157,8 +157,8 @@ def test_without_a_pointer_the_furthest_checkpoint_is_taken(trained,
                      'pretrained.pth']
 
 
-def test_a_pointer_into_a_work_dir_that_was_copied_means_the_copy(trained,
-                                                                  tmp_path):
+def test_last_checkpoint_of_a_copied_work_dir_refers_to_the_copy(
+        trained, tmp_path):
     folder = copied(trained, tmp_path / 'copy', 'epoch_3.pth', 'epoch_1.pth')
     (folder / 'last_checkpoint').write_text(str(trained / 'epoch_3.pth'))
     assert candidates(str(folder))[0] == folder / 'epoch_3.pth'
@@ -168,8 +168,8 @@ class Log(list):
     warning = list.append
 
 
-def test_damaged_checkpoints_are_named_where_no_pointer_says_more(trained,
-                                                                  tmp_path):
+def test_damaged_checkpoints_are_reported_without_last_checkpoint(
+        trained, tmp_path):
     folder = copied(trained, tmp_path / 'copy', 'epoch_2.pth', 'epoch_3.pth')
     whole = (folder / 'epoch_3.pth').read_bytes()
     (folder / 'epoch_3.pth').write_bytes(whole[:len(whole) // 2])

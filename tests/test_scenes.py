@@ -51,7 +51,7 @@ def test_nothing_is_left_beside_the_scenes(root):
         for n in names)
 
 
-def test_scenes_pass_as_cityscapes(root):
+def test_scenes_load_as_cityscapes(root):
     cfg = Config.fromfile(CONFIGS / 'seg' / TASK.config.split('/')[1])
     set_data_root(cfg, str(root))
     summaries = check(cfg)
@@ -71,12 +71,12 @@ def test_a_scene_has_the_size_asked_for(size):
     assert set(np.unique(labels)) <= {*CLASSES, UNLABELLED}
 
 
-def test_classes_are_painted_in_their_colours_and_the_rest_black():
+def test_classes_have_their_colors_and_the_rest_is_black():
     picture = paint(np.array([[1, 255]], np.uint8), [[1, 2, 3], [4, 5, 6]])
     assert picture.tolist() == [[[6, 5, 4], [0, 0, 0]]]
 
 
-def test_images_truth_and_prediction_are_drawn_side_by_side(root, tmp_path):
+def test_image_label_and_prediction_are_drawn_side_by_side(root, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'seg' / TASK.config.split('/')[1])
     set_data_root(cfg, str(root))
     init_default_scope('mmseg')

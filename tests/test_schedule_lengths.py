@@ -154,7 +154,7 @@ WARMUP = dict(type='hrformer_mm.WarmupPolyLR', by_epoch=False, warmup=9)
     (dict(type='LinearMomentum', start_factor=1., end_factor=.5, end=2), 4,
      'LinearMomentum ends after 2 epochs, but training makes 4, so momentum'),
 ])  # yapf: disable
-def test_a_schedule_that_does_not_fit_is_named(configs, epochs, says):
+def test_a_schedule_that_does_not_fit_is_reported(configs, epochs, says):
     length = Length(epochs, 40, 10)
     (text, ) = found([LINEAR, configs], length)
     assert says in text
@@ -173,12 +173,12 @@ def test_a_schedule_that_does_not_fit_is_named(configs, epochs, says):
     ([dict(type='OneCycleLR', eta_max=.1, by_epoch=False)], None),
     ([WARMUP], None),
 ])  # yapf: disable
-def test_schedules_that_fit_are_not_warned_of(configs, epochs):
+def test_schedules_that_fit_cause_no_warning(configs, epochs):
     assert found(configs, Length(epochs, 40, 10)) == []
 
 
 @pytest.mark.parametrize('window', [1, 4])
-def test_training_warns_of_a_schedule_that_ends_before(window, tmp_path):
+def test_training_warns_of_a_schedule_that_ends_early(window, tmp_path):
     """It has 18 iterations, or 5 updates of 4 batches and what is left."""
     end = 12 if window == 1 else 18
     cfg = toy_config(tmp_path, by_epoch=False, **{

@@ -86,7 +86,7 @@ def test_losses_of_one_name_add_up():
     assert_close(twice, 2 * once)
 
 
-def test_the_auxiliary_loss_can_be_left_out():
+def test_the_auxiliary_loss_can_be_disabled():
     losses = losses_of(make_model(loss_aux=None))
     assert set(losses) == {'decode.loss_ohem', 'decode.acc_seg'}
 
@@ -108,7 +108,7 @@ def test_few_classes_train_with_ignored_pixels(head, classes):
     assert set(labels.unique().tolist()) <= {0, 1}
 
 
-def test_accuracy_of_one_logit_is_that_of_its_sign():
+def test_accuracy_of_one_logit_uses_its_sign():
     head = make_model(num_classes=2, out_channels=1).decode_head
     logits = torch.tensor([[[[3., -2.], [1., -1.]]]])
     labels = torch.tensor([[[1, 0], [0, 255]]])
@@ -126,7 +126,7 @@ def test_mixed_precision_has_losses_in_full_precision():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_batch_without_labels_gives_zero():
+def test_a_batch_without_labels_has_zero_loss():
     losses = losses_of(make_model(), ignored=2.)
     assert losses['decode.loss_ohem'] == losses['decode.loss_aux'] == 0
 
@@ -158,21 +158,21 @@ def test_logits_have_the_size_of_the_original_image(model):
     assert out[0].seg_logits.shape == out[0].pred_sem_seg.shape == (50, 70)
 
 
-def test_sync_bn_takes_every_norm_of_the_head():
+def test_sync_bn_converts_every_norm_of_the_head():
     head = torch.nn.SyncBatchNorm.convert_sync_batchnorm(
         make_model().decode_head)
     assert not any(
         isinstance(m, torch.nn.BatchNorm2d) for m in head.modules())
 
 
-def test_class_weights_that_are_not_one_a_class_are_refused():
+def test_class_weights_of_a_wrong_length_are_rejected():
     weights = dict(
         type='hrformer_mm.OHEMCrossEntropyLoss', class_weight=[1., 2.])
     with pytest.raises(ValueError, match='class_weight must have 4 numbers'):
         losses_of(make_model(loss_decode=weights))
 
 
-def test_class_weights_follow_the_model_but_not_into_its_weights():
+def test_class_weights_move_with_the_model_but_are_not_saved():
     model = make_model(loss_decode=dict(
         type='hrformer_mm.OHEMCrossEntropyLoss', class_weight=[1.] * 4))
     loss = model.decode_head.loss_decode
@@ -238,14 +238,14 @@ def random_maps():
     ]
 
 
-def test_the_head_keeps_less_than_mmsegmentation_s_two_heads():
+def test_the_head_saves_less_for_backward_than_mmsegmentations_heads():
     maps = random_maps()
     theirs = saved_bytes(lambda: cascade()(maps))
     mine = saved_bytes(lambda: ours()(maps))
     assert mine <= 0.85 * theirs  # measured 0.74
 
 
-def test_the_head_s_peak_is_not_above_that_of_mmsegmentation_s_heads():
+def test_the_peak_memory_is_not_above_that_of_mmsegmentations_heads():
     """All allocations of a forward and backward pass, less what was freed."""
     peaks = []
     for head in (ours(), cascade()):
@@ -261,7 +261,7 @@ def test_the_head_s_peak_is_not_above_that_of_mmsegmentation_s_heads():
     assert 0 < peaks[0] <= peaks[1]
 
 
-def test_mmsegmentation_s_inferencer_takes_config_and_weights(tmp_path):
+def test_mmsegmentations_inferencer_accepts_config_and_weights(tmp_path):
     from helpers import CONFIGS
     from mmseg.apis import MMSegInferencer
     cfg = Config.fromfile(CONFIGS / 'seg/hrformer_t_synthetic_112x224.py')
@@ -280,7 +280,7 @@ def test_mmsegmentation_s_inferencer_takes_config_and_weights(tmp_path):
 
 
 @pytest.mark.parametrize('window', [5, (9, 7, 5, 3)], ids=str)
-def test_pretrained_weights_serve_any_window(window, tmp_path):
+def test_pretrained_weights_load_into_any_window_size(window, tmp_path):
     """All tensors are taken over, tables after interpolation."""
     arch = dict(channels=(8, 16, 32, 64), heads=(1, 2, 4, 8),
                 modules=(1, 1, 1), blocks=1)  # yapf: disable
@@ -304,7 +304,7 @@ def test_pretrained_weights_serve_any_window(window, tmp_path):
             assert value.std() < 0.03  # drawn with 0.02, then smoothed
 
 
-def test_pretrained_weights_of_hrnet_are_taken(tmp_path):
+def test_pretrained_weights_of_hrnet_load(tmp_path):
     args = dict(
         type='hrformer_mm.HRFormer', block='conv',
         arch=dict(channels=(8, 16, 32, 64), heads=(1, 1, 1, 1),
@@ -323,7 +323,7 @@ def test_pretrained_weights_of_hrnet_are_taken(tmp_path):
 
 @pytest.mark.parametrize('ignore_index', [255, 0, None])
 @pytest.mark.parametrize('classes', [1, 2, 19])
-def test_accuracy_is_that_of_mmsegmentation(classes, ignore_index):
+def test_accuracy_equals_that_of_mmsegmentation(classes, ignore_index):
     from mmseg.models.losses import accuracy
 
     from hrformer_mm.core.losses import pixel_accuracy, two_classes

@@ -46,12 +46,12 @@ def cfg():
 
 
 @pytest.mark.parametrize('name', RATES)
-def test_stochastic_depth_is_that_of_the_scripts(name):
+def test_stochastic_depth_equals_that_of_the_scripts(name):
     assert load(name).model.backbone.drop_path_rate == RATES[name]
 
 
 @pytest.mark.parametrize('data', LENGTHS)
-def test_lengths_and_batches_are_those_of_the_scripts(data):
+def test_lengths_and_batches_equal_those_of_the_scripts(data):
     cfg = load(f'hrformer_s_{data}')
     iters, interval, batch = LENGTHS[data]
     assert cfg.train_cfg.max_iters == iters
@@ -64,7 +64,7 @@ def test_lengths_and_batches_are_those_of_the_scripts(data):
 
 
 @pytest.mark.parametrize('data', LENGTHS)
-def test_losses_are_those_of_the_scripts(data):
+def test_losses_equal_those_of_the_scripts(data):
     head = load(f'hrformer_b_{data}').model.decode_head
     main, aux = head.loss_decode, head.loss_aux
     assert aux.loss_weight == 0.4
@@ -93,7 +93,7 @@ def learning_rates(cfg, steps, total):
     return rates
 
 
-def test_learning_rate_is_the_official_one(cfg):
+def test_learning_rate_equals_the_official_one(cfg):
     total = 6000  # the Runner gives max_iters
     steps = (0, 1, 1499, 1500, 1501, total // 2, total - 1)
     for step, rate in learning_rates(cfg, steps, total).items():
@@ -102,7 +102,7 @@ def test_learning_rate_is_the_official_one(cfg):
         assert rate == pytest.approx(want, rel=1e-9), step
 
 
-def test_only_weights_of_layers_decay(cfg):
+def test_only_weights_of_layers_have_weight_decay(cfg):
     model = build_model(cfg)
     wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(
@@ -120,7 +120,7 @@ def test_only_weights_of_layers_decay(cfg):
     assert {g['lr'] for g in groups} == {1e-4}
 
 
-def test_few_groups_update_as_many_do():
+def test_merged_parameter_groups_update_like_separate_ones():
     """Both constructors, three steps of AdamW: exactly equal weights."""
     from hrformer_mm.engine.optim import FewGroupsConstructor
     results = []
@@ -214,7 +214,7 @@ def padded(seed, height=20, width=30, size=(32, 48)):
     return model(dict(inputs=[image], data_samples=[sample]), training=True)
 
 
-def test_small_images_are_placed_at_random_in_zeros():
+def test_small_images_are_padded_at_a_random_position():
     places = set()
     for seed in range(30):
         out = padded(seed)
@@ -232,7 +232,7 @@ def test_small_images_are_placed_at_random_in_zeros():
     assert len(places) > 15
 
 
-def test_images_of_full_size_stay():
+def test_images_of_full_size_are_not_padded():
     out = padded(0, 32, 48)
     assert_close(out['inputs'][0], torch.full((3, 32, 48), 1.6))
 
@@ -285,7 +285,7 @@ def test_views_of_one_logit_are_merged_by_their_probabilities():
      [0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]),
     ('hrformer_b_ade20k_520x520_w13', [0.75, 1, 1.25]),
 ])
-def test_scales_are_the_official_ones(name, scales):
+def test_scales_equal_the_official_ones(name, scales):
     views, flips = load(name).tta_pipeline[-1].transforms[:2]
     assert [view.scale for view in views] == scales
     assert [flip.prob for flip in flips] == [0., 1.]

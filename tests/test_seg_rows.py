@@ -118,7 +118,7 @@ def assert_trained(runner: Runner, *more: str):
 
 
 @pytest.mark.parametrize('name', slow_unless(QUICK, ROWS))
-def test_row_trains_and_evaluates(name, data, tmp_path):
+def test_config_trains_and_evaluates(name, data, tmp_path):
     is_other = name.startswith(tuple(OTHERS))
     assert_trained(
         trained(name, data, tmp_path),
@@ -126,7 +126,7 @@ def test_row_trains_and_evaluates(name, data, tmp_path):
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_row_has_the_official_parameters(name):
+def test_config_has_the_official_number_of_parameters(name):
     model = build_model(Config.fromfile(CONFIGS / f'seg/{name}.py'))
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
 
@@ -162,6 +162,6 @@ def test_a_run_resumes_and_is_tested_with_scales_and_flips(
     assert 0 <= Runner.from_cfg(cfg).test()['mIoU'] <= 100
 
 
-def test_every_row_has_its_parameters():
+def test_every_config_has_its_number_of_parameters():
     entries = {r.name: r.parameters for r in list_rows(task='seg')}
     assert {k: entries[k] for k in PARAMETERS} == PARAMETERS

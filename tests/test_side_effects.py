@@ -85,7 +85,7 @@ def test_checkpoints_of_other_models_load_as_without_us(suffix, is_zip,
         load_checkpoint(other, 'hrt_small.pth')  # not looked for elsewhere
 
 
-def test_files_are_read_our_way_within_our_commands_only(tmp_path):
+def test_our_loader_is_used_only_within_our_commands(tmp_path):
     path, before = str(tmp_path / 'x.pth'), dict(CheckpointLoader._schemes)
     find = CheckpointLoader._get_checkpoint_loader
     with pytest.raises(KeyError), schemes.protected_loading():
@@ -104,7 +104,7 @@ class Owner(nn.Module):
             setattr(self, name, part)
 
 
-def test_no_hook_watches_all_modules_once_a_backbone_has_its_model():
+def test_the_global_hook_is_removed_once_a_backbone_has_its_model():
     before = registered()
     owner = Owner(backbone=HRFormer(foreign.TINY), head=nn.Linear(2, 2))
     assert registered() == before
@@ -117,7 +117,7 @@ def test_no_hook_watches_all_modules_once_a_backbone_has_its_model():
     assert registered() == before and len(nested) == 1
 
 
-def test_no_hook_outlives_a_backbone_that_is_used_alone():
+def test_the_global_hook_is_removed_with_a_bare_backbone():
     before = registered()
     backbone = HRFormer(foreign.TINY)
     backbone.load_state_dict(backbone.state_dict())
@@ -126,7 +126,7 @@ def test_no_hook_outlives_a_backbone_that_is_used_alone():
     assert registered() == before
 
 
-def test_a_second_backbone_of_a_model_is_watched_too():
+def test_a_second_backbone_of_a_model_gets_a_hook():
     owner = Owner(backbone=nn.Linear(1, 1))
     assert not owner._load_state_dict_pre_hooks
     owner.backbone = HRFormer(foreign.TINY)

@@ -59,7 +59,7 @@ def test_a_name_that_several_others_mirror_gets_no_pair():
         keypoints.describe(names)
 
 
-def test_an_abbreviated_side_without_counterpart_is_warned_of():
+def test_an_abbreviated_side_without_counterpart_causes_a_warning():
     with pytest.warns(UserWarning, match=r"\['L_Ear'\] look like one side"):
         info = keypoints.describe(['L_Ear', 'nose'])
     assert info['keypoint_info'][0]['swap'] == ''

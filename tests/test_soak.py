@@ -13,7 +13,7 @@ def watched(memory, seconds):
     return soak.summarize(watch)
 
 
-def test_a_leak_and_slower_steps_show_in_the_report():
+def test_leaks_and_slower_steps_are_reported():
     flat = watched([500] * 10 + [100] * 990, [1.] * 1000)
     assert flat.growth == flat.slowdown == 0  # the first tenth may be more
     leak = watched(list(range(1000, 2000)), [1 + i / 1e3 for i in range(1000)])
@@ -21,7 +21,7 @@ def test_a_leak_and_slower_steps_show_in_the_report():
     assert leak.slowdown == pytest.approx(.7, abs=.1)
 
 
-def test_too_few_steps_are_refused(tmp_path):
+def test_too_few_steps_are_rejected(tmp_path):
     with pytest.raises(ValueError, match='at least 100'):
         soak.soak('pose', str(tmp_path), iters=10)
 

@@ -126,7 +126,7 @@ def test_sigterm_in_an_evaluation_saves_the_weights_of_training(
 
 @slow
 @pytest.mark.parametrize('batch', [1, 8])
-def test_an_evaluation_of_averages_and_weights_may_be_stopped(
+def test_an_evaluation_of_averages_and_weights_can_be_stopped(
         batch, assert_stop_changes_nothing):
     """MMPretrain's hook evaluates the one and then the other."""
     pytest.importorskip('mmpretrain')
@@ -146,7 +146,7 @@ def test_an_evaluation_of_averages_and_weights_may_be_stopped(
     assert saved['meta']['iter'] == 6 and len(seen) == batch
 
 
-def test_weights_that_a_hook_changed_unknown_how_are_not_saved(tmp_path):
+def test_weights_changed_by_an_unknown_hook_are_not_saved(tmp_path):
 
     def spoil(runner):
         if not CallAt.functions.pop('spoilt', None):
@@ -175,7 +175,7 @@ def sigterm_for_workers_too(runner):
 
 @pytest.mark.parametrize('at, where', [
     pytest.param(3, 'train', marks=slow), (12, 'val')])
-def test_workers_outlive_a_signal_to_all_processes(
+def test_workers_survive_a_signal_to_all_processes(
         at, where, assert_stop_changes_nothing):
     """Those of evaluations as well, which stay from the first one on."""
     CallAt.functions['everywhere'] = sigterm_for_workers_too
@@ -187,7 +187,7 @@ def test_workers_outlive_a_signal_to_all_processes(
     assert saved['meta']['iter'] == at + (where == 'train')
 
 
-def test_signals_in_quick_succession_are_one_announcement(tmp_path):
+def test_signals_in_quick_succession_count_as_one(tmp_path):
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, [call('many', 3)])
     assert stop.value.code == 143
@@ -302,7 +302,7 @@ def test_schedules_of_iterations_count_updates(names, tmp_path):
     assert accumulated == rates(tmp_path / 'b', 8, 1, names, False, 8)
 
 
-def test_an_epoch_ends_with_an_update_of_the_batches_left(tmp_path):
+def test_an_epoch_ends_with_an_update_of_the_remaining_batches(tmp_path):
     """The last window averages the batches it has."""
     runner = train(tmp_path, **{WINDOW: 4})
     wrapper = runner.optim_wrapper
@@ -310,7 +310,7 @@ def test_an_epoch_ends_with_an_update_of_the_batches_left(tmp_path):
     assert not accumulation.window_is_open(runner)
 
 
-def test_undoing_swaps_leaves_what_it_cannot_undo():
+def test_unknown_weight_swaps_are_not_undone():
     model = torch.nn.Linear(2, 2)
     expected = saving.fingerprint(model)
 

@@ -49,7 +49,7 @@ def reference(window=7, **options):
     ((222, 223), 7),  # filled up to whole patches
     ((256, 256), 4),
 ], ids=str)
-def test_swin_equals_that_of_mmpretrain(hw, window):
+def test_swin_equals_mmpretrains(hw, window):
     theirs, ours = reference(window), build(window_size=window).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.rand(2, 3, *hw)
@@ -176,7 +176,7 @@ def test_depth_is_stochastic_linearly_to_the_last_block():
     assert_close(torch.tensor(rates), torch.linspace(0, .2, 12))
 
 
-def test_linear_layers_are_drawn_as_in_the_original():
+def test_linear_layers_are_initialized_as_in_the_original():
     torch.manual_seed(0)
     model = build(dim=48, heads=(3, 6, 12, 24))
     for layer in model.modules():
@@ -193,7 +193,7 @@ def test_linear_layers_are_drawn_as_in_the_original():
     (dict(out_indices=(4, )), ['out_indices']),
     (dict(drop_path_rate=1), ['drop_path_rate']),
 ], ids=str)
-def test_a_wrong_value_names_the_choices(options, names):
+def test_an_invalid_value_lists_the_choices(options, names):
     with pytest.raises(ValueError) as error:
         build(**options)
     assert all(name in str(error.value) for name in names)
@@ -206,7 +206,7 @@ def pretrained(path, **options):
     return model
 
 
-def test_weights_of_a_classifier_serve_all_stages(tmp_path):
+def test_weights_of_a_classifier_load_into_all_stages(tmp_path):
     given_weights = build(out_indices=(3, )).state_dict()
     torch.save(
         dict(state_dict={f'backbone.{k}': v
@@ -220,7 +220,7 @@ def test_weights_of_a_classifier_serve_all_stages(tmp_path):
     }
 
 
-def test_weights_of_mmpretrain_are_read(tmp_path):
+def test_weights_of_mmpretrain_load(tmp_path):
     theirs = reference()
     torch.save(theirs.state_dict(), tmp_path / 'swin.pth')
     model, x = pretrained(tmp_path / 'swin.pth').eval(), torch.rand(
@@ -230,7 +230,7 @@ def test_weights_of_mmpretrain_are_read(tmp_path):
         assert_close(model(x)[3], theirs(x)[3], rtol=1e-4, atol=2e-5)
 
 
-def test_weights_that_do_not_cover_the_backbone_are_refused(tmp_path):
+def test_weights_that_do_not_cover_the_backbone_are_rejected(tmp_path):
     torch.save(build(ffn='mlp').state_dict(), tmp_path / 'swin_mlp.pth')
     with pytest.raises(RuntimeError) as error:
         pretrained(tmp_path / 'swin_mlp.pth', ffn='dwconv')

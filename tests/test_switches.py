@@ -42,7 +42,8 @@ def calls_of_a_step(cfg: Config, pattern: str) -> int:
 @pytest.mark.parametrize('level, norms, attention', [(False, 1, 1),
                                                      ('ffn', 2, 1),
                                                      (True, 2, 2)])
-def test_checkpointing_recomputes_what_its_level_says(level, norms, attention):
+def test_checkpointing_recomputes_according_to_its_level(
+        level, norms, attention):
     """The first norm stands for the feed-forward and for the attention."""
     cfg = row(**{'model.backbone.with_cp': level})
     assert calls_of_a_step(cfg, r'ffn\.norm1$') == norms
@@ -50,8 +51,7 @@ def test_checkpointing_recomputes_what_its_level_says(level, norms, attention):
 
 
 @pytest.mark.parametrize('name', ['bfloat16', 'float16'])
-def test_the_precision_of_training_is_the_one_that_is_asked_for(
-        name, monkeypatch):
+def test_training_uses_the_requested_precision(name, monkeypatch):
     """Where there is a GPU; its autocast is entered on this machine."""
     from mmengine.optim import build_optim_wrapper
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'

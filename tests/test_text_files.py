@@ -47,7 +47,7 @@ def test_text_is_read_with_or_without_a_mark(tmp_path, bom):
     assert open_text(path, 'rb').read() == NAME.encode()
 
 
-def test_what_is_no_utf8_is_named(tmp_path):
+def test_files_that_are_not_utf8_are_reported(tmp_path):
     (tmp_path / 'a.txt').write_bytes('é'.encode('latin-1'))
     with pytest.raises(ValueError, match='a.txt is not UTF-8 .byte 0'):
         textio.read_text(tmp_path / 'a.txt')
@@ -128,17 +128,17 @@ def test_configs_and_what_they_inherit_may_have_a_mark(posix, kind, form):
 @pytest.mark.parametrize('form', ['plain', 'bom'])
 @pytest.mark.parametrize('kind', ['pycocotools.coco', 'xtcocotools.coco',
                                   'list', 'load'])
-def test_lists_and_annotations_of_the_frameworks(posix, kind, form):
+def test_frameworks_read_lists_and_annotations_with_a_mark(posix, kind, form):
     assert posix[1][f'{kind} {form}'] == [NAME]
 
 
-def test_prediction_in_the_posix_locale(posix):
+def test_prediction_works_in_the_posix_locale(posix):
     images = textio.read_json(posix[0] / 'out/images.json')
     assert images['categories'][0]['name'] == NAME
 
 
 @pytest.mark.slow
-def test_training_and_test_in_the_posix_locale(tmp_path):
+def test_training_and_test_work_in_the_posix_locale(tmp_path):
     from helpers import tiny_row
     data = write_tiny_coco(tmp_path / 'coco')
     for path in (data / 'annotations').glob('*.json'):
@@ -180,6 +180,6 @@ def test_no_file_is_opened_in_the_encoding_of_the_locale():
     assert wrong == []
 
 
-def test_config_dump_and_read_keep_text(tmp_path):
+def test_dumping_and_reading_a_config_keeps_text(tmp_path):
     Config(dict(a=NAME)).dump(tmp_path / 'a.py')
     assert Config.fromfile(tmp_path / 'a.py').a == NAME

@@ -34,14 +34,15 @@ def small_tokens(**changes):
     ('tokenpose_l-d24_coco_256x192', 16 * 16 * 192, 27.5),
     ('tokenpose_l-d24_coco_384x288', 16 * 18 * 192, 29.9),
 ])
-def test_row_has_the_published_parameters(name, positions, printed):
+def test_config_has_the_published_number_of_parameters(name, positions,
+                                                       printed):
     pytest.importorskip('mmpose')
     model = zoo.build_model(Config.fromfile(CONFIGS / f'pose/{name}.py'))
     count = sum(p.numel() for p in model.parameters())
     assert round((count + positions) / 1e6, 1) == printed
 
 
-def test_positions_turn_once_over_the_map():
+def test_position_sines_have_one_period_over_the_map():
     at = sine_position((4, 2), 8, torch.device('cpu')).reshape(4, 2, 8)
     rows = at[:, 0, 0]  # the lowest frequency of the vertical half: a sine
     expected = [math.sin(2 * math.pi * y / 4) for y in (1, 2, 3, 4)]
@@ -65,7 +66,7 @@ def test_positions_reach_queries_and_keys_but_not_values():
 
 
 @pytest.mark.parametrize('hw', [(8, 6), (5, 7)], ids=str)
-def test_transpose_takes_maps_of_any_size(hw):
+def test_transpose_accepts_maps_of_any_size(hw):
     model = TransPose(8, dim=16, hidden=16, depth=2).eval()
     assert model(torch.rand(2, 8, *hw)).shape == (2, 16, *hw)
 
@@ -77,7 +78,7 @@ def test_every_pixel_reaches_every_pixel_of_transpose():
     assert (x.grad[0].abs().sum(0) > 0).all()
 
 
-def test_tokenpose_draws_a_map_for_each_keypoint():
+def test_tokenpose_returns_a_heatmap_for_each_keypoint():
     model = small_tokens().eval()
     maps = model(torch.rand(2, 8, 8, 6))
     assert maps.shape == (2, 5, 8, 6)
@@ -113,7 +114,7 @@ class Spy(torch.nn.Module):
 
 
 @pytest.mark.parametrize('block', ['conv', 'transformer'])
-def test_three_branches_compute_what_four_have_after_stage_3(block):
+def test_three_branches_equal_four_after_stage_3(block):
     torch.manual_seed(0)
     full = HRFormer(ARCH, block=block, out_indices=(0, )).eval()
     stem = HRFormer(STEM, block=block, out_indices=(0, )).eval()

@@ -89,7 +89,7 @@ def error_of(main, args, capsys):
 # Training, resuming and testing
 
 
-def test_training_leaves_checkpoints_a_config_and_logs(trained):
+def test_training_writes_checkpoints_a_config_and_logs(trained):
     assert {'epoch_1.pth', 'last_checkpoint', 'own_row.py',
             'best_coco_AP_epoch_1.pth'} <= {p.name for p in trained.iterdir()}
     assert len(list(trained.glob('*/*.log'))) == 1
@@ -111,7 +111,7 @@ def test_resume_continues_with_iteration_and_learning_rate(trained, own_row):
     assert (trained / 'epoch_2.pth').is_file()
 
 
-def test_resume_takes_a_path(trained, own_row, folder):
+def test_resume_accepts_a_path(trained, own_row, folder):
     tool('train')([*own_row, '--work-dir', str(folder / 'other'), '--resume',
                    str(trained / 'epoch_1.pth'), '--no-validate',
                    '--cfg-options', 'train_cfg.max_epochs=2'])
@@ -167,12 +167,12 @@ def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
     ('model', 'takes KEY=VALUE'),
     ('data_root=elsewhere', 'data/coco/'),
 ])
-def test_a_wrong_option_ends_in_one_line(option, says, capsys, tmp_path):
+def test_an_invalid_option_fails_with_one_line(option, says, capsys, tmp_path):
     args = [ROW, '--work-dir', tmp_path, '--cfg-options', option]
     assert says in error_of(tool('train'), args, capsys)
 
 
-def test_channels_not_divisible_by_heads_end_in_one_line(capsys, tmp_path):
+def test_channels_not_divisible_by_heads_fail_with_one_line(capsys, tmp_path):
     wrong = tmp_path / 'wrong.py'
     wrong.write_text(OWN_ROW.replace('heads=(1, 1, 2, 4)',
                                      'heads=(3, 1, 2, 4)'))
@@ -186,13 +186,14 @@ def test_channels_not_divisible_by_heads_end_in_one_line(capsys, tmp_path):
     'hrformer_base_coco_384x288.py',
 ])
 @pytest.mark.parametrize('name', ['train', 'test', 'print_config'])
-def test_a_misspelt_config_names_the_near_ones(path, name, capsys):
+def test_a_misspelled_config_suggests_similar_ones(path, name, capsys):
     args = [path, 'x.pth'] if name == 'test' else [path]
     message = error_of(tool(name), args, capsys)
     assert 'hrformer_b_coco_384x288.py' in message
 
 
-def test_missing_data_is_named_with_the_flag_that_fixes_it(capsys, tmp_path):
+def test_missing_data_is_reported_with_the_flag_that_fixes_it(
+        capsys, tmp_path):
     message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
                        capsys)
     assert 'data_root of train_dataloader' in message
@@ -203,7 +204,7 @@ def test_missing_data_is_named_with_the_flag_that_fixes_it(capsys, tmp_path):
     assert 'ann_file of train_dataloader' in message
 
 
-def test_a_missing_checkpoint_names_those_beside_it(trained, own_row, capsys):
+def test_a_missing_checkpoint_lists_existing_ones(trained, own_row, capsys):
     checkpoint = trained / 'epoch_9.pth'
     args = [own_row[0], checkpoint, *own_row[1:]]
     message = error_of(tool('test'), args, capsys)
@@ -212,7 +213,7 @@ def test_a_missing_checkpoint_names_those_beside_it(trained, own_row, capsys):
     assert "'epoch_1.pth'" in error_of(tool('train'), args, capsys)
 
 
-def test_missing_weights_say_where_they_were_looked_for(
+def test_missing_weights_are_reported_with_the_searched_places(
         own_row, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
@@ -226,7 +227,7 @@ def test_missing_weights_say_where_they_were_looked_for(
     assert 'model.backbone.init_cfg=None' in message
 
 
-def test_a_missing_framework_gives_the_install_line(capsys, monkeypatch):
+def test_a_missing_framework_prints_the_install_command(capsys, monkeypatch):
     monkeypatch.setattr(training, 'find_spec', lambda name: None)
     message = error_of(tool('train'), [ROW], capsys)
     assert "needs mmpose, which is not installed" in message
@@ -237,13 +238,13 @@ def test_a_missing_framework_gives_the_install_line(capsys, monkeypatch):
     (['--tta'], 'flip by default'),
     (['--dump', 'all.txt'], '.pkl or .pickle'),
 ])
-def test_flags_that_do_not_apply_say_why(args, says, own_row, capsys):
+def test_flags_that_do_not_apply_explain_why(args, says, own_row, capsys):
     args = [own_row[0], 'x.pth', *own_row[1:], *args]
     assert says in error_of(tool('test'), args, capsys)
 
 
 @pytest.mark.parametrize('way', ['flag', 'environment'])
-def test_the_traceback_comes_back_when_asked_for(way, monkeypatch):
+def test_the_traceback_is_shown_on_request(way, monkeypatch):
     flags = ['--traceback'] if way == 'flag' else []
     if way == 'environment':
         monkeypatch.setenv('HRFORMER_MM_TRACEBACK', '1')
@@ -270,7 +271,7 @@ def raiser(error):
                        '(most recent call last):\n File\nX: no x.jpg'),
      'error: X: no x.jpg'),
 ], ids=range(6))  # yapf: disable
-def test_mistakes_end_in_one_line(error, line, capsys):
+def test_errors_are_one_line(error, line, capsys):
     with pytest.raises(SystemExit):
         raiser(error)([])
     printed = capsys.readouterr().err
@@ -282,7 +283,7 @@ def test_mistakes_end_in_one_line(error, line, capsys):
     RuntimeError('CUDA out of memory'), TypeError('unsupported operand'),
     ZeroDivisionError(), KeyboardInterrupt()
 ], ids=lambda error: type(error).__name__)  # yapf: disable
-def test_what_is_no_mistake_of_the_user_keeps_its_traceback(error):
+def test_internal_errors_keep_their_traceback(error):
     with pytest.raises(type(error)):
         raiser(error)([])
 
@@ -298,7 +299,7 @@ def test_data_root_moves_all_paths_below_it():
     assert cfg.b == dict(c='/d/', d=('/d/y/', 3))
 
 
-def test_data_root_of_a_config_without_one_is_refused():
+def test_data_root_of_a_config_without_one_is_rejected():
     with pytest.raises(ValueError, match='no data_root at its top'):
         training.set_data_root(Config(dict(a=1)), '/d')
 
@@ -331,7 +332,7 @@ def said(monkeypatch):
     return lines
 
 
-def test_without_gpu_mmengine_s_mixed_precision_becomes_ours(said):
+def test_without_gpu_mmengines_amp_wrapper_is_replaced_by_ours(said):
     cfg = runnable()
     training.fit_machine(cfg)
     assert cfg.optim_wrapper == dict(
@@ -349,8 +350,7 @@ def as_task_of_slurm(monkeypatch):
         monkeypatch.setenv(f'SLURM_{name}', str(value))
 
 
-def test_without_gpu_processes_are_joined_by_gloo(
-        monkeypatch, said, as_task_of_slurm):
+def test_without_gpu_processes_use_gloo(monkeypatch, said, as_task_of_slurm):
     joined = []
     monkeypatch.setattr(distributed.dist, 'init_process_group',
                         lambda backend, **_: joined.append(backend))
@@ -384,7 +384,7 @@ def test_amp_flag_turns_mixed_precision_on():
         training.use_amp(cfg)
 
 
-def test_learning_rate_is_scaled_where_the_recipe_has_a_batch():
+def test_learning_rate_is_scaled_if_the_recipe_has_a_base_batch_size():
     cfg = Config.fromfile(ROW)
     training.scale_lr(cfg)
     assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=True)
@@ -415,13 +415,13 @@ def test_pictures_are_drawn_in_every_framework(scope, tmp_path):
                              getattr(hook, 'out_dir', None))
 
 
-def test_pictures_of_another_framework_are_refused():
+def test_pictures_of_another_framework_are_rejected():
     with pytest.raises(ValueError, match='mmpretrain.*mmyolo'):
         training.show_predictions(
             Config(dict(default_scope='mmyolo')), True, None, 1, 0.)
 
 
-def test_work_dir_is_that_of_the_command_line_then_of_the_config():
+def test_work_dir_comes_from_the_command_line_then_the_config():
     cfg = Config.fromfile(ROW)
     training.set_work_dir(cfg, None)
     assert cfg.work_dir == 'work_dirs/hrformer_t_coco_256x192'
@@ -524,7 +524,7 @@ def test_machines_agree_on_address_and_port(script):
     assert '--master_port 1234 ' in script(*args, **env, PORT='1234').stdout
 
 
-def test_slurm_scripts_ask_for_the_gpus(script):
+def test_slurm_scripts_request_the_gpus(script):
     text = script('slurm_train.sh', 'part', 'job', 'row.py', 'dir', '--amp',
                   GPUS='16', SRUN_ARGS='--qos high').stdout
     for words in ('-p part --job-name=job --gres=gpu:8 --ntasks=16 '
@@ -543,6 +543,6 @@ def test_slurm_scripts_ask_for_the_gpus(script):
     ('slurm_train.sh', 'PARTITION JOB CONFIG WORK_DIR'),
     ('slurm_test.sh', 'PARTITION JOB CONFIG CHECKPOINT'),
 ])
-def test_scripts_without_arguments_say_what_they_take(name, words, script):
+def test_scripts_without_arguments_print_their_usage(name, words, script):
     done = script(name)
     assert done.returncode == 2 and words in done.stderr

@@ -101,8 +101,8 @@ def test_a_random_head_can_be_permitted():
     ('official-seg', 'mmpose', False), ('official-pose', 'mmseg', False),
     ('official-seg', 'mmseg', True), ('mmpose', 'mmpose', True),
     ('official-cls', 'mmpose', False), ('mmpose', 'mmpretrain', False)])
-def test_semantics_of_another_task_are_not_advised(layout, scope, warns,
-                                                   tmp_path, log):
+def test_semantics_of_another_task_are_not_suggested(layout, scope, warns,
+                                                     tmp_path, log):
     pose = 'pose' in layout
     torch.save(weights(layout), tmp_path / 'weights.pth')
     with DefaultScope.overwrite_default_scope(scope):

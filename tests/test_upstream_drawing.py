@@ -39,7 +39,7 @@ def people(keypoints=17):
     {}, dict(draw_bbox=True), dict(show_kpt_idx=True),
     dict(draw_heatmap=True, draw_gt=True), dict(skeleton_style='openpose'),
 ], ids=str)
-def test_keypoints_of_mmpose(backend, options):
+def test_mmpose_draws_keypoints(backend, options):
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
     meta = parse_pose_metainfo(
         dict(from_file='configs/_base_/datasets/coco.py'))
@@ -52,7 +52,7 @@ def test_keypoints_of_mmpose(backend, options):
     assert drawn.shape != IMAGE.shape or (drawn != IMAGE).any()
 
 
-def test_opaque_and_transparent_circles():
+def test_opaque_and_transparent_circles_are_drawn():
     for alpha in (1., .5):
         judge = build('mmpose', 'PoseLocalVisualizer', alpha=alpha)
         judge.set_image(IMAGE.copy())
@@ -65,7 +65,7 @@ def test_opaque_and_transparent_circles():
         assert (drawn[40, 96] != IMAGE[40, 96]).any()
 
 
-def test_labels_of_mmseg():
+def test_mmseg_draws_labels():
     from mmseg.structures import SegDataSample
     judge = build('mmseg', 'SegLocalVisualizer', alpha=.5)
     judge.dataset_meta = dict(classes=('a', 'b'), palette=[[9] * 3, [200] * 3])
@@ -75,7 +75,7 @@ def test_labels_of_mmseg():
     judge.add_datasample('a', IMAGE, sample, draw_gt=False, show=False)
 
 
-def test_classes_of_mmpretrain():
+def test_mmpretrain_draws_classes():
     from mmpretrain.structures import DataSample
     judge = build('mmpretrain', 'UniversalVisualizer')
     sample = DataSample().set_pred_score(torch.tensor([.2, .8]))

@@ -41,20 +41,20 @@ def test_versions_are_compared_as_numbers(version, least, wanted,
     assert versions.torch_is_at_least(least) == wanted
 
 
-def test_autocast_on_cpu_is_noticed():
+def test_autocast_on_cpu_is_detected():
     assert not versions.is_autocast_enabled_on_cpu()
     with torch.autocast('cpu', torch.bfloat16):
         assert versions.is_autocast_enabled_on_cpu()
 
 
-def test_autocast_is_noticed_by_torch_before_2_4(monkeypatch, reloaded):
+def test_autocast_is_detected_with_torch_before_2_4(monkeypatch, reloaded):
     monkeypatch.setattr(torch, '__version__', '2.1.2')
     monkeypatch.setattr(
         torch, 'is_autocast_cpu_enabled', lambda: 'old', raising=False)
     assert reloaded().is_autocast_enabled_on_cpu() == 'old'
 
 
-def test_compiling_is_noticed_by_torch_before_2_2(monkeypatch, reloaded):
+def test_compiling_is_detected_with_torch_before_2_2(monkeypatch, reloaded):
     monkeypatch.delattr(torch.compiler, 'is_compiling', raising=False)
     module = reloaded()
     assert module.is_compiling is torch._utils.is_compiling

@@ -143,7 +143,7 @@ def installed(tmp_path_factory) -> Installed:
     return Installed(tmp_path_factory.mktemp('wheel'))
 
 
-def test_the_package_is_that_of_the_wheel(installed):
+def test_the_package_comes_from_the_wheel(installed):
     (path, ) = installed.code(
         'import hrformer_mm; print(hrformer_mm.__file__)')
     assert Path(path) == installed.site / 'hrformer_mm/__init__.py'
@@ -234,7 +234,7 @@ def test_the_quickstart_of_the_wheel_trains(installed, task):
         work_dir / 'predictions.png').is_file()
 
 
-def test_commands_answer(installed):
+def test_commands_run(installed):
     assert 'predict' in installed.call(installed.env / 'bin/hrformer-mm',
                                        '--help')
     out = installed.call(installed.python, '-m', 'hrformer_mm.check_env',

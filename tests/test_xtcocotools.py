@@ -179,7 +179,7 @@ def test_evaluation_equals_the_numbers_of_xtcocotools(name, ours, tmp_path):
         np.testing.assert_allclose(found[key], values, rtol=1e-12, atol=1e-12)
 
 
-def test_the_numbers_are_of_cases_that_differ():
+def test_the_cases_have_different_results():
     numbers = json.loads(NUMBERS.read_text())
     assert numbers.keys() == CASES.keys()
     for name, wanted in numbers.items():
@@ -246,12 +246,12 @@ def test_evaluation_equals_xtcocotools_itself(name, ours, tmp_path):
             np.testing.assert_array_equal(a[key], b[key], key)
 
 
-def test_a_part_without_a_score_takes_that_of_the_person(ours, tmp_path):
+def test_a_body_part_without_a_score_uses_that_of_the_person(ours, tmp_path):
     with pytest.warns(UserWarning, match="'face_score' not found"):
         evaluate(ours, 'parts without scores', tmp_path)
 
 
-def test_annotations_without_areas_are_refused_where_areas_are_used(
+def test_annotations_without_areas_are_rejected_where_areas_are_used(
         ours, tmp_path):
     data, results = make_case('crowd')
     truth = ours.coco.COCO(ann_data=data)

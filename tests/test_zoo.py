@@ -101,7 +101,8 @@ def test_a_wrong_word_names_the_choices(small_zoo, call, match):
     (dict(Results=[dict(Task='a', Dataset='b', Metrics=dict(AP=1),
                         Measured=dict(Commit='x'))]), "'command', 'machine'"),
 ], ids=range(10))  # yapf: disable
-def test_an_entry_off_the_schema_is_refused_with_its_place(changes, match):
+def test_an_entry_that_violates_the_schema_is_rejected_with_its_place(
+        changes, match):
     with pytest.raises(ValueError, match=match) as error:
         parse(**changes)
     assert 'pose/metafile.yml: hrformer_b_coco_384x288' in str(error.value)
@@ -128,11 +129,11 @@ def test_configs_are_found_in_a_checkout_and_in_an_install(
     ('hrformer_t_imagenet_224_nodw', (224, 224)),
     ('hrnet_w48_coco_256x192_testdev', (256, 192)),
 ])
-def test_name_says_the_input_size(name, size):
+def test_name_contains_the_input_size(name, size):
     assert zoo.input_size(name) == size
 
 
-def test_a_name_without_input_size_is_refused():
+def test_a_name_without_input_size_is_rejected():
     with pytest.raises(ValueError, match='does not say its input size'):
         zoo.input_size('my_w15_config')
 
@@ -164,7 +165,7 @@ def test_documents_are_written_between_their_markers(small_zoo):
     assert tables.drift() == []
 
 
-def test_drift_is_named(small_zoo):
+def test_outdated_documents_are_reported(small_zoo):
     readme = small_zoo / 'README.md'
     text = tables.refresh(readme.read_text(), small_zoo)
     readme.write_text(text.replace('77.2', '77.9'))
