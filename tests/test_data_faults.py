@@ -179,7 +179,7 @@ def test_masks_of_0_and_255_for_two_classes_cause_a_warning(share, tmp_path):
     assert f'ignored pixels: {100 * share:.1f} %' in lines
     line, = map(str, summary.warnings)
     assert "no other classes than ['a']" in line
-    assert 'Masks of 0 and 255 must become 0 and 1' in line
+    assert 'Convert masks of 0 and 255 to 0 and 1' in line
     assert summary.problems == []
 
 

@@ -1,2 +1,2 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The methods that the paper compares HRFormer with."""
+"""Baselines that the paper compares HRFormer with."""

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Parts that several baselines share."""
+"""Modules shared by several baselines."""
 from copy import deepcopy
 from typing import Any, Optional
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PositionedLayer(nn.TransformerEncoderLayer):
-    """An encoder layer that adds the position to queries and keys."""
+    """Encoder layer that adds positions to queries and keys."""
 
     def forward(  # type: ignore[override]
             self, x: Tensor, position: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ class PositionedLayer(nn.TransformerEncoderLayer):
 
 
 class OnFinestMap(nn.Module):
-    """Make a network on one map a neck, which takes maps and returns a tuple.
+    """Mixin that applies a network to the finest map, as a neck.
 
     Args:
         init_cfg: As in mmengine.

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""DPT-Hybrid for MMSegmentation: timm's backbone, head, and loading."""
+"""DPT-Hybrid for MMSegmentation: backbone (timm), head, and loading."""
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import timm
@@ -17,9 +17,9 @@ Level = Tuple[Tensor, ...]
 
 
 def theirs_to_ours() -> Dict[str, str]:
-    """Prefixes in the authors' files and the ones of this model.
+    """Return the prefixes of this model by those of the authors' files.
 
-    Their fusion blocks are numbered from the finest map, MMSegmentation's from
+    The authors number fusion blocks from the finest map, MMSegmentation from
     the coarsest.
     """
     head, names = 'decode_head.', {'pretrained.model.': 'backbone.'}
@@ -44,7 +44,7 @@ def theirs_to_ours() -> Dict[str, str]:
     return names
 
 
-# Tensors of theirs on which the output does not depend.
+# Tensors of the authors' files that do not affect the output.
 UNUSED = ('pretrained.model.norm.', 'pretrained.model.head.', 'auxlayer.',
           'scratch.refinenet4.resConfUnit1.')
 
@@ -53,14 +53,14 @@ UNUSED = ('pretrained.model.norm.', 'pretrained.model.head.', 'auxlayer.',
 class HybridViT(BaseModule):
     """timm's ``vit_base_r50_s16_384`` as the backbone of DPT-Hybrid.
 
-    Takes images [B, 3, H, W] and returns the maps of the first two stages of
-    its ResNet, (x, ) with strides 4 and 8, and the patches and the class token
-    after two blocks, ([B, C, H/16, W/16], [B, C]). The learned positions are
-    resized bilinearly, as by DPT's authors. timm's classifier, its norm and
-    the blocks after the last hook are dropped: they would get no gradient.
+    Maps images [B, 3, H, W] to the maps of the first two stages of its ResNet,
+    (x, ) with strides 4 and 8, and the patches and the class token after two
+    blocks, ([B, C, H/16, W/16], [B, C]). The learned positions are resized
+    bilinearly, as by DPT's authors. timm's classifier, its norm and the blocks
+    after the last hook are dropped, as they would get no gradient.
 
     Args:
-        hooks: The two blocks whose tokens are returned, counted from 0.
+        hooks: Indices of the two blocks whose tokens are returned.
         depth: Number of transformer blocks.
         embed_dim: Channels of a token.
         num_heads: Number of attention heads.
@@ -99,7 +99,7 @@ class HybridViT(BaseModule):
         self.blocks = vit.blocks[:hooks[1] + 1]
 
     def positions(self, hw: Tuple[int, int]) -> Tensor:
-        """Return the learned positions [1, 1 + N, C] for a map of a size."""
+        """Return the learned positions [1, 1 + N, C] for the size of a map."""
         return resample_abs_pos_embed(
             self.pos_embed, list(hw), list(self.grid),
             interpolation='bilinear', antialias=False)
@@ -125,14 +125,14 @@ class HybridViT(BaseModule):
 
 
 class Reassemble(BaseModule):
-    """Make maps of the four levels of a hybrid ViT.
+    """Convert the four levels of a hybrid ViT to maps.
 
-    Those of the ResNet stay as they are; tokens join with the class token, and
-    the last level goes down to stride 32.
+    The maps of the ResNet are unchanged; tokens are combined with the class
+    token, and the last level is downsampled to stride 32.
 
     Args:
-        dim: Channels of the tokens.
-        channels: Channels of the maps made of them.
+        dim: Number of channels of the tokens.
+        channels: Number of channels of the maps computed from them.
     """
 
     def __init__(self, dim: int, channels: int):
@@ -190,7 +190,7 @@ class DPTHybrid(EncoderDecoder):
 
 
 def rename_official(state_dict: Dict[str, Tensor], prefix: str, *args: Any):
-    """Load hook: the authors' names become ours."""
+    """Rename the tensors of the authors to our names (load hook)."""
     inside = [k for k in state_dict if k.startswith(prefix)]
     marks = (prefix + 'pretrained.', prefix + 'scratch.')
     if not any(k.startswith(marks) for k in inside):

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""PRTR: keypoints as a set, found by the queries of a decoder.
+"""PRTR: keypoints as a set, predicted from the queries of a decoder.
 
 Li et al., Pose Recognition with Cascade Transformers, CVPR 2021,
-https://arxiv.org/abs/2104.06976: the second stage, which works on the crop of
-one person (Table 3 of HRFormer). Letters: B batch, C channels, Q queries, K
+https://arxiv.org/abs/2104.06976. This is the second stage, on the crop of one
+person (Table 3 of HRFormer). Letters: B batch, C channels, Q queries, K
 keypoints, L layers of the decoder.
 """
 from copy import deepcopy
@@ -26,7 +26,7 @@ from .common import PositionedLayer
 
 
 class DecoderLayer(nn.TransformerDecoderLayer):
-    """A decoder layer that adds places to queries and keys."""
+    """Decoder layer that adds positions to queries and keys."""
 
     def forward(  # type: ignore[override]
             self, x: Tensor, memory: Tensor, query: Tensor,
@@ -42,20 +42,20 @@ class DecoderLayer(nn.TransformerDecoderLayer):
 
 
 class PRTR(nn.Module):
-    """Encoder and decoder on HRNet's representation for classification.
+    """Encoder and decoder on HRNet's representation head.
 
-    Four maps become, for each decoder layer and query, logits of the keypoints
-    and of no keypoint [L, B, Q, K + 1], and a position [L, B, Q, 2] as
-    fractions of width and height.
+    Maps four maps to the outputs of each decoder layer and query: logits of
+    the keypoints and of no keypoint [L, B, Q, K + 1], and a position
+    [L, B, Q, 2] as fractions of width and height.
 
     Args:
-        in_channels: Of the four maps, finest first.
-        out_channels: Keypoints.
-        dim: Channels of the transformer.
-        hidden: Channels inside its feed-forward layers.
-        depth: Layers of the encoder, and of the decoder.
-        heads: Attention heads.
-        queries: Guesses to make.
+        in_channels: Numbers of channels of the four maps, finest first.
+        out_channels: Number of keypoints.
+        dim: Number of channels of the transformer.
+        hidden: Number of channels inside its feed-forward layers.
+        depth: Number of layers of the encoder, and of the decoder.
+        heads: Number of attention heads.
+        queries: Number of queries.
     """
 
     def __init__(self,
@@ -101,32 +101,35 @@ class PRTR(nn.Module):
 
 
 def assign(cost: Tensor) -> Tensor:
-    """The query of each keypoint, all different, at the least total cost.
+    """Assign a different query to each keypoint at minimal total cost.
 
     Args:
-        cost: [B, K, Q] with at least as many queries as keypoints.
+        cost: Costs [B, K, Q], with at least as many queries as keypoints.
 
     Returns:
-        Indices [B, K].
+        Indices of queries [B, K].
     """
     found = [linear_sum_assignment(c)[1] for c in cost.detach().cpu().numpy()]
     return torch.as_tensor(np.stack(found), device=cost.device)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of [B, Q, C] for indices [B, K]: [B, K, C]."""
+    """Gather rows of [B, Q, C] by indices [B, K], to [B, K, C]."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def match(logits: Tensor, points: Tensor, labels: Tensor,
           loss_weight: float) -> Tensor:
-    """Queries [B, K] that are to become the keypoints of ``labels``.
+    """Match queries to the keypoints of ``labels``.
 
     Args:
-        logits: [B, Q, K + 1].
-        points: [B, Q, 2].
-        labels: [B, K, 2].
-        loss_weight: What a distance counts beside a probability.
+        logits: Logits of keypoints, [B, Q, K + 1].
+        points: Predicted positions, [B, Q, 2].
+        labels: Positions of the keypoints, [B, K, 2].
+        loss_weight: Weight of a distance relative to a probability.
+
+    Returns:
+        Indices of queries [B, K].
     """
     likely = logits.softmax(-1)[..., :-1].transpose(1, 2)  # [B, K, Q]
     return assign(loss_weight * torch.cdist(labels, points, p=1) - likely)
@@ -134,12 +137,12 @@ def match(logits: Tensor, points: Tensor, labels: Tensor,
 
 @MODELS.register_module()
 class PRTRHead(PRTR, BaseHead):
-    """:class:`PRTR` as a head of MMPose, with its loss, which matches sets.
+    """:class:`PRTR` as a head of MMPose, with its set matching loss.
 
     Args:
-        decoder: The codec, which knows the size of the input.
-        loss_weight: Of the distances; that of the classes is 1.
-        none_weight: Of queries that are no keypoint, among the classes.
+        decoder: Config of the codec, which has the size of the input.
+        loss_weight: Weight of the distances; that of the classes is 1.
+        none_weight: Class weight of queries without a keypoint.
         init_cfg: As in mmengine.
         **kwargs: See :class:`PRTR`.
     """
@@ -157,7 +160,7 @@ class PRTRHead(PRTR, BaseHead):
 
     def layer_losses(self, logits: Tensor, points: Tensor, labels: Tensor,
                      weights: Tensor) -> Tuple[Tensor, Tensor]:
-        """Of one decoder layer: of the classes, and of the distances."""
+        """Compute the class and distance losses of one decoder layer."""
         index = match(logits, points, labels, self.loss_weight)
         K = labels.shape[1]
         classes = logits.new_full(logits.shape[:2], K, dtype=torch.long)
@@ -171,7 +174,7 @@ class PRTRHead(PRTR, BaseHead):
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: list,
              train_cfg: Mapping = {}) -> Dict[str, Tensor]:
-        """Losses of the last layer, and the sum of those before it."""
+        """Compute losses of the last layer, and the sum of all others."""
         logits, points = (x.float() for x in self.forward(feats))
         labels, weights = (
             torch.cat([getattr(d.gt_instance_labels, name)
@@ -184,9 +187,9 @@ class PRTRHead(PRTR, BaseHead):
                     loss_aux=aux)
 
     def find(self, feats: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
-        """Places [B, K, 2] and scores [B, K] of the last layer."""
+        """Predict positions [B, K, 2] and scores [B, K] by the last layer."""
         logits, points = (x[-1].float() for x in self.forward(feats))
-        # Without the class of none: so the authors assign and score.
+        # Without the class of no keypoint, as in the authors' code.
         likely = logits[..., :-1].softmax(-1)
         index = assign(-likely.transpose(1, 2))
         scores = pick(likely, index).diagonal(dim1=1, dim2=2)
@@ -196,7 +199,7 @@ class PRTRHead(PRTR, BaseHead):
                 feats: Any,
                 batch_data_samples: list,
                 test_cfg: Mapping = {}) -> List[InstanceData]:
-        """Keypoints in pixels of the input, averaged over a flip."""
+        """Predict keypoints in pixels of the input, with a flip test."""
         if test_cfg.get('flip_test', False):
             (places, scores), (mirrored, again) = map(self.find, feats)
             order = batch_data_samples[0].metainfo['flip_indices']

@@ -1,13 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Swin Transformer, to see what HRFormer's feed-forward does for it.
+"""Swin Transformer, also with HRFormer's feed-forward (Table 8).
 
 Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted
 Windows, ICCV 2021, https://arxiv.org/abs/2103.14030
 
-Table 8 of HRFormer's paper takes Swin-T, and Intrawin-T, which is Swin-T with
-windows that are never shifted, with and without the 3x3 depth-wise
-convolution in the feed-forward. The blocks are HRFormer's. Maps are
-[B, H, W, C] inside and [B, C, H, W] outside, as in ``hrformer``.
+Table 8 of HRFormer's paper compares Swin-T, and Intrawin-T, which is Swin-T
+without shifted windows, with and without the 3x3 depth-wise convolution in the
+feed-forward. The blocks are HRFormer's. Maps are [B, H, W, C] inside and
+[B, C, H, W] outside, as in ``hrformer``.
 """
 import re
 from copy import deepcopy
@@ -27,13 +27,13 @@ from ..registry import MODELS
 
 
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:
-    """Pad [B, C, H, W] with zeros below and on the right."""
+    """Pad [B, C, H, W] with zeros on the bottom and right."""
     H, W = x.shape[2:]
     return F.pad(x, (0, -W % size, 0, -H % size))
 
 
 def draw_linear(layer: nn.Linear):
-    """Initial values of the original code."""
+    """Initialise a linear layer as in the original code."""
     nn.init.trunc_normal_(layer.weight, std=.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -53,10 +53,10 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Join 2x2 neighbours: [B, H, W, dim] to [B, H/2, W/2, 2*dim].
+    """Merge 2x2 neighbours: [B, H, W, dim] to [B, H/2, W/2, 2*dim].
 
-    Channels of the four lie side by side before the projection, as in
-    MMPretrain; the original code has one neighbour after the other.
+    Before the projection, the four values of each channel are adjacent, as in
+    MMPretrain; the original code concatenates the neighbours.
     """
 
     def __init__(self, dim: int):
@@ -71,10 +71,9 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, then a merging if another stage follows.
+    """Blocks of one resolution, then patch merging unless it is the last.
 
-    Gives the map [B, H, W, C] of the blocks and what the next stage starts
-    from.
+    Returns the map [B, H, W, C] of the blocks and the input of the next stage.
     """
 
     def __init__(self, blocks: Sequence[Block], dim: int, is_last: bool):
@@ -87,17 +86,17 @@ class Stage(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
 
-# MMPretrain's names of what HRFormer's blocks call otherwise.
+# MMPretrain's names: names of HRFormer's blocks.
 RENAMED = {
     '.attn.w_msa.': '.attn.attn.',
     '.ffn.layers.0.0.': '.ffn.fc1.',
     '.ffn.layers.1.': '.ffn.fc2.',
 }
-NEW = re.compile(r'norm\d\.')  # norms of outputs that ImageNet does not need
+NEW = re.compile(r'norm\d\.')  # output norms, which classifiers lack
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Weights of MMPretrain's Swin, or of ours, under our names."""
+    """Rename the tensors of MMPretrain's Swin to our names."""
     renamed = {}
     for name, value in tensors.items():
         for theirs, ours in RENAMED.items():
@@ -108,7 +107,7 @@ def rename(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
 
 
 def rename_in_place(state_dict: Dict[str, Tensor], *args):
-    """Load hook of a Swin, for whole models too."""
+    """Rename the tensors of a Swin or a whole model (load hook)."""
     renamed = rename(state_dict)
     state_dict.clear()
     state_dict.update(renamed)
@@ -116,36 +115,36 @@ def rename_in_place(state_dict: Dict[str, Tensor], *args):
 
 @MODELS.register_module()
 class SwinTransformer(BaseModule):
-    """Swin-T and what Table 8 changes of it.
+    """Swin-T and its variants of Table 8.
 
-    Takes images [B, in_channels, H, W] of any size and gives a tuple with the
-    map of each stage in ``out_indices``, layer-normed; stage i has stride
-    4 * 2**i, sizes rounded up, and ``dim * 2**i`` channels. Maps that are not
-    whole windows are padded evenly, as HRFormer's are, where the original
-    pads at the end.
+    Maps images [B, in_channels, H, W] of any size to a tuple with the
+    layer-normed map of each stage in ``out_indices``; stage i has stride
+    4 * 2**i, sizes rounded up, and ``dim * 2**i`` channels. Maps are padded to
+    whole windows evenly on both sides, as in HRFormer; the original pads at
+    the end.
 
     Args:
-        dim: Channels of the first stage.
-        depths: Blocks of each of the four stages.
-        heads: Attention heads of each stage.
-        in_channels: Channels of the image.
-        out_indices: Stages to give, finest first.
+        dim: Number of channels of the first stage.
+        depths: Number of blocks of each of the four stages.
+        heads: Number of attention heads of each stage.
+        in_channels: Number of channels of the image.
+        out_indices: Stages to output, finest first.
         window_size: Height and width of the attention windows.
         drop_path_rate: Stochastic depth of the deepest block; it grows
             linearly from 0.
-        ffn: ``'mlp'`` is Swin's; ``'dwconv'`` HRFormer's; ``'nodw'`` that
-            without its depth-wise convolution.
-        attention: ``'shifted'`` is Swin's; ``'window'`` shifts no windows,
-            which makes Intrawin.
+        ffn: ``'mlp'`` is Swin's; ``'dwconv'`` is HRFormer's; ``'nodw'`` is
+            HRFormer's without its depth-wise convolution.
+        attention: ``'shifted'`` is Swin's; ``'window'`` shifts no windows
+            (Intrawin).
         with_cp: ``True`` recomputes every block in the backward pass to save
             memory, ``'ffn'`` only norms and activations inside the
             feed-forward layers.
         init_cfg: As in mmengine. ``dict(type='Pretrained', checkpoint=...)``
-            takes a checkpoint of a whole model or of the backbone, ours or
+            loads a checkpoint of a whole model or of the backbone, ours or
             MMPretrain's, and fails if it does not cover the backbone.
 
     Raises:
-        ValueError: For a value that is none of these; it names the choices.
+        ValueError: If a value is invalid; the message names the valid ones.
 
     Example:
         >>> import torch
@@ -193,7 +192,7 @@ class SwinTransformer(BaseModule):
         self._register_load_state_dict_pre_hook(rename_in_place)
 
     def build_block(self, dim: int, heads: int, rate: float, i: int) -> Block:
-        """Block ``i`` of a stage; every second one shifts its windows."""
+        """Build block ``i`` of a stage; every second one shifts windows."""
         is_shifted = self.attention == 'shifted' and i % 2
         return Block(
             dim,
@@ -215,10 +214,10 @@ class SwinTransformer(BaseModule):
         return tuple(maps)
 
     def init_weights(self):
-        """Draw weights as ``init_cfg`` says, or load all or none.
+        """Load pretrained or initialise random weights by ``init_cfg``.
 
         Raises:
-            FileNotFoundError: If the file of pretrained weights is nowhere.
+            FileNotFoundError: If the file of pretrained weights is not found.
             RuntimeError: If it does not cover the backbone.
         """
         if isinstance(self.init_cfg, dict) and \

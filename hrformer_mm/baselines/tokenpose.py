@@ -20,10 +20,10 @@ from .common import OnFinestMap
 
 
 class TokenAttention(nn.Module):
-    """Self-attention on [B, N, C] whose projections have no biases.
+    """Self-attention on [B, N, C] with a bias in the output projection only.
 
-    Only the one of the output has. Parameters are named as in
-    ``nn.MultiheadAttention``, which has either all biases or none.
+    Parameters are named as in ``nn.MultiheadAttention``, which has either all
+    biases or none.
 
     Args:
         dim: Channels C.
@@ -44,7 +44,7 @@ class TokenAttention(nn.Module):
 
 
 class TokenLayer(nn.Module):
-    """Pre-norm encoder layer of TokenPose, [B, N, C] to the same.
+    """Pre-norm encoder layer of TokenPose; keeps the shape [B, N, C].
 
     Args:
         dim: Channels C.
@@ -65,9 +65,9 @@ class TokenLayer(nn.Module):
 
 
 class TokenPose(nn.Module):
-    """One token per keypoint, which gathers its heatmap from patches.
+    """Transformer with one token per keypoint, which predicts its heatmap.
 
-    [B, in_channels, H, W] becomes heatmaps [B, K, *heatmap_size]. As in the
+    Maps [B, in_channels, H, W] to heatmaps [B, K, *heatmap_size]. As in the
     released code of TokenPose-L, the layers form groups: each passes its
     keypoint tokens to the head, and positions are added to the patches before
     the first layer and between the layers of a group.
@@ -75,8 +75,8 @@ class TokenPose(nn.Module):
     Args:
         in_channels: Number of channels of the map.
         out_channels: Number of keypoints.
-        heatmap_size: Height and width of a heatmap, which one linear layer
-            predicts; so the input has a fixed size.
+        heatmap_size: Height and width of a heatmap. A linear layer predicts
+            it, so the size of the input is fixed.
         patch_size: Height and width of a patch of the map.
         dim: Number of channels of a token.
         hidden: Channels inside the feed-forward layers.
@@ -135,8 +135,7 @@ class TokenPose(nn.Module):
 class TokenPoseNeck(OnFinestMap, TokenPose, BaseModule):
     """:class:`TokenPose` on the finest map, before MMPose's ``HeatmapHead``.
 
-    Its outputs are heatmaps already, so the head that decodes them has
-    ``final_layer=None``.
+    Its outputs are heatmaps, so the head must have ``final_layer=None``.
 
     Args:
         init_cfg: As in mmengine.

@@ -15,9 +15,9 @@ from .common import OnFinestMap, PositionedLayer
 
 
 class TransPose(nn.Module):
-    """Global attention among all pixels of a map.
+    """Transformer encoder on all pixels of a map.
 
-    [B, in_channels, H, W] becomes [B, dim, H, W], from which a 1x1 convolution
+    Maps [B, in_channels, H, W] to [B, dim, H, W], from which a 1x1 convolution
     predicts the heatmaps.
 
     Args:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Argument checks, and the sizes of HRFormer as data (Table 2)."""
+"""Sizes of HRFormer (Table 2 of the paper), and argument checks."""
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
@@ -25,13 +25,13 @@ def are_counts(values: Any, length: Optional[int] = None) -> bool:
 
 
 def check(name: str, value: Any, is_valid: bool, valid: str):
-    """Raise a ValueError that names the valid values, unless it is one."""
+    """Raise a ValueError that names the valid values if one is invalid."""
     if not is_valid:
         raise ValueError(f'{name} must be {valid}, got {value!r}')
 
 
 def check_choice(name: str, value: Any, choices: Sequence) -> Any:
-    """Return the choice that equals a value: 1 stands for True."""
+    """Return the choice that equals a value, such as True for 1."""
     check(name, value, value in choices, f'one of {list(choices)}')
     return choices[choices.index(value)]
 
@@ -78,7 +78,7 @@ class Arch:
     """Layout of one size of HRFormer (Table 2 of the paper).
 
     With three branches and two numbers of ``modules`` the network ends after
-    stage 3, as the stem of TransPose and TokenPose does.
+    stage 3, like the stem of TransPose and TokenPose.
     """
     channels: Tuple[int, ...]  # of the four branches, finest first
     heads: Tuple[int, ...]  # of each branch
@@ -110,11 +110,11 @@ ARCHS = {
 
 
 def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
-    """Look up a size by name, or make one from a mapping of its fields.
+    """Get a size by name, or create one from a mapping of its fields.
 
     Raises:
-        ValueError: For an unknown name, an unknown or missing field, or
-            values that do not fit together.
+        ValueError: If the name or a field is unknown, a field is missing, or
+            values are inconsistent.
     """
     if isinstance(arch, Arch):
         return arch
@@ -137,9 +137,10 @@ def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
 
 
 def drop_path_rates(rate: float, arch: Arch) -> List[List[float]]:
-    """Stochastic depth of each block of each module, from 0 up to ``rate``.
+    """Compute the stochastic depth rate of each block of each module.
 
-    It grows linearly with depth; all branches of a module share it.
+    It grows linearly with depth from 0 to ``rate``, and is the same in all
+    branches of a module.
     """
     last = max(sum(arch.modules) * arch.blocks - 1, 1)
     return [[rate * (m * arch.blocks + i) / last for i in range(arch.blocks)]

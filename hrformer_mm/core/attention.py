@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Self-attention in local windows (Section 3.2), also shifted and masked.
+"""Self-attention in local windows (Section 3.2), with shifts and masks.
 
 Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
@@ -17,7 +17,7 @@ Pads = Tuple[Tuple[int, int], Tuple[int, int]]  # before and after each axis
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
-    """Cut [B, H, W, C] into windows [B*n, size*size, C].
+    """Split [B, H, W, C] into windows [B*n, size*size, C].
 
     H and W are multiples of ``size``.
     """
@@ -34,7 +34,7 @@ def join_windows(x: Tensor, size: int, hw: Sequence[int]) -> Tensor:
 
 
 def relative_position_index(size: int) -> Tensor:
-    """Return the row of the bias table for each pair of tokens, [t, t]."""
+    """Compute the row of the bias table for each pair of tokens, [t, t]."""
     at = torch.arange(size)
     y, x = at.repeat_interleave(size), at.repeat(size)  # [t]
     dy = y[:, None] - y[None, :] + size - 1  # 0 .. 2*size-2
@@ -43,7 +43,7 @@ def relative_position_index(size: int) -> Tensor:
 
 
 def even_padding(hw: Sequence[int], size: int) -> Pads:
-    """Return the padding of each axis up to a multiple of ``size``."""
+    """Compute the padding of each axis up to a multiple of ``size``."""
     pad_h, pad_w = (-n % size for n in hw)
     return ((pad_h // 2, pad_h - pad_h // 2), (pad_w // 2,
                                                pad_w - pad_w // 2))
@@ -59,10 +59,10 @@ def pad_and_shift(x: Tensor, pads: Pads, shifts: Sequence[int]) -> Tensor:
 
 def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
                  device: torch.device) -> Tuple[Tensor, Tensor]:
-    """Locate each row (or column) of a padded and shifted map.
+    """Compute the region of each row (or column) of a padded, shifted map.
 
     Returns:
-        The side of the wrap-around each row is on, and whether it is padding;
+        For each row the side of the wrap-around, and whether it is padding;
         both [length].
     """
     at = torch.arange(length, device=device)
@@ -75,12 +75,11 @@ def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
 def window_mask(hw: Sequence[int], pads: Pads, size: int,
                 shifts: Sequence[int], mask_padding: bool,
                 device: torch.device) -> Tensor:
-    """Make the additive mask of every window of a padded map, [n, t, t].
+    """Compute the additive mask of every window of a padded map, [n, t, t].
 
-    Tokens attend to tokens of the same side of the wrap-around; with
-    ``mask_padding`` real tokens do not attend to padding. The outputs of
-    padding are dropped, so it may attend to anything, which keeps rows
-    finite.
+    Tokens attend to tokens on the same side of the wrap-around; with
+    ``mask_padding`` real tokens do not attend to padding. Padding may attend
+    to all tokens, which keeps its rows finite; its outputs are dropped.
     """
     (ry, py), (rx, px) = (
         axis_regions(n, p, size, s, device)
@@ -100,8 +99,8 @@ class Attention(nn.Module):
     """Multi-head self-attention among the tokens of a window, [B*n, t, C].
 
     Args:
-        dim: Channels.
-        heads: Attention heads.
+        dim: Number of channels.
+        heads: Number of attention heads.
         window_size: Height and width of a window.
         rel_pos_bias: Add a learned bias per relative position and head.
     """
@@ -126,7 +125,7 @@ class Attention(nn.Module):
                 persistent=False)
 
     def bias(self) -> Optional[Tensor]:
-        """Return the relative position bias of token pairs, [1, h, t, t]."""
+        """Compute the relative position bias of token pairs, [1, h, t, t]."""
         table = self.relative_position_bias_table
         if table is None or self.fixed_bias is not None:
             return self.fixed_bias
@@ -155,17 +154,17 @@ class WindowAttention(nn.Module):
     """Self-attention inside windows of a [B, H, W, C] map (Section 3.2).
 
     The map is padded with zeros evenly on both sides up to a multiple of the
-    window. Padded tokens are attended to like any other, as in the paper's
-    code, unless ``mask_padding``.
+    window. Tokens attend to padding like to other tokens, as in the paper's
+    code, unless ``mask_padding`` is set.
 
     Args:
-        dim: Channels.
-        heads: Attention heads.
+        dim: Number of channels.
+        heads: Number of attention heads.
         window_size: Height and width of a window.
         rel_pos_bias: Add a learned bias per relative position and head.
-        mask_padding: Keep real tokens from attending to padding.
-        shift: Rows and columns by which the windows are shifted, cyclically
-            and masked, along each axis that holds more than one window.
+        mask_padding: Prevent real tokens from attending to padding.
+        shift: Number of rows and columns by which the windows are shifted
+            cyclically, with a mask, along each axis with several windows.
     """
 
     def __init__(self,
@@ -182,7 +181,7 @@ class WindowAttention(nn.Module):
 
     def partition(self, x: Tensor, pads: Pads,
                   shifts: Sequence[int]) -> Tensor:
-        """Pad and shift a map, then cut it: [B, H, W, C] to [B*n, t, C]."""
+        """Pad, shift and split a map, [B, H, W, C] to [B*n, t, C]."""
         return split_windows(pad_and_shift(x, pads, shifts), self.window_size)
 
     def forward(self, x: Tensor) -> Tensor:

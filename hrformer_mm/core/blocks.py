@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The blocks of a branch: HRFormer's transformer block and ResNet's.
+"""Blocks of a branch: HRFormer's transformer block and ResNet's blocks.
 
-Transformer blocks work on [B, H, W, C], convolutional ones on [B, C, H, W]
-that is channels-last in memory, which is the same memory.
+Transformer blocks work on [B, H, W, C], convolutional ones on [B, C, H, W] in
+channels-last memory format, which has the same memory layout.
 """
 from typing import List, Sequence, Union
 
@@ -35,10 +35,10 @@ class DropPath(nn.Module):
 
 
 def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
-    """Lay the weight of a convolution out as the maps are.
+    """Convert the weight of a convolution to channels-last memory format.
 
-    Then it is not transposed in every step, and its gradient, which has this
-    layout, fits DDP's buckets.
+    This avoids transposing it in every step, and its gradient, which has this
+    layout, matches DDP's buckets.
     """
     return conv.to(memory_format=torch.channels_last)
 
@@ -46,15 +46,15 @@ def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
 class FFN(nn.Module):
     """Feed-forward on a [B, H, W, C] map, with a 3x3 depth-wise convolution.
 
-    The convolution carries information across windows (Section 3.2). Each
-    layer is followed by batch norm and GELU, the last one too.
+    The convolution exchanges information across windows (Section 3.2). Each
+    layer, including the last one, is followed by batch norm and GELU.
 
     Args:
-        dim: Channels of the input and the output.
-        hidden: Channels in between.
-        dw_conv: Keep the depth-wise convolution (Table 7 drops it).
-        with_cp: Keep only the outputs of the convolutions, and recompute
-            norms and activations from them in the backward pass.
+        dim: Number of channels of the input and the output.
+        hidden: Number of hidden channels.
+        dw_conv: Include the depth-wise convolution (Table 7 drops it).
+        with_cp: Store only the outputs of the convolutions, and recompute
+            norms and activations in the backward pass.
     """
 
     def __init__(self,
@@ -86,7 +86,7 @@ class FFN(nn.Module):
         return x.permute(0, 2, 3, 1)
 
     def forward_recomputing(self, x: Tensor) -> Tensor:
-        """Compute the same, cut behind the convolutions to recompute."""
+        """Compute the same, with checkpoints after the convolutions."""
 
         def then(norm: nn.Module, act: nn.Module, conv: nn.Module,
                  x: Tensor) -> Tensor:
@@ -105,8 +105,8 @@ class MLP(nn.Module):
     """Two linear layers with GELU in between, on [..., C] (for ablations).
 
     Args:
-        dim: Channels of the input and the output.
-        hidden: Channels in between.
+        dim: Number of channels of the input and the output.
+        hidden: Number of hidden channels.
         with_cp: Recompute the activation in the backward pass.
     """
 
@@ -126,12 +126,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention, then feed-forward, on a [B, H, W, C] map.
+    """Transformer block: window attention, then feed-forward, [B, H, W, C].
 
     Args:
-        dim: Channels.
-        heads: Attention heads.
-        mlp_ratio: Hidden channels of the feed-forward, as a multiple.
+        dim: Number of channels.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of the feed-forward, as a multiple of
+            ``dim``.
         drop_path: Stochastic depth rate of both residuals.
         ffn: ``'dwconv'`` is :class:`FFN`, ``'nodw'`` the same without its
             depth-wise convolution, ``'mlp'`` is :class:`MLP`.
@@ -177,7 +178,7 @@ def conv_bn(c_in: int,
             kernel: int,
             stride: int = 1,
             groups: int = 1) -> List[nn.Module]:
-    """Make a convolution without bias and its batch norm."""
+    """Build a convolution without bias and its batch norm."""
     conv = nn.Conv2d(
         c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [channels_last(conv), nn.BatchNorm2d(c_out)]
@@ -192,13 +193,13 @@ def conv_bn_relu(c_in: int, c_out: int, kernel: int,
 class Residual(nn.Module):
     """Convolutions with batch norm and ReLU around a shortcut (ResNet).
 
-    Layers are named ``conv1, bn1, conv2, ...``; the shortcut is a projection
-    named ``downsample`` where the channels change.
+    Layers are named ``conv1, bn1, conv2, ...``; if the channels change, the
+    shortcut is a projection named ``downsample``.
 
     Args:
         channels: Channels of the input and after every convolution.
-        kernels: Size of each convolution.
-        with_cp: Recompute in the backward pass.
+        kernels: Kernel size of each convolution.
+        with_cp: Recompute the block in the backward pass.
         depthwise: Make convolutions larger than 1x1 depth-wise.
     """
 
@@ -234,10 +235,10 @@ class Residual(nn.Module):
 
 
 def bottleneck(c_in: int, with_cp: bool = False) -> Residual:
-    """Make a bottleneck of stage 1: 64 channels inside, 256 out."""
+    """Build a bottleneck of stage 1: 64 channels inside, 256 out."""
     return Residual((c_in, 64, 64, 256), (1, 3, 1), with_cp)
 
 
 def basic_block(dim: int, with_cp: bool = False) -> Residual:
-    """Make HRNet's basic block: two 3x3 convolutions."""
+    """Build HRNet's basic block: two 3x3 convolutions."""
     return Residual((dim, dim, dim), (3, 3), with_cp)

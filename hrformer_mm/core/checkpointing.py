@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Activation checkpointing that leaves batch-norm statistics alone."""
+"""Activation checkpointing that does not change batch-norm statistics."""
 from contextlib import contextmanager, nullcontext
 from typing import Callable, Iterator
 
@@ -14,11 +14,11 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep running means, variances and counts of batches as they are.
+    """Freeze running means, variances and batch counts.
 
     The backward pass of a checkpointed module runs its forward pass again;
-    without this every batch would enter the running statistics twice. The
-    count is replaced by another tensor: synchronised norms need one.
+    otherwise every batch would update the running statistics twice. The count
+    is replaced by another tensor, as synchronised norms need one.
     """
     norms = [
         m for m in module.modules() if isinstance(m, BatchNorm) and m.training
@@ -41,10 +41,10 @@ def recompute(module: nn.Module, function: Callable[[Tensor], Tensor],
 
     Args:
         module: Owner of the parameters that ``function`` uses.
-        function: Maps one tensor to one tensor.
+        function: Function of one tensor that returns one tensor.
         x: Input of the function.
-        when: If false, or where no gradient is needed, the function is
-            called without checkpointing.
+        when: Whether to use checkpointing; it is also not used if no gradient
+            is needed.
     """
     if not (when and torch.is_grad_enabled()):
         return function(x)

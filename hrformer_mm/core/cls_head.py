@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The representation head of the classification network, in plain PyTorch.
+"""Representation head of the classification network, in plain PyTorch.
 
-It fuses the maps of all branches into one of 2048 channels, which is then
-pooled and classified. Parameter names are those of the official code.
+It fuses the maps of all branches into one with 2048 channels for pooling and
+classification. Parameter names are those of the official code.
 """
 from typing import List, Sequence
 
@@ -16,17 +16,16 @@ OUT_CHANNELS = 2048
 
 
 def widen(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
-    """Make a ResNet bottleneck that widens a branch to ``c_out`` channels."""
+    """Build a ResNet bottleneck that widens a branch to ``c_out`` channels."""
     inner = c_out // 4
     return nn.Sequential(
         Residual((c_in, inner, inner, c_out), (1, 3, 1), depthwise=dw_conv))
 
 
 def downsample(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
-    """Make a step of stride 2 to the next branch.
+    """Build a downsampling layer of stride 2 to the next branch.
 
-    Its convolutions have biases although batch norms follow, as in the
-    official code.
+    Its convolutions have biases before batch norms, as in the official code.
     """
     layers: List[nn.Module] = []
     if dw_conv:
@@ -42,7 +41,7 @@ def downsample(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
 
 
 class RepresentationHead(nn.Module):
-    """Fuse four maps into one of the coarsest resolution.
+    """Fuse four maps into one at the coarsest resolution.
 
     Maps of shape [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up,
     become [B, 2048, H / 8, W / 8].

@@ -4,10 +4,10 @@
 Yuan et al., HRFormer: High-Resolution Transformer for Dense Prediction,
 NeurIPS 2021, https://arxiv.org/abs/2110.09408
 
-Parallel branches of transformer blocks, the fusion between them, and the
-network. Read ``arch``, ``attention`` and ``blocks`` first; ``kernels`` holds
-what depends on the device. Parameter names are those of MMPose, which are
-HRNet's. Maps are [B, C, H, W], channels-last in memory.
+This module has the parallel branches of transformer blocks, the fusion between
+them, and the network. Read ``arch``, ``attention`` and ``blocks`` first;
+``kernels`` has the device-specific code. Parameter names are those of MMPose
+and HRNet. Maps are [B, C, H, W] in channels-last memory format.
 """
 from typing import (Iterable, Iterator, List, Mapping, Optional, Sequence,
                     Tuple, Union, cast)
@@ -25,7 +25,7 @@ from .kernels import by_images
 
 
 class TransformerBranch(nn.Sequential):
-    """Transformer blocks of one resolution, [B, C, H, W] to the same."""
+    """Transformer blocks of one resolution; keeps the shape [B, C, H, W]."""
 
     def run_blocks(self, x: Tensor) -> Tensor:
         x = super().forward(x.permute(0, 2, 3, 1).contiguous())
@@ -38,12 +38,12 @@ class TransformerBranch(nn.Sequential):
 
 def optional_modules(
         modules: Iterable[Optional[nn.Module]]) -> nn.ModuleList:
-    """Make a list in which None stands for the identity."""
+    """Build a module list in which None stands for the identity."""
     return nn.ModuleList(cast(List[nn.Module], list(modules)))
 
 
 def downsample(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
-    """Make a step of stride 2, depth-wise separable or HRNet's dense one."""
+    """Build a layer of stride 2: depth-wise separable or dense (HRNet)."""
     if dw_conv:
         return (conv_bn(c_in, c_in, 3, stride=2, groups=c_in) +
                 conv_bn(c_in, c_out, 1))
@@ -52,9 +52,9 @@ def downsample(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
 
 def fuse_path(src: int, dst: int, channels: Sequence[int],
               dw_conv: bool) -> Optional[nn.Sequential]:
-    """Make the layers that bring branch ``src`` to the width of ``dst``.
+    """Build the layers from branch ``src`` to the channels of ``dst``.
 
-    A finer source is also downsampled to the resolution of ``dst``; a coarser
+    They also downsample a finer source to the resolution of ``dst``; a coarser
     one is upsampled afterwards by :func:`upsample_to`.
     """
     c_src, c_dst = channels[src], channels[dst]
@@ -70,20 +70,20 @@ def fuse_path(src: int, dst: int, channels: Sequence[int],
 
 def upsample_to(x: Tensor, factor: int, size: Sequence[int],
                 mode: str) -> Tensor:
-    """Upsample by ``factor``, then resize to ``size`` if that overshoots.
+    """Upsample by ``factor``, then resize to ``size`` if the sizes differ.
 
-    Maps of odd size do: 520 x 520 has maps of 130, 65, 33, 17. The official
-    classification and segmentation code upsamples by ``'nearest'`` and resizes
-    with aligned corners, the pose code by ``'bilinear'`` and without.
-    ``'bilinear_aligned'`` resizes straight to ``size`` with aligned corners,
-    as segmentation HRNets do.
+    They differ for maps of odd size: 520 x 520 has maps of 130, 65, 33, 17.
+    The official classification and segmentation code upsamples with
+    ``'nearest'`` and resizes with aligned corners, the pose code with
+    ``'bilinear'`` and without them. ``'bilinear_aligned'`` resizes directly to
+    ``size`` with aligned corners, as in segmentation HRNets.
     """
     if mode == 'bilinear_aligned':
         return F.interpolate(
             x, tuple(size), mode='bilinear', align_corners=True)
     align = None if mode == 'nearest' else False
     x = F.interpolate(x, scale_factor=factor, mode=mode, align_corners=align)
-    # An exported graph may leave sizes open; comparing would fix them.
+    # Sizes may be dynamic in an exported graph; comparing would fix them.
     is_open = any(isinstance(n, torch.SymInt) for n in size)
     if not is_open and tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -115,7 +115,7 @@ class Fusion(nn.ModuleDict):
         self.upsample = upsample
 
     def fuse(self, dst: int, xs: Sequence[Tensor]) -> Tensor:
-        """Sum all branches for branch ``dst``, finest first."""
+        """Compute the sum of all branches for branch ``dst``."""
         size, parts = xs[dst].shape[-2:], []
         for src, path in enumerate(cast(nn.ModuleList, self[str(dst)])):
             x = xs[src] if path is None else path(xs[src])
@@ -175,13 +175,13 @@ class HRFormer(nn.Module):
             ``'bilinear'`` for pose; HRNet's uses ``'nearest'`` for
             classification and pose and ``'bilinear_aligned'`` (aligned
             corners) for segmentation.
-        mask_padding: Keep real tokens from attending to window padding.
+        mask_padding: Prevent real tokens from attending to window padding.
         with_cp: ``True`` recomputes every block in the backward pass to save
             memory, ``'ffn'`` only norms and activations inside the
             feed-forward layers.
 
     Raises:
-        ValueError: For an invalid value; it names the valid ones.
+        ValueError: If a value is invalid; the message names the valid ones.
 
     Example:
         >>> maps = HRFormer('small')(torch.rand(1, 3, 64, 64))
@@ -221,7 +221,7 @@ class HRFormer(nn.Module):
         self.build_stages()
 
     def build_stem(self, in_channels: int):
-        """Make the stem and stage 1."""
+        """Build the stem and stage 1."""
         whole = self.with_cp is True
         self.conv1, self.bn1 = conv_bn(in_channels, 64, 3, stride=2)
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
@@ -231,7 +231,7 @@ class HRFormer(nn.Module):
             *(bottleneck(c_in, whole) for c_in in [64] + [256] * (depth - 1)))
 
     def build_stages(self):
-        """Make the transitions that add branches, and stages 2 to 4."""
+        """Build the transitions that add branches, and stages 2 to 4."""
         c = self.arch.channels
         rates = iter(drop_path_rates(self.drop_path_rate, self.arch))
         self.transition1 = nn.ModuleList([
@@ -247,14 +247,14 @@ class HRFormer(nn.Module):
             self.stage4 = self.build_stage(4, rates)
 
     def build_transition(self, i: int) -> nn.ModuleList:
-        """Make branch ``i``, which starts from the one before it."""
+        """Build the transition to branch ``i`` from the one before it."""
         c = self.arch.channels
         new = nn.Sequential(conv_bn_relu(c[i - 1], c[i], 3, stride=2))
         return optional_modules([None] * i + [new])
 
     def build_stage(self, stage: int,
                     rates: Iterator[Sequence[float]]) -> nn.Sequential:
-        """Make the modules of a stage, which has as many branches."""
+        """Build the modules of a stage, whose number is that of branches."""
         outs: List[Sequence[int]] = [range(stage)
                                      ] * self.arch.modules[stage - 2]
         if stage == len(self.arch.channels):

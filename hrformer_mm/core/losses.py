@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Cross entropy of pixels, in plain PyTorch.
+"""Pixel-wise cross-entropy losses, in plain PyTorch.
 
-Logits are [B, K, H, W], labels [B, H, W]. One channel of logits stands for two
-classes, the first of which has the logit zero. Class weights are [K]. All is
-computed in float32, and nothing waits for the accelerator.
+Logits are [B, K, H, W], labels [B, H, W]. A single channel of logits stands
+for two classes, the first of which has the logit zero. Class weights are [K].
+Computation is in float32, without synchronisation with the accelerator.
 """
 from typing import Optional, Tuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def two_classes(logits: Tensor) -> Tensor:
-    """Return logits of both classes where one channel stands for the two."""
+    """Return logits of both classes if one channel stands for two."""
     if logits.shape[1] > 1:
         return logits
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -21,7 +21,7 @@ def two_classes(logits: Tensor) -> Tensor:
 
 def pixel_losses(logits: Tensor, labels: Tensor,
                  ignore_index: Optional[int]) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return -log p, class and validity of each pixel; all [B, H, W].
+    """Compute -log p, class and validity of each pixel; all [B, H, W].
 
     Pixels without a label count as class 0.
     """
@@ -46,9 +46,9 @@ def cross_entropy(logits: Tensor,
                   labels: Tensor,
                   class_weight: Optional[Tensor] = None,
                   ignore_index: Optional[int] = 255) -> Tensor:
-    """Compute the weighted mean over all labelled pixels, as PyTorch does.
+    """Compute the weighted mean over all labelled pixels, as in PyTorch.
 
-    It is zero, not NaN, where no pixel has a label.
+    It is zero, not NaN, if no pixel has a label.
     """
     losses, classes, labelled = pixel_losses(logits, labels, ignore_index)
     weights = pixel_weights(classes, labelled, class_weight)
@@ -58,10 +58,10 @@ def cross_entropy(logits: Tensor,
 
 def pixel_accuracy(logits: Tensor, labels: Tensor,
                    ignore_index: Optional[int]) -> Tensor:
-    """Compute the percentage of labelled pixels that are classified right.
+    """Compute the percentage of correctly classified labelled pixels.
 
-    It is MMSegmentation's number, of shape [1] and 100 without labels,
-    computed without waiting for the accelerator.
+    As in MMSegmentation, it has shape [1] and is 100 without labels; unlike
+    there, it does not synchronise with the accelerator.
     """
     labelled = torch.ones_like(labels, dtype=torch.bool)
     if ignore_index is not None:
@@ -80,10 +80,9 @@ def ohem_cross_entropy(logits: Tensor,
                        ignore_index: Optional[int] = 255) -> Tensor:
     """Compute the mean over hard pixels (online hard example mining).
 
-    Hard pixels give their true class a probability below a bound, which is
-    ``thresh`` or, where that keeps fewer than ``min_kept`` pixels of the
-    whole batch, the probability that keeps that many. As in the official
-    code:
+    In hard pixels the probability of the true class is below a bound. It is
+    ``thresh`` or, if that keeps fewer than ``min_kept`` pixels of the whole
+    batch, the probability that keeps that many. As in the official code:
 
     - the bound is excluded, so pixels of equal probability are dropped
       together;
@@ -92,7 +91,7 @@ def ohem_cross_entropy(logits: Tensor,
     - the very first pixel counts even without a label, with the probability
       of class 0 and the loss 0.
 
-    Unlike there, the result is zero, not NaN, where no pixel is hard.
+    Unlike there, the result is zero, not NaN, if no pixel is hard.
     """
     losses, classes, labelled = pixel_losses(logits, labels, ignore_index)
     probs = torch.exp(-losses.detach()).flatten()

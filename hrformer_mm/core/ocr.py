@@ -2,12 +2,12 @@
 """Object-contextual representations (OCR), in plain PyTorch.
 
 Yuan et al., Object-Contextual Representations for Semantic Segmentation, ECCV
-2020, https://arxiv.org/abs/1909.11065, as HRFormer's segmentation code has it.
+2020, https://arxiv.org/abs/1909.11065, as in HRFormer's segmentation code.
 
-An auxiliary head predicts a coarse segmentation, whose soft object regions
-gather one object-region representation per class; every pixel then attends to
-these representations. Letters: K classes, C channels of a pixel, H x W the
-finest map, of stride 4.
+An auxiliary head predicts a coarse segmentation. Its soft object regions
+aggregate one object-region representation per class, and every pixel attends
+to these representations. Letters: K classes, C channels of a pixel, H x W the
+size of the finest map, of stride 4.
 """
 from typing import Optional, Sequence, Tuple
 
@@ -23,8 +23,7 @@ from .kernels import attention
 class ConvBNReLU(nn.Module):
     """Convolution, batch norm and ReLU, [B, C_in, H, W] to [B, C_out, H, W].
 
-    The convolution has a bias although a norm follows, as in the official
-    code.
+    The convolution has a bias before the norm, as in the official code.
     """
 
     def __init__(self,
@@ -42,7 +41,7 @@ class ConvBNReLU(nn.Module):
 
 
 def join_maps(xs: Sequence[Tensor], align_corners: bool = True) -> Tensor:
-    """Upsample all maps to the size of the first, concatenate channels."""
+    """Upsample all maps to the size of the first and concatenate them."""
     size = xs[0].shape[-2:]
     coarse = (
         F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
@@ -51,18 +50,18 @@ def join_maps(xs: Sequence[Tensor], align_corners: bool = True) -> Tensor:
 
 
 def check_maps(in_channels: Sequence[int]) -> int:
-    """Return the number of channels of all maps together."""
+    """Return the total number of channels of all maps."""
     check('in_channels', in_channels, are_counts(in_channels),
           'positive integers, one for each map')
     return sum(in_channels)
 
 
 def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
-    """Average pixels [B, C, H, W] into object representations [B, K, C].
+    """Aggregate pixels [B, C, H, W] into object representations [B, K, C].
 
     The soft object region of a class is the softmax of its logits
-    [B, K, H, W] over the map. Where one logit stands for two classes, that of
-    the other one is its negative, so there are at least two regions.
+    [B, K, H, W] over the map. If one logit stands for two classes, the logit
+    of the other class is its negative, so there are at least two regions.
     """
     if logits.shape[1] == 1:
         logits = torch.cat([-logits, logits], dim=1)
@@ -71,14 +70,14 @@ def gather_objects(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class ObjectContext(nn.Module):
-    """Let pixels attend to the object-region representations.
+    """Attention from pixels to object-region representations.
 
     Maps pixels [B, C, H, W] and logits [B, K, H, W] of a coarse segmentation
     to pixels augmented by their object context, [B, C, H, W].
 
     Args:
-        channels: C.
-        ocr_channels: Channels of queries, keys and values.
+        channels: Number of channels C.
+        ocr_channels: Number of channels of queries, keys and values.
     """
 
     def __init__(self, channels: int, ocr_channels: int):
@@ -97,7 +96,7 @@ class ObjectContext(nn.Module):
 
     def forward(self, pixels: Tensor, logits: Tensor) -> Tensor:
         objects = gather_objects(pixels, logits).mT[..., None]  # [B, C, K, 1]
-        # One head, as an axis: fused kernels and ONNX ask for it.
+        # An axis for one head, which fused kernels and ONNX require.
         query = self.query_project(pixels).flatten(2).mT[:, None]
         key = self.key_project(objects).flatten(2).mT[:, None]
         value = self.value_project(objects).flatten(2).mT[:, None]
@@ -121,27 +120,27 @@ class AuxHead(nn.Module):
 
 
 class OCR(nn.Module):
-    """The segmentation head of HRFormer: maps to logits of stride 4.
+    """Segmentation head of HRFormer: maps to logits of stride 4.
 
     Maps of shape [B, in_channels[i], H / 2**i, W / 2**i], sizes rounded up,
     become the logits and those of the auxiliary head, each [B, K, H, W].
 
     Args:
-        in_channels: Channels of each map, finest first.
-        num_classes: K.
-        channels: Channels of the pixel and object representations.
-        ocr_channels: Channels of queries, keys and values.
-        aux_channels: Channels inside the auxiliary head, by default
-            ``channels``. HRNet's is as wide as all maps together.
-        dropout_ratio: Rate of whole channels before the last convolution.
-        kernel_size: Size of the two large convolutions. The official v2 has
-            3, v3 has 7 with as many groups as divide channels in and out.
-        groups: Groups of the same convolutions.
-        align_corners: Whether resizing maps aligns corners.
+        in_channels: Number of channels of each map, finest first.
+        num_classes: Number of classes K.
+        channels: Number of channels of the pixel and object representations.
+        ocr_channels: Number of channels of queries, keys and values.
+        aux_channels: Number of channels inside the auxiliary head, by default
+            ``channels``. In HRNet it is the sum of ``in_channels``.
+        dropout_ratio: Dropout rate of channels before the last convolution.
+        kernel_size: Kernel size of the two large convolutions: 3 in the
+            official v2, 7 in v3, with as many groups as divide the channels.
+        groups: Number of groups of the two large convolutions.
+        align_corners: Whether to align corners when resizing maps.
 
     Raises:
-        ValueError: If the groups do not divide the channels, the kernel is
-            even, or a value is invalid.
+        ValueError: If the groups do not divide the channels, the kernel size
+            is even, or a value is invalid.
 
     Example:
         >>> maps = [torch.rand(2, c, 64 // c, 48 // c) for c in (4, 8, 16)]
@@ -169,7 +168,7 @@ class OCR(nn.Module):
     def add_layers(self, c_in: int, num_classes: int, channels: int,
                    ocr_channels: int, aux_channels: Optional[int],
                    dropout_ratio: float, kernel_size: int, groups: int):
-        """Make the layers; a class with two parents calls this by itself."""
+        """Build the layers; subclasses with another parent call this."""
         aux = channels if aux_channels is None else aux_channels
         check_counts(num_classes=num_classes, channels=channels,
                      ocr_channels=ocr_channels, aux_channels=aux,

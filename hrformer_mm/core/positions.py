@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Sinusoidal positions, which TransPose, TokenPose and PRTR add to tokens."""
+"""Sinusoidal position encoding of TransPose, TokenPose and PRTR."""
 import math
 from typing import Tuple
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 def sine_position(hw: Tuple[int, int], dim: int,
                   device: torch.device) -> Tensor:
-    """Return sinusoidal positions of a map, [1, H*W, dim], as in DETR.
+    """Compute the sinusoidal positions of a map, [1, H*W, dim], as in DETR.
 
-    The first half of the channels encodes the row, the second the column,
-    both scaled to one turn over the map.
+    The first half of the channels encodes the row, the second the column, both
+    scaled to one period over the map.
     """
     half = torch.arange(dim // 2, device=device)
     frequency = 10000**(-2 * (half // 2) / (dim // 2))

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""One name for each thing that PyTorch's releases since 2.1 name differently.
+"""Compatibility with all PyTorch releases since 2.1.
 
-Everything in the package that is newer than torch 2.1 goes through here.
+The package uses APIs newer than torch 2.1 only through this module.
 """
 import inspect
 import re
@@ -13,7 +13,7 @@ from torch.utils import flop_counter
 
 
 def torch_is_at_least(version: str) -> bool:
-    """Whether this torch is that release or newer; nightlies count as one."""
+    """Whether torch is this release, a nightly of it, or newer."""
     release = re.match(r'[\d.]*\d', torch.__version__)
     return release is None or TorchVersion(release[0]) >= version
 
@@ -23,20 +23,20 @@ def _is_autocast_enabled_on_cpu() -> bool:
 
 
 is_autocast_enabled_on_cpu: Callable[[], bool] = _is_autocast_enabled_on_cpu
-if not torch_is_at_least('2.4'):  # where it takes no argument
+if not torch_is_at_least('2.4'):  # is_autocast_enabled has no argument
     is_autocast_enabled_on_cpu = torch.is_autocast_cpu_enabled
 
-# torch.compile replaces calls of either by True.
+# torch.compile replaces calls of both by True.
 is_compiling: Callable[[], bool] = getattr(torch.compiler, 'is_compiling',
                                            None) or torch._utils.is_compiling
 
 
 def register_flop_formula(operator: Any, formula: Callable[..., int]) -> None:
-    """Let torch's FlopCounterMode count an operator, unless it can already.
+    """Register an operator in FlopCounterMode if it is not registered yet.
 
     Args:
-        operator: An ``OpOverloadPacket``, as ``torch.ops.aten.mm``.
-        formula: Takes the shapes of the tensors, and ``out_shape``.
+        operator: ``OpOverloadPacket``, such as ``torch.ops.aten.mm``.
+        formula: Function of the shapes of the tensors and ``out_shape``.
     """
     if hasattr(flop_counter, 'flop_registry'):  # torch >= 2.2
         if operator not in flop_counter.flop_registry:
@@ -47,7 +47,7 @@ def register_flop_formula(operator: Any, formula: Callable[..., int]) -> None:
 
 
 def can_export() -> bool:
-    """Whether torch.export can leave the sizes of images open.
+    """Whether torch.export supports dynamic image sizes.
 
     :mod:`hrformer_mm.deploy.export` needs two of its options.
     """

@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Names of this package's models in the functions of the frameworks.
+"""Register this package's model names in the frameworks.
 
 ``mmpose.apis.init_model('hrformer_b_coco_384x288')``, ``MMPoseInferencer``,
-``mmpretrain.get_model`` and their likes take a name from the framework's own
-metafiles. Importing this package adds its own names, those of a framework's
-task. Names that the framework has, and paths, are read as before.
+``mmpretrain.get_model`` and similar functions look names up in the framework's
+own metafiles. Importing this package adds its names for the task of each
+framework. Names of the framework and paths are resolved as before.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
 
 
 def models_of(scope: str) -> Dict[str, str]:
-    """Return the config files of a framework's models by their names."""
+    """Return our config files for a framework by model name."""
     from .. import zoo
     return {row.name.lower(): str(row.path)
             for row in zoo.list_rows(task=TASKS[scope]) if row.config}
@@ -32,7 +32,7 @@ def path_of(name: str, scope: str) -> Optional[str]:
 def scope_of(folder: str) -> Optional[str]:
     """Return the framework whose metafiles are in a folder.
 
-    They are in ``.mim`` of the package, or beside it in a checkout.
+    The folder is ``.mim`` in the package, or its parent in a checkout.
     """
     from importlib.util import find_spec
     for scope in TASKS:
@@ -51,10 +51,10 @@ def list_in_inferencers(module: Any):
 
     def find_models(dir: str) -> Iterator[dict]:
         for model in original(dir):
-            yield {'Weights': None, **model}  # or it ends with a KeyError
+            yield {'Weights': None, **model}  # avoids a KeyError
         scope = scope_of(dir)
         for name, path in models_of(scope).items() if scope else ():
-            # An absolute path stays as it is when it is joined to dir.
+            # Joining dir with an absolute path returns the latter.
             yield dict(Name=name, Config=path, Weights=None)
 
     kind._get_models_from_metafile = staticmethod(wraps(original)(find_models))
@@ -80,9 +80,9 @@ def take_names(scope: str) -> Callable[[Any], None]:
 def find_in_model_hub(module: Any):
     """Patch MMPretrain's ModelHub.
 
-    It finds the models of this package that nobody registered, and configs
-    that are named from the folder of the model index, as mim reads them, not
-    from that of the metafile.
+    It then finds the models of this package without registration, and configs
+    whose paths are relative to the folder of the model index, as in mim, and
+    not to that of the metafile.
     """
     hub = module.ModelHub
     expand, get = hub._expand_config_path, hub.get

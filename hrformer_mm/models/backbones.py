@@ -24,34 +24,32 @@ STAGES = (('conv1', 'bn1', 'conv2', 'bn2'), ('layer1', 'transition1'),
 
 @MODELS.register_module()
 class HRFormer(hrformer.HRFormer, BaseModule):
-    """:class:`hrformer_mm.core.HRFormer` with OpenMMLab's words.
+    """:class:`hrformer_mm.core.HRFormer` as a backbone of OpenMMLab.
 
     Args:
         arch: As in :class:`hrformer_mm.core.HRFormer`, or MMPose's ``extra``.
         in_channels: Number of channels of the image.
         frozen_stages: Stages from the stem (0) up to this one are not
             trained and keep their batch-norm statistics; -1 trains all.
-        norm_eval: Keep the statistics of all batch norms while training.
-        allow_random_head: Predict although the loaded checkpoint has no
-            tensors for the head of the model, which is an error otherwise.
+        norm_eval: Freeze the statistics of all batch norms in training.
+        allow_random_head: Allow predictions if the loaded checkpoint has no
+            tensors for the head of the model. Otherwise they raise an error.
         init_cfg: As in mmengine. ``dict(type='Pretrained', checkpoint=...)``
-            takes any HRFormer checkpoint that
-            :mod:`hrformer_mm.checkpoints` knows and fails if it does not
-            cover the backbone.
-        extra: The nested dict of MMPose's configs, instead of the arguments
-            above it.
-        norm_cfg: Only with ``extra``; of type BN or SyncBN, with ``eps``,
-            ``momentum`` and ``requires_grad``.
-        transformer_norm_cfg: Only with ``extra``; of type LN, with ``eps``
-            and ``requires_grad``.
-        conv_cfg: None or plain convolutions, as MMPose's default.
-        zero_init_residual: Start the residual blocks of convolutions as
+            loads any HRFormer checkpoint that :mod:`hrformer_mm.checkpoints`
+            supports and fails if it does not cover the backbone.
+        extra: Nested dict of MMPose's configs, instead of ``arch``.
+        norm_cfg: Batch norms, only with ``extra``: type BN or SyncBN, with
+            ``eps``, ``momentum`` and ``requires_grad``.
+        transformer_norm_cfg: Layer norms, only with ``extra``: type LN, with
+            ``eps`` and ``requires_grad``.
+        conv_cfg: ``None`` or plain convolutions, as MMPose's default.
+        zero_init_residual: Initialise the residual blocks of convolutions as
             identities.
-        pretrained: Checkpoint, as MMSegmentation hands it to its backbones.
+        pretrained: Checkpoint, as MMSegmentation passes it to backbones.
         **kwargs: See :class:`hrformer_mm.core.HRFormer`.
 
     Raises:
-        ValueError: For values that are not among the choices.
+        ValueError: If a value is invalid; the message names the valid ones.
     """
 
     def __init__(self,
@@ -102,12 +100,13 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         """Return the depth of a parameter, for layer-wise learning rates.
 
         The stem has depth 0, the first stage 1, and each block of a branch
-        one more; fusion and transitions have that of the blocks before them.
+        one more; fusion and transitions have the depth of the blocks before
+        them.
 
         Args:
             param_name: Name of the parameter.
-            prefix: What the names of the backbone begin with; others are the
-                last layer.
+            prefix: Prefix of the names of the backbone; other parameters
+                belong to the last layer.
 
         Returns:
             The depth, and the number of layers.
@@ -137,12 +136,12 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         ]
 
     def init_weights(self):
-        """Load or draw weights as ``init_cfg`` says.
+        """Load pretrained or initialise random weights by ``init_cfg``.
 
         Raises:
             RuntimeError: If pretrained weights do not cover the backbone.
-            FileNotFoundError: If their file is nowhere; says where it was
-                looked for.
+            FileNotFoundError: If their file is not found; the message lists
+                the places searched.
         """
         cfg = self.init_cfg
         if isinstance(cfg, dict) and cfg['type'] == 'Pretrained':

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoint codecs of baselines that MMPose 1.x has not.
+"""Keypoint codecs of baselines that MMPose 1.x lacks.
 
-MMPose's registry of codecs has no scopes, so configs write their full path:
+MMPose's registry of codecs has no scopes, so configs need the full path:
 ``type='hrformer_mm.models.codecs.UnbiasedUDPHeatmap'``.
 """
 from typing import Optional, Tuple
@@ -13,18 +13,18 @@ from mmpose.registry import KEYPOINT_CODECS
 
 @KEYPOINT_CODECS.register_module()
 class UnbiasedUDPHeatmap(MSRAHeatmap):
-    """Heatmaps of DARK on UDP's continuous image, as TransPose has them.
+    """DARK heatmaps in UDP's continuous coordinates (TransPose, TokenPose).
 
-    TokenPose has the same. Gaussians have their true centre and cover the
-    whole map; decoding blurs, takes the logarithm and refines the maximum by
-    a Taylor series. Map and image are W - 1 and w - 1 steps wide. MMPose's
-    ``UDPHeatmap`` cuts Gaussians off and clamps maps at 1e-3 to decode them.
+    Gaussians have unquantized centres and cover the whole map; decoding blurs,
+    takes the logarithm and refines the maximum by a Taylor expansion. Map and
+    image are W - 1 and w - 1 steps wide. MMPose's ``UDPHeatmap`` truncates
+    Gaussians and clamps maps at 1e-3 for decoding.
 
     Args:
         input_size: Width and height of the input image.
         heatmap_size: Width and height of a heatmap.
         sigma: Standard deviation of a Gaussian, in pixels of the map.
-        blur_kernel_size: Kernel of the blur when decoding.
+        blur_kernel_size: Kernel size of the blur in decoding.
     """
 
     def __init__(self,
@@ -44,9 +44,9 @@ class UnbiasedUDPHeatmap(MSRAHeatmap):
     def encode(self,
                keypoints: np.ndarray,
                keypoints_visible: Optional[np.ndarray] = None) -> dict:
-        """Draw keypoints [1, K, 2] as heatmaps [K, H, W].
+        """Encode keypoints [1, K, 2] as heatmaps [K, H, W].
 
-        Keypoints further than three sigmas from the map have the weight 0.
+        Keypoints more than three sigmas outside the map have weight 0.
         """
         if keypoints_visible is None:
             keypoints_visible = np.ones(keypoints.shape[:2], np.float32)
@@ -65,10 +65,10 @@ class UnbiasedUDPHeatmap(MSRAHeatmap):
             heatmaps=maps.astype(np.float32), keypoint_weights=weights)
 
     def decode(self, encoded: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Find keypoints [1, K, 2] and their scores [1, K] in heatmaps.
+        """Decode heatmaps to keypoints [1, K, 2] and their scores [1, K].
 
-        As those of ``UDPHeatmap``, they count the input as w steps wide, for
-        so the estimator does that brings them back to the image.
+        As in ``UDPHeatmap``, coordinates assume an input w steps wide, as the
+        pose estimator does when it maps them to the image.
         """
         keypoints, scores = super().decode(encoded)
         size = np.array(self.input_size)
@@ -77,10 +77,10 @@ class UnbiasedUDPHeatmap(MSRAHeatmap):
 
 @KEYPOINT_CODECS.register_module()
 class UncroppedRegressionLabel(RegressionLabel):
-    """Coordinates as fractions of the input, also outside of it, as in PRTR.
+    """Coordinates relative to the input, also outside of it (PRTR).
 
-    Visible keypoints keep their weight where a crop leaves them outside, and
-    invisible ones are at (0, 0); both take part in the matching.
+    Visible keypoints outside of the crop keep their weight, and invisible ones
+    are at (0, 0); both take part in the matching.
     """
 
     def encode(self,

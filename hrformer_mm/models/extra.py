@@ -1,8 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The arguments of MMPose's HRFormer: ``extra``, ``norm_cfg`` and others.
+"""Translate the arguments of MMPose's HRFormer: ``extra``, ``norm_cfg`` etc.
 
-What HRFormer does not have is refused, as MMPose refuses it, or because it
-would be ignored otherwise.
+Unsupported values raise an error, as in MMPose, instead of being ignored.
 """
 from logging import WARNING
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -11,24 +10,23 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Our word, the names that MMPose's and the official configs use for it in a
-# stage, and what holds where none is there.
+# Our name: names of MMPose's and the official configs in a stage, default.
 EXTRA_WORDS: Dict[str, Tuple[Sequence[str], Optional[int]]] = dict(
     channels=(('num_channels', ), None),
     heads=(('num_heads', ), None),
     blocks=(('num_blocks', ), None),
     windows=(('window_sizes', 'num_window_sizes'), 7),
     mlp_ratios=(('mlp_ratios', 'num_mlp_ratios'), 4))
-BLOCK = 'HRFORMERBLOCK'  # of the stages after the first
+BLOCK = 'HRFORMERBLOCK'  # blocks of the stages after the first
 STAGE1 = dict(num_branches=1, block='BOTTLENECK', num_blocks=(2, ),
               num_channels=(64, ))  # yapf: disable
 BATCH_NORMS = ('BN', 'BN2d', 'SyncBN')
-# Options of a batch norm that change what it computes, which have a default.
+# Options of a batch norm that must have their default.
 NORM_DEFAULTS = dict(affine=True, track_running_stats=True)
 
 
 def is_extra(value: Any) -> bool:
-    """Return whether an argument is MMPose's ``extra``."""
+    """Whether an argument is MMPose's ``extra``."""
     return isinstance(value, Mapping) and any(
         f'stage{n}' in value for n in range(1, 5))
 
@@ -37,8 +35,8 @@ def check_stage(stage: Mapping, n: int):
     """Raise ValueError if a stage is not one of MMPose's HRFormer.
 
     Args:
-        stage: Its dict in ``extra``.
-        n: Number of the stage, 2 to 4, which is that of its branches.
+        stage: Dict of the stage in ``extra``.
+        n: Number of the stage, 2 to 4, and of its branches.
     """
     where = f'extra.stage{n}'
     kind = stage.get('block', BLOCK)
@@ -61,7 +59,7 @@ def check_stage(stage: Mapping, n: int):
 
 
 def check_stage1(stage: Mapping):
-    """Raise ValueError if the first stage is not the only one there is."""
+    """Raise ValueError if the first stage is not the supported one."""
     for name, wanted in STAGE1.items():
         value = stage.get(name, wanted)
         value = tuple(value) if isinstance(value, list) else value
@@ -72,10 +70,10 @@ def check_stage1(stage: Mapping):
 
 def branches(stages: Sequence[Mapping], names: Sequence[str],
              default: Optional[int]) -> Tuple[int, ...]:
-    """Return a word of ``extra`` for the four branches, alike in all stages.
+    """Return a field of ``extra`` for the four branches, equal in all stages.
 
     Raises:
-        ValueError: If it is missing or a stage disagrees with the last.
+        ValueError: If it is missing or a stage differs from the last.
     """
     values = []
     for n, stage in enumerate(stages, start=2):
@@ -95,7 +93,7 @@ def branches(stages: Sequence[Mapping], names: Sequence[str],
 
 
 def same(values: Sequence, what: str):
-    """Return the one value of a per-branch list; HRFormer has no other."""
+    """Return the value of a per-branch list whose entries must be equal."""
     if len(set(values)) != 1:
         raise ValueError(f'{what} must be equal in all branches, got '
                          f'{list(values)}')
@@ -106,7 +104,7 @@ def translate_upsample(cfg: Mapping) -> str:
     """Return our name for ``extra.upsample``.
 
     Raises:
-        ValueError: For a mode that HRFormer does not have.
+        ValueError: If the mode is not supported.
     """
     mode, aligned = cfg.get('mode', 'bilinear'), cfg.get('align_corners')
     if mode == 'bilinear':
@@ -118,13 +116,13 @@ def translate_upsample(cfg: Mapping) -> str:
 
 
 def translate_extra(extra: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the arguments of our HRFormer that ``extra`` stands for.
+    """Translate ``extra`` to the arguments of our HRFormer.
 
     Args:
-        extra: As in the configs of MMPose 1.x; it is not changed.
+        extra: Dict as in the configs of MMPose 1.x; it is not changed.
 
     Raises:
-        ValueError: If a stage is missing or asks for what HRFormer has not.
+        ValueError: If a stage is missing or unsupported.
     """
     missing = [s for s in ('stage2', 'stage3', 'stage4') if s not in extra]
     if missing:
@@ -168,10 +166,10 @@ def check_conv_cfg(conv_cfg: Optional[Mapping]):
 
 
 def apply_norm_cfg(model: nn.Module, norm_cfg: Mapping):
-    """Give the batch norms of a model the options of ``norm_cfg``.
+    """Apply the options of ``norm_cfg`` to the batch norms of a model.
 
     Raises:
-        ValueError: For another norm, or an option that they do not have.
+        ValueError: If the type or an option is not supported.
     """
     options = dict(norm_cfg)
     kind = options.pop('type', 'BN')
@@ -197,10 +195,10 @@ def apply_norm_cfg(model: nn.Module, norm_cfg: Mapping):
 
 
 def apply_transformer_norm_cfg(model: nn.Module, norm_cfg: Mapping):
-    """Give the layer norms of a model the options of ``norm_cfg``.
+    """Apply the options of ``norm_cfg`` to the layer norms of a model.
 
     Raises:
-        ValueError: For another norm, or an option that they do not have.
+        ValueError: If the type or an option is not supported.
     """
     options = dict(norm_cfg)
     kind = options.pop('type', 'LN')
@@ -216,14 +214,13 @@ def apply_transformer_norm_cfg(model: nn.Module, norm_cfg: Mapping):
 
 def translate_pretrained(pretrained: Optional[str],
                          init_cfg: Any) -> Any:
-    """Return the ``init_cfg`` of MMSegmentation's ``pretrained``.
+    """Translate MMSegmentation's ``pretrained`` to an ``init_cfg``.
 
     Names of OpenMMLab's and torchvision's model zoos, which have no HRFormer,
-    are those of the backbone that was replaced: they are ignored, with a
-    warning.
+    belong to the replaced backbone and are ignored with a warning.
 
     Raises:
-        ValueError: If there is an ``init_cfg`` as well.
+        ValueError: If there is also an ``init_cfg``.
     """
     if pretrained is None:
         return init_cfg

@@ -17,45 +17,48 @@ PAD = 255  # label of padding in MMSegmentation
 
 @MODELS.register_module()
 class OCRHead(OCR, BaseDecodeHead):
-    """:class:`hrformer_mm.core.ocr.OCR` with MMSegmentation's words.
+    """:class:`hrformer_mm.core.ocr.OCR` as a decode head of MMSegmentation.
 
-    It is one decode head for ``EncoderDecoder``, its auxiliary branch inside:
-    MMSegmentation's cascade of two heads is a list, which configs replace and
-    never merge, and joins the maps twice.
+    The auxiliary head is part of this one head for ``EncoderDecoder``.
+    MMSegmentation's cascade of two heads is a list, which configs cannot
+    merge, and concatenates the maps twice.
 
     Args:
-        in_channels: Channels of the maps that the backbone gives.
-        num_classes: As in labels.
-        channels: Inside.
-        ocr_channels: Inside the attention.
-        aux_channels: Inside the auxiliary branch, by default ``channels``.
-        dropout_ratio: Of whole channels before the last convolution.
-        kernel_size: 3 is the official v2, 7 with groups v3.
-        groups: Of the two large convolutions.
-        loss_decode: Of the logits.
-        loss_aux: Of the auxiliary logits, or ``None`` to train without.
-        align_corners: For all resizing, also of images in
-            ``EncoderDecoder``.
+        in_channels: Numbers of channels of the maps of the backbone.
+        num_classes: Number of classes.
+        channels: Number of channels of the pixel and object representations.
+        ocr_channels: Number of channels of queries, keys and values.
+        aux_channels: Number of channels inside the auxiliary head, by default
+            ``channels``.
+        dropout_ratio: Dropout rate of channels before the last convolution.
+        kernel_size: Kernel size of the two large convolutions: 3 in the
+            official v2, 7 with groups in v3.
+        groups: Number of groups of the two large convolutions.
+        loss_decode: Loss of the logits.
+        loss_aux: Loss of the auxiliary logits, or ``None``.
+        align_corners: Whether to align corners in all resizing, also of images
+            in ``EncoderDecoder``.
         out_channels: 1 for two classes with one logit; by default
             ``num_classes``.
-        threshold: Of the probability, with one logit.
+        threshold: Threshold of the probability, with one logit.
         ignore_index: Label of pixels without a class. 255, with which
             MMSegmentation pads images, is ignored as well.
-        init_cfg: As in mmengine; ``None`` keeps torch's own initial values,
-            as the official code does.
+        init_cfg: As in mmengine; ``None`` keeps the default initial values of
+            PyTorch, as the official code does.
 
-    There is no ``sampler``: hard pixels are chosen by a loss.
+    There is no ``sampler``: hard pixels are selected by the loss.
 
     Raises:
-        ValueError: If the layers do not fit, see the class above.
+        ValueError: If arguments are inconsistent, see
+            :class:`hrformer_mm.core.ocr.OCR`.
     """
-    # Of BaseDecodeHead.
+    # Set by BaseDecodeHead.
     out_channels: int
     loss_decode: Any
     num_classes: int
     ignore_index: int
     _stack_batch_gt: Callable[[list], Tensor]
-    ignores_padding = True  # which LabelRangeHook asks for
+    ignores_padding = True  # read by LabelRangeHook
 
     def __init__(self,
                  in_channels: Sequence[int],
@@ -98,12 +101,12 @@ class OCRHead(OCR, BaseDecodeHead):
 
     def forward(  # type: ignore[override]
             self, inputs: Sequence[Tensor]) -> Tensor:
-        """Logits [B, out_channels, H, W] of stride 4."""
+        """Compute logits [B, out_channels, H, W] of stride 4."""
         return super().forward(inputs)[0]
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list,
              train_cfg: Any) -> Dict[str, Tensor]:
-        """Losses and accuracies of the main and the auxiliary logits."""
+        """Compute losses and accuracies of the main and auxiliary logits."""
         logits, guess = OCR.forward(self, inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         if self.ignore_index not in (PAD, None) and self.num_classes <= PAD:
@@ -121,9 +124,9 @@ class OCRHead(OCR, BaseDecodeHead):
     def judge(self, logits: Tensor, labels: Tensor,
               losses: Sequence[Tuple[str, nn.Module]],
               accuracy_name: str) -> Dict[str, Tensor]:
-        """Losses by name, and the percentage of pixels that are right.
+        """Compute losses by name, and the percentage of correct pixels.
 
-        Computed in float32 and at the size of the labels [B, H, W].
+        The computation is in float32 at the size of the labels [B, H, W].
         """
         logits = self.enlarge(logits.float(), labels.shape[-2:])
         result: Dict[str, Tensor] = {}
@@ -136,13 +139,14 @@ class OCRHead(OCR, BaseDecodeHead):
 
     def predict_by_feat(self, seg_logits: Tensor,
                         batch_img_metas: Sequence[dict]) -> Tensor:
-        """Logits of the size of the model's input.
+        """Resize logits to the input size of the model.
 
-        MMSegmentation's own warns of every new size with aligned corners.
+        MMSegmentation's version warns about each new size with aligned
+        corners.
         """
         meta = batch_img_metas[0]
         size = meta['img_shape']
-        if not isinstance(size, torch.Size):  # which a sliding window has
+        if not isinstance(size, torch.Size):  # torch.Size: sliding window
             size = meta.get('pad_shape', size)[:2]
         return self.enlarge(seg_logits, size)
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Cross entropy of pixels as losses for MMSegmentation's heads."""
+"""Pixel-wise cross-entropy losses for MMSegmentation's heads."""
 from typing import Optional, Sequence
 
 import torch
@@ -13,14 +13,15 @@ from ..registry import MODELS
 class PixelCrossEntropyLoss(nn.Module):
     """:func:`hrformer_mm.core.losses.cross_entropy`.
 
-    MMSegmentation's ``CrossEntropyLoss`` is not the official one: without
-    class weights it divides by ignored pixels too, and with them it fails on
-    ignored pixels.
+    MMSegmentation's ``CrossEntropyLoss`` differs from the official loss:
+    without class weights its mean includes ignored pixels, and with them it
+    fails on ignored pixels.
 
     Args:
-        class_weight: One number for each class.
-        loss_weight: Scales the result.
-        loss_name: In logs; what begins with ``loss`` is trained on.
+        class_weight: Weight of each class.
+        loss_weight: Weight of the loss.
+        loss_name: Name in logs; only losses whose name begins with ``loss``
+            are trained on.
     """
 
     class_weight: Optional[Tensor]
@@ -39,11 +40,11 @@ class PixelCrossEntropyLoss(nn.Module):
                 labels: Tensor,
                 weight: Optional[Tensor] = None,
                 ignore_index: Optional[int] = 255) -> Tensor:
-        """The loss of logits [B, K, H, W] for labels [B, H, W].
+        """Compute the loss of logits [B, K, H, W] for labels [B, H, W].
 
         Raises:
-            ValueError: If a sampler of the head gives weights of pixels, or
-                class weights are too few or too many.
+            ValueError: If a sampler of the head passes pixel weights, or the
+                number of class weights is wrong.
         """
         classes = max(logits.shape[1], 2)
         if self.class_weight is not None and len(
@@ -51,7 +52,7 @@ class PixelCrossEntropyLoss(nn.Module):
             raise ValueError(f'class_weight must have {classes} numbers, got '
                              f'{len(self.class_weight)}')
         if weight is not None:
-            raise ValueError(f'{type(self).__name__} chooses pixels itself; '
+            raise ValueError(f'{type(self).__name__} selects pixels itself; '
                              'set sampler=None in the head')
         return self.loss_weight * self.reduce(logits, labels, ignore_index)
 
@@ -66,11 +67,12 @@ class OHEMCrossEntropyLoss(PixelCrossEntropyLoss):
     """:func:`hrformer_mm.core.losses.ohem_cross_entropy`.
 
     MMSegmentation's ``OHEMPixelSampler`` is not equivalent: it multiplies
-    ``min_kept`` by the batch, and the mean divides by all pixels.
+    ``min_kept`` by the batch size, and the mean divides by all pixels.
 
     Args:
-        thresh: Pixels are hard below this probability of their class.
-        min_kept: Pixels to keep at least, of the batch on a GPU.
+        thresh: Probability of the true class below which a pixel is hard.
+        min_kept: Minimum number of pixels to keep in the batch of a GPU.
+        loss_name: See :class:`PixelCrossEntropyLoss`.
         **kwargs: See :class:`PixelCrossEntropyLoss`.
     """
 

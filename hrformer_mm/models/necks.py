@@ -13,19 +13,19 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class HRFormerClsNeck(RepresentationHead, BaseModule):
-    """The representation head, then global average pooling.
+    """Representation head with global average pooling.
 
-    See :class:`hrformer_mm.core.cls_head.RepresentationHead`. Takes the four
-    maps of the backbone and gives a tuple with one tensor, [B, 2048] for
-    MMPretrain's ``LinearClsHead``. The pooling is MMPretrain's and lives in
-    here because lists in configs are replaced and never merged: with two necks
-    in a list every size would repeat both. The map before pooling, which class
-    activation maps need, is the output of ``neck.final_layer``.
+    See :class:`hrformer_mm.core.cls_head.RepresentationHead`. Maps the four
+    maps of the backbone to a tuple with one tensor, [B, 2048] for MMPretrain's
+    ``LinearClsHead``. MMPretrain's pooling is included because configs cannot
+    merge lists: with two necks in a list every size would repeat both. The map
+    before pooling, which class activation maps need, is the output of
+    ``neck.final_layer``.
 
     Args:
-        in_channels: Channels of the four maps, finest first.
-        dw_conv: 3x3 convolutions are depth-wise; HRNet's are dense.
-        pool: Without it the map [B, 2048, H, W] itself is given.
+        in_channels: Numbers of channels of the four maps, finest first.
+        dw_conv: Make 3x3 convolutions depth-wise; HRNet's are dense.
+        pool: Pool the map; otherwise the map [B, 2048, H, W] is returned.
         init_cfg: As in mmengine.
     """
 

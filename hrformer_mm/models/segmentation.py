@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What MMSegmentation lacks around the model: padding and merging."""
+"""Random padding and test-time augmentation that MMSegmentation lacks."""
 from typing import Any, Dict, List, Tuple
 
 import torch
@@ -12,11 +12,11 @@ from ..registry import MODELS
 
 
 def random_shift(room: Tuple[int, int, int, int]) -> Tuple[int, int]:
-    """Rows and columns by which to move an image inside its padding.
+    """Sample the rows and columns by which to move an image in its padding.
 
     Args:
-        room: Padding on the left, right, top and bottom; the image sits in
-            the left upper corner.
+        room: Padding on the left, right, top and bottom; the image is in the
+            top left corner.
     """
     _, right, _, bottom = room
     return (int(torch.randint(bottom + 1, ())),
@@ -25,10 +25,10 @@ def random_shift(room: Tuple[int, int, int, int]) -> Tuple[int, int]:
 
 @MODELS.register_module()
 class RandomPadPreProcessor(SegDataPreProcessor):
-    """Place images that are smaller than the crop at random while training.
+    """Place images smaller than the crop at random positions in training.
 
     MMSegmentation pads on the right and below. As there, images are padded
-    after they are normalised, so that padding is the mean.
+    after normalisation, so that padding is the mean.
     """
 
     def forward(self, data: dict, training: bool = False) -> Dict[str, Any]:
@@ -53,11 +53,11 @@ class RandomPadPreProcessor(SegDataPreProcessor):
 
 @MODELS.register_module()
 class LogitsTTAModel(BaseTTAModel):
-    """Average the logits of all scales and flips, as the official code does.
+    """Average the logits of all scales and flips, as in the official code.
 
-    MMSegmentation's averages probabilities, and holds the maps of all views
-    at once; here they are added up one by one. Where one channel stands for
-    two classes, MMSegmentation gives its probability, which is averaged.
+    MMSegmentation's model averages probabilities and keeps the maps of all
+    views in memory; this one sums them up one by one. If one channel stands
+    for two classes, MMSegmentation returns its probability, which is averaged.
     """
 
     def test_step(self, data: Dict[str, list]) -> List[Any]:
@@ -73,7 +73,7 @@ class LogitsTTAModel(BaseTTAModel):
     def merge_preds(self,
                     data_samples_list: List[List[Any]],
                     views: int = 1) -> List[Any]:
-        """Classes from sums of ``views`` logits."""
+        """Predict classes from the sums of the logits of ``views``."""
         for sample in data_samples_list[0]:
             logits = sample.seg_logits.data / views
             classes = logits.argmax(dim=0, keepdim=True)

@@ -7,7 +7,7 @@ from ..registry import VISUALIZERS
 
 @VISUALIZERS.register_module()
 class PoseVisualizer(PoseLocalVisualizer):
-    """MMPose's visualizer, which :mod:`hrformer_mm.compat` makes work.
+    """MMPose's visualizer, fixed by :mod:`hrformer_mm.compat`.
 
-    Configs and checkpoints of version 0.1 name this class.
+    Kept for configs and checkpoints of version 0.1, which name this class.
     """

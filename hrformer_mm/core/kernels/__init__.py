@@ -1,11 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""All device-specific code of the core: one function per operation.
+"""Device-specific code of the core: one function per operation.
 
-Each function computes what the first line of its docstring says, and takes
-the layers, not their weights. By default it calls them, which is what
-compilers, exporters, autocast and most devices get. It uses a faster way where
+Functions take layers, not their weights. By default they call the layers, as
+for compilers, exporters, autocast and most devices. They use a fast path if
 the device has one and nothing observes, changes or replaces the layers (see
-:mod:`.bypass`). Tests hold that both ways agree.
+:mod:`.bypass`). Tests check that both paths agree.
 """
 from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels

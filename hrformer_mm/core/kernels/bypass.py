@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""When a fast path may compute with a layer's parameters by itself."""
+"""Conditions for fast paths that use a layer's parameters directly."""
 from typing import Type
 
 from torch import nn
@@ -10,17 +10,17 @@ HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of the module also calls something of somebody else."""
+    """Whether a module has forward or backward hooks."""
     return any(getattr(module, name) for name in HOOKS)
 
 
 def may_bypass(module: nn.Module, *kinds: Type[nn.Module]) -> bool:
-    """Whether using a layer's parameters equals calling the layer.
+    """Whether using a layer's parameters is equivalent to calling the layer.
 
-    It does not if the layer has hooks (as pruning and profilers add), is
-    parametrized (``torch.nn.utils.parametrize``), compiled by itself, or
-    computes by another ``forward`` than that of one of ``kinds`` (LoRA,
-    quantization, a custom layer in its place).
+    It is not if the layer has hooks (pruning, profilers), is parametrized
+    (``torch.nn.utils.parametrize``) or compiled separately, or if its
+    ``forward`` is not that of one of ``kinds`` (LoRA, quantization, custom
+    layers).
     """
     cls = type(module)
     return (

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """CPU fast paths with equal results.
 
-Products of narrow maps go through oneDNN; attention copies as little as it
-can; and where no gradient is needed, memory is reused, because on CPUs a map
-costs as much to allocate as to compute.
+Products of narrow maps use oneDNN; attention makes few copies; and without
+gradients memory is reused, because on CPUs allocating a map takes as long as
+computing it.
 """
 import math
 from typing import Any, Callable, Iterable, Optional, Sequence, Tuple, TypeVar
@@ -23,10 +23,10 @@ EXACT = (torch.float32, torch.float64)
 
 
 def runs_on_cpu(x: Tensor) -> bool:
-    """Whether a CPU runs the operations on ``x`` one by one, as called.
+    """Whether operations on ``x`` run eagerly on a CPU.
 
     Compilers and exporters optimize the plain operations themselves, and
-    autocast knows only those.
+    autocast supports only those.
     """
     return not (x.device.type != 'cpu' or is_autocast_enabled_on_cpu()
                 or is_compiling() or torch.jit.is_tracing())
@@ -38,17 +38,17 @@ register_flop_formula(
     lambda x, weight, *_, out_shape=None, **__: conv_flop_count(
         x, weight, out_shape))
 
-# Multiply-adds below which calling oneDNN takes longer than it saves.
+# Number of multiply-adds below which the overhead of oneDNN exceeds the gain.
 FEW_PRODUCTS = 2**22
 
 
 class PixelProduct(torch.autograd.Function):
     """``F.linear`` of pixels [M, C] with a weight [C_out, C], for CPUs.
 
-    oneDNN computes it as a 1x1 convolution, at these narrow shapes 1.2 to 1.7
+    oneDNN computes it as a 1x1 convolution, for these narrow shapes 1.2 to 1.7
     times as fast as PyTorch's matrix product. The same holds for the gradient
     of the pixels; that of the weight is faster as a product. oneDNN is called
-    by name because ``F.conv2d`` does not use it with a single thread.
+    explicitly because ``F.conv2d`` does not use it with a single thread.
     """
 
     @staticmethod
@@ -79,8 +79,8 @@ class PixelProduct(torch.autograd.Function):
 
 def mix_channels(x: Tensor, weight: Tensor,
                  bias: Optional[Tensor]) -> Tensor:
-    """``F.linear``, through :class:`PixelProduct` where that is faster."""
-    # The size comes last, as asking a traced one would fix an open batch.
+    """Compute ``F.linear``, by :class:`PixelProduct` if that is faster."""
+    # The size is checked last, as this would fix a dynamic batch size.
     if not (runs_on_cpu(x) and x.dtype == torch.float32
             and torch.backends.mkldnn.is_available()
             and x.numel() * len(weight) >= FEW_PRODUCTS):
@@ -90,7 +90,7 @@ def mix_channels(x: Tensor, weight: Tensor,
 
 
 def linear(layer: Any, x: Tensor) -> Tensor:
-    """``layer(x)``, through :func:`mix_channels` for a plain ``nn.Linear``."""
+    """Compute ``layer(x)``, by :func:`mix_channels` for an ``nn.Linear``."""
     if runs_on_cpu(x) and may_bypass(layer, nn.Linear):
         return mix_channels(x, layer.weight, layer.bias)
     return layer(x)
@@ -107,24 +107,24 @@ def take(x: Tensor, index: Tensor, parts: int) -> Tensor:
 class RowAttention(torch.autograd.Function):
     """Attention in windows, from rows of pixels to rows of pixels.
 
-    One copy cuts windows and heads and pads, so the products before and after
-    it need no padding. The backward pass is written out because PyTorch has
-    no fused kernel on CPUs that computes a gradient of the bias, and copies
-    the scores several times instead. It has no second derivative.
+    One copy splits windows and heads and pads them, so the products before and
+    after it need no padding. The backward pass is explicit because PyTorch has
+    no fused CPU kernel with a gradient of the bias, and would copy the scores
+    several times. It has no second derivative.
     """
 
     @staticmethod
     def forward(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
                 token: Tensor, heads: int) -> Tuple[Tensor, Tensor, Tensor]:
-        """Attend.
+        """Compute attention.
 
         Args:
-            qkv: Queries, keys and values of M pixels, [M, 3*h*d], and if any
-                token is padding those of padding, [M+1, 3*h*d].
-            bias: Added to the scores, [h, 1, t, t].
-            pixel: Of each token [n, t]; M where it is padding.
-            token: Of each pixel [M], counted through the windows.
-            heads: h.
+            qkv: Queries, keys and values of M pixels, [M, 3*h*d]; if any
+                token is padding, followed by those of padding, [M+1, 3*h*d].
+            bias: Bias of the scores, [h, 1, t, t].
+            pixel: Index of the pixel of each token, [n, t]; M for padding.
+            token: Index of the token of each pixel, [M].
+            heads: Number of heads h.
 
         Returns:
             Rows [M, h*d]; for the backward pass queries, keys and values
@@ -133,7 +133,7 @@ class RowAttention(torch.autograd.Function):
         n, t = pixel.shape
         windows = take(qkv, pixel, 3 * heads).view(3, heads * n, t, -1)
         q, k, v = windows
-        if qkv.dtype not in EXACT:  # scores need more digits
+        if qkv.dtype not in EXACT:  # scores need float32
             q, k = q.float(), k.float()
         scores = torch.bmm(q, k.transpose(1, 2)).view(heads, n, t, t)
         scores *= q.shape[-1]**-.5
@@ -192,17 +192,17 @@ FUSED_ADDS_IN_FLOAT32 = torch_is_at_least('2.6')
 
 def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
                 token: Tensor, heads: int) -> Tensor:
-    """:class:`RowAttention`, or PyTorch's fused kernel for many scores.
+    """Apply :class:`RowAttention`, or PyTorch's kernel for large windows.
 
-    That kernel keeps no scores, but takes up to twice as long in windows as
-    small as the paper's.
+    The fused kernel stores no scores, but takes up to twice as long for
+    windows as small as the paper's.
 
     Args:
         qkv: See :class:`RowAttention`.
-        bias: [1, h, t, t].
+        bias: Bias of the scores, [1, h, t, t].
         pixel: See :class:`RowAttention`.
         token: See :class:`RowAttention`.
-        heads: h.
+        heads: Number of heads h.
     """
     n, t = pixel.shape
     exact = qkv.dtype in EXACT or FUSED_ADDS_IN_FLOAT32
@@ -219,16 +219,16 @@ def window_pixels(shape: Sequence[int], partition: Callable[[Tensor], Tensor]
                   ) -> Tuple[Tensor, Tensor]:
     """Map the tokens of windows to the pixels of [B, H, W] maps and back.
 
-    Both are counted through the batch, tokens through its windows.
+    Indices run over the whole batch, those of tokens over all its windows.
 
     Args:
-        shape: B, H, W.
-        partition: Cuts maps [B, H, W, C] into windows [n, t, C], padded with
-            zeros.
+        shape: Shape B, H, W of the maps.
+        partition: Function that splits maps [B, H, W, C] into windows
+            [n, t, C], padded with zeros.
 
     Returns:
-        The pixel of each token, [n, t], which is B*H*W where the token is
-        padding; the token of each pixel, [B*H*W].
+        The pixel of each token, [n, t], which is B*H*W for padding; the token
+        of each pixel, [B*H*W].
     """
     count = math.prod(shape)
     pixel = torch.arange(count, 0, -1).view(*shape, 1)
@@ -246,12 +246,11 @@ def prefers_pixels(x: Tensor) -> bool:
 
 def attend_by_pixels(attn: Any, x: Tensor,
                      partition: Callable[[Tensor], Tensor]) -> Tensor:
-    """Windows of a map [B, H, W, C] that attend, joined to a map again.
+    """Apply window attention to a map [B, H, W, C], and return a map.
 
     Args:
-        attn: An unmasked ``Attention`` that may be bypassed; its layers are
-            called.
-        x: The map.
+        attn: ``Attention`` that may be bypassed, used without a mask.
+        x: Map.
         partition: See :func:`window_pixels`.
     """
     rows = x.reshape(-1, x.shape[-1])
@@ -266,21 +265,21 @@ def attend_by_pixels(attn: Any, x: Tensor,
     return linear(attn.proj, y).view(x.shape)
 
 
-# Bytes of the widest maps that stay in a cache. Allocating more takes longer
-# than calls for parts of a batch.
+# Bytes of the widest maps that fit into the cache. Allocating more takes
+# longer than separate calls for parts of a batch.
 CACHED = 6 * 2**20
 
 
 def by_images(function: Callable[[Tensor], Maps], x: Tensor,
               layers: Iterable[nn.Module], width: int) -> Maps:
-    """``function(x)``, a few images at a time where that is faster.
+    """Compute ``function(x)``, a few images at a time if that is faster.
 
-    Images must not depend on each other, so nothing may be in training mode.
-    Nor may there be hooks inside, which would see parts.
+    The batch is not split in training mode, where images depend on each other,
+    nor if layers have hooks, which would see parts of it.
 
     Args:
-        function: Maps a batch to one batch, or to a tuple of them.
-        x: A batch [B, C, H, W].
+        function: Function that maps a batch to a batch or a tuple of batches.
+        x: Batch [B, C, H, W].
         layers: Modules that ``function`` calls.
         width: Elements of the widest maps inside, per pixel of x.
     """

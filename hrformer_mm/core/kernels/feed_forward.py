@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Convolutions of the feed-forward, with the norm and GELU behind them."""
+"""Convolutions of the feed-forward, with the norm and GELU after them."""
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from .cpu import EXACT, mix_channels, runs_on_cpu
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution that is one matrix product of channels-last maps."""
+    """1x1 convolution computed as one matrix product of channels-last maps."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -24,10 +24,10 @@ class PointwiseConv(nn.Conv2d):
 
 def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module,
                   x: Tensor) -> Tensor:
-    """``act(norm(conv(x)))`` of a map [B, C, H, W], channels-last in memory.
+    """Compute ``act(norm(conv(x)))`` of a channels-last map [B, C, H, W].
 
-    CPUs overwrite what the convolution returned where no gradient is needed,
-    and put a GELU inside the product where no norm is left in between.
+    Without gradients, CPUs overwrite the output of the convolution, and fuse
+    the GELU with the product if there is no norm in between.
     """
     if not (runs_on_cpu(x) and may_bypass(act, nn.GELU)
             and getattr(act, 'approximate') == 'none'
@@ -44,15 +44,16 @@ def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module,
 
 
 def needs_gradient(conv: nn.Module, x: Tensor) -> bool:
-    """Whether anything that enters a convolution requires a gradient."""
+    """Whether the input or a parameter of a convolution requires a gradient.
+    """
     return torch.is_grad_enabled() and (
         x.requires_grad or any(p.requires_grad for p in conv.parameters()))
 
 
 def fuses_gelu(conv: nn.Module, x: Tensor) -> bool:
-    """Whether oneDNN can put a GELU inside a convolution, and gains by it.
+    """Whether oneDNN can fuse a GELU with a convolution and is then faster.
 
-    It takes longer behind a depth-wise convolution.
+    It is slower for a depth-wise convolution.
     """
     return (
         may_bypass(conv, PointwiseConv)
@@ -61,7 +62,7 @@ def fuses_gelu(conv: nn.Module, x: Tensor) -> bool:
 
 
 def product_gelu(conv: Any, x: Tensor) -> Tensor:
-    """GELU of a 1x1 convolution, by one call of oneDNN."""
+    """Compute the GELU of a 1x1 convolution by one call of oneDNN."""
     y = torch.ops.mkldnn._linear_pointwise(
         x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias, 'gelu', [],
         'none')  # exact, without arguments

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Attention, and the layers around it, with channels cut into heads.
+"""Attention, and the layers around it, with channels split into heads.
 
 Shape comments use t tokens, h heads, d channels of a head.
 """
@@ -14,10 +14,10 @@ from .cpu import linear
 
 
 def head_padding(channels: int, device: torch.device) -> int:
-    """Number of zeros that fused attention wants after a head's channels.
+    """Return the number of zeros to append to the channels of a head.
 
-    CUDA's kernel that takes a bias asks for multiples of 8; a head of
-    HRFormer-B has 39, for which PyTorch would write out all scores instead.
+    CUDA's fused kernel with a bias requires multiples of 8; a head of
+    HRFormer-B has 39, for which PyTorch would materialize all scores.
     """
     return -channels % 8 if device.type == 'cuda' else 0
 
@@ -30,10 +30,10 @@ def pad_heads(weight: Tensor, heads: int, padding: int,
 
 
 def to_heads(layer: Any, x: Tensor, heads: int, d: int) -> Tensor:
-    """``layer(x)`` cut into heads, [..., t, heads, d].
+    """Compute ``layer(x)`` split into heads, [..., t, heads, d].
 
-    Zeros may follow the channels of each head: padding the weights is cheaper
-    than padding what they produce.
+    The channels of each head may be padded with zeros: padding the weights is
+    cheaper than padding the outputs.
     """
     padding = head_padding(d, x.device)
     if padding and may_bypass(layer, nn.Linear):
@@ -48,9 +48,9 @@ def to_heads(layer: Any, x: Tensor, heads: int, d: int) -> Tensor:
 
 
 def from_heads(layer: Any, x: Tensor, d: int) -> Tensor:
-    """``layer`` of the first d channels of all heads together.
+    """Apply ``layer`` to the first d channels of all heads.
 
-    [..., t, h, d] with or without zeros after d, to [..., t, h*d].
+    Maps [..., t, h, d], with or without zeros after d, to [..., t, h*d].
     """
     heads, padding = x.shape[-2], x.shape[-1] - d
     if padding and may_bypass(layer, nn.Linear):
@@ -64,14 +64,14 @@ def attention(q: Tensor,
               v: Tensor,
               bias: Optional[Tensor] = None,
               d: Optional[int] = None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v.
+    """Compute softmax(q k^T / sqrt(d) + bias) v.
 
     Args:
-        q: Queries [..., t, d]; zeros may follow the channels of each.
+        q: Queries [..., t, d]; the channels may be padded with zeros.
         k: Keys, likewise.
         v: Values, likewise.
-        bias: Added to the scores; -inf masks them.
-        d: Channels of a head without those zeros, by default all.
+        bias: Bias of the scores; -inf masks them.
+        d: Number of channels of a head without padding, by default all.
     """
     d = q.shape[-1] if d is None else d
     padding = head_padding(q.shape[-1], q.device)
