@@ -197,7 +197,7 @@ def test_a_dead_worker_fails_the_training_with_one_line(tmp_path):
     # which prints what is raised there and continues.
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert 'error: a process that loads data died' in last
+    assert 'error: a data loader worker died' in last
     assert 'num_workers' in last
 
 
@@ -212,7 +212,7 @@ def _try_get_data(error):
 ], ids=lambda e: type(e).__name__)
 def test_a_dead_worker_is_reported_for_any_torch_error(monkeypatch, error):
     monkeypatch.setattr(training, 'SIGNAL_WAIT', 0)
-    with pytest.raises(RuntimeError, match='a process that loads data died'):
+    with pytest.raises(RuntimeError, match='a data loader worker died'):
         with training.one_error_for_dead_workers():
             _try_get_data(error)
 

@@ -124,16 +124,16 @@ def test_a_given_checkpoint_is_resumed(trained, tmp_path):
 
 
 def test_a_checkpoint_beyond_the_end_is_rejected(trained):
-    with pytest.raises(ValueError, match='at epoch 3, and train_cfg.max_epochs'
-                       '=2 ends before'):
+    with pytest.raises(ValueError, match='at epoch 3, beyond train_cfg.'
+                       'max_epochs=2'):
         start(trained, 'auto', **{'train_cfg.max_epochs': 2}).train()
 
 
 def test_training_by_epochs_is_not_resumed_by_iterations(trained, tmp_path):
     cfg = toy_config(tmp_path, by_epoch=False, resume=True,
                      load_from=str(trained / 'epoch_2.pth'))
-    with pytest.raises(ValueError, match='training by epochs, train_cfg '
-                       'trains by iterations'):
+    with pytest.raises(ValueError, match='checkpoint counts epochs, but '
+                       'train_cfg counts iterations'):
         QuietRunner.from_cfg(cfg).train()
 
 

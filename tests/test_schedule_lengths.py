@@ -192,7 +192,7 @@ def test_training_warns_of_a_schedule_that_ends_early(window, tmp_path):
     assert ('PolyLR ends after 12 iterations, but training makes 18'
             if window == 1 else 'PolyLR ends after 18 updates, but training '
             'makes 5') in text
-    assert 'leave out end, which then follows train_cfg.max_iters' in text
+    assert 'remove end, which then follows train_cfg.max_iters' in text
 
 
 @pytest.mark.parametrize('processes, texts', [

@@ -163,7 +163,8 @@ def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
     ('model.backbone.window=7', "unexpected keyword argument 'window'"),
     ('model.backbone.type=hrformer_mm.HRFormr', 'hrformer_mm.HRFormr'),
     ('modle.backbone.arch=tiny', "Did you mean 'model'"),
-    ('model.backbone.arch.channels=3', 'names a value that has no keys'),
+    ('model.backbone.arch.channels=3',
+     "'model.backbone.arch' is not a dict"),
     ('model', 'takes KEY=VALUE'),
     ('data_root=elsewhere', 'data/coco/'),
 ])

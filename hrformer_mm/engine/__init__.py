@@ -1,2 +1,2 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Train with MMEngine: runs, hooks, optimizers and several processes."""
+"""Training with MMEngine: runs, hooks, optimizers and several processes."""

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .launch import Meeting, node_timeout
 
-# Where launchers say which process this is.
+# Environment variables in which launchers pass the rank of a process.
 VARIABLES = dict(
     pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'),
     slurm=dict(
@@ -35,12 +35,12 @@ STARTED_BY = dict(
     slurm='bash tools/slurm_train.sh or srun',
     mpi='mpirun of Open MPI')
 
-# The one that took place; its store serves PyTorch, too.
+# Completed meetings, kept because PyTorch uses their store, too.
 meetings: List[Meeting] = []
 
 
 class Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes, which all of them get."""
+    """Differentiable sum of a tensor over all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -60,14 +60,14 @@ def all_reduce(x: Tensor) -> Tensor:
 class AllReduceBatchNorm(_BatchNorm):
     """Batch norm over the batches of all processes, on any device.
 
-    PyTorch's ``SyncBatchNorm`` runs on GPUs only. This one is for CPU and
-    gloo, where it makes training on several processes equal to training on
-    one with the whole batch. Mean and variance are summed one after the other,
-    as the difference of two sums of squares would lose digits.
+    PyTorch's ``SyncBatchNorm`` runs on GPUs only. This class supports CPUs and
+    gloo. Training on several processes then equals training on one process
+    with the whole batch. Mean and variance are reduced one after the other,
+    because the difference of two sums of squares would lose precision.
     """
 
     def _check_input_dim(self, x: Tensor):
-        """Any [N, C, ...] will do."""
+        """Accept any [N, C, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.track_running_stats:
@@ -86,7 +86,7 @@ class AllReduceBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor):
-        """Move the running statistics towards those of a batch, each [C]."""
+        """Update the running statistics by those of a batch, each [C]."""
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked += 1
@@ -101,11 +101,14 @@ def synchronise_norms(module: nn.Module,
                       kind: type = _BatchNorm) -> nn.Module:
     """Replace the batch norms of a model by :class:`AllReduceBatchNorm`.
 
-    Parameters, buffers and their names stay.
+    Parameters, buffers and their names are kept.
 
     Args:
-        module: The model; a batch norm itself is returned replaced.
+        module: Model, or a batch norm.
         kind: Class of the norms to replace, such as ``nn.SyncBatchNorm``.
+
+    Returns:
+        The model, or the replacement of a batch norm.
     """
     if isinstance(module, kind):
         assert isinstance(module, _BatchNorm)
@@ -124,7 +127,8 @@ def adopt_launcher(launcher: str):
     """Set the variables of torchrun from those of another launcher.
 
     Raises:
-        ValueError: If a variable is missing: nothing was launched that way.
+        ValueError: If a variable is missing, as in processes that were not
+            started by the launcher.
     """
     missing = [v for v in VARIABLES[launcher].values() if v not in os.environ]
     if missing:
@@ -141,7 +145,7 @@ def adopt_launcher(launcher: str):
 
 
 def machines_of_slurm() -> List[str]:
-    """Return the names of the machines of a Slurm job, if they are known."""
+    """Return the host names of a Slurm job, or [] if they are unknown."""
     nodes = os.environ.get('SLURM_JOB_NODELIST')
     if not nodes:
         return []
@@ -157,7 +161,7 @@ def first_machine(launcher: str) -> str:
     """Return the address of the machine of the first process.
 
     Raises:
-        ValueError: If there are several and nothing names the first.
+        ValueError: If there are several machines and the first is unknown.
     """
     several = os.environ.get('SLURM_NNODES', '1') != '1' or os.environ.get(
         'OMPI_COMM_WORLD_LOCAL_SIZE') != os.environ.get(
@@ -175,7 +179,7 @@ def meet() -> None:
     """Wait for the other processes, unless torchrun has done so.
 
     Raises:
-        TimeoutError: After ``NODE_TIMEOUT`` seconds; names the missing ones.
+        TimeoutError: After ``NODE_TIMEOUT`` seconds. Names the missing ones.
     """
     world = int(os.environ['WORLD_SIZE'])
     if world == 1 or meetings or dist.is_initialized() or (
@@ -190,22 +194,22 @@ def meet() -> None:
 
 
 def has_no_gpu() -> bool:
-    """Return whether processes are joined by gloo on this machine."""
+    """Whether this machine has no GPU, so that processes use gloo."""
     return get_device() in ('cpu', 'mps')
 
 
 def join_by_gloo(launcher: str, timeout: Optional[timedelta] = None,
                  port: Optional[int] = None, **kwargs: Any):
-    """Join the processes of a launch without selecting a GPU.
+    """Initialize the process group without selecting a GPU.
 
     Args:
         launcher: ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        timeout: How long to wait for other processes; default: 30 minutes.
-        port: Port of the first machine; default: ``MASTER_PORT``.
+        timeout: Timeout of operations (default: 30 minutes).
+        port: Port of the first machine (default: ``MASTER_PORT``).
         **kwargs: Arguments of ``init_process_group``.
 
     Raises:
-        ValueError: If this is not a process of that launcher.
+        ValueError: If this process was not started by the launcher.
         TimeoutError: If other processes are missing.
     """
     if port is not None:
@@ -219,10 +223,10 @@ def join_by_gloo(launcher: str, timeout: Optional[timedelta] = None,
 
 
 def join(cfg: Config):
-    """Join the processes of a launch before the Runner does; on CPU by gloo.
+    """Join the processes before the Runner does; on CPU with gloo.
 
     Raises:
-        ValueError: If this is not a process of that launcher.
+        ValueError: If this process was not started by the launcher.
         TimeoutError: If other processes are missing.
     """
     launcher = cfg.get('launcher', 'none')
@@ -235,7 +239,7 @@ def join(cfg: Config):
         return
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.get('sync_bn'):
-        cfg.sync_bn = 'torch'  # that of mmcv needs compiled ops
+        cfg.sync_bn = 'torch'  # mmcv's needs compiled ops
     if not dist.is_initialized():
         seconds = cfg.env_cfg.dist_cfg.get('timeout', 1800)
         join_by_gloo(launcher, timedelta(seconds=seconds))

@@ -1,13 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Start processes as torchrun does, with exit codes that mean something.
+"""Start processes with torchrun, and return informative exit codes.
 
     python -m hrformer_mm.engine.launch [torchrun options] SCRIPT [arguments]
 
-torchrun exits with 1 whatever happens. This exits with the code of the process
-that failed first, 128 plus the number of the signal that killed it, 143 after
-SIGTERM and 130 after Ctrl-C. On several machines it prints which ones are
-missing, every 15 seconds, and gives up after ``NODE_TIMEOUT`` seconds (300).
-Processes of other launchers wait for each other likewise, see
+torchrun exits with 1 on every failure. This command exits with the code of the
+process that failed first, with 128 plus the number of the signal that killed
+it, with 143 after SIGTERM and with 130 after Ctrl-C. On several machines it
+prints the missing ones every 15 seconds, and gives up after ``NODE_TIMEOUT``
+seconds (300).
+Processes of other launchers wait for each other in the same way, see
 :class:`Meeting`.
 """
 import os
@@ -27,7 +28,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 STOPPED = 128 + signal.SIGTERM
-MISTAKE = 2  # as tools exit for what one line explains
+MISTAKE = 2  # exit code for user errors
 GRACE = 60  # seconds for processes to save and leave after a signal
 REPORT = 15  # seconds between reports of missing machines
 
@@ -37,10 +38,10 @@ def report(text: str) -> None:
 
 
 def node_timeout() -> float:
-    """Return how many seconds to wait for other machines.
+    """Return the seconds to wait for other machines.
 
     Raises:
-        ValueError: If ``NODE_TIMEOUT`` is no number of seconds.
+        ValueError: If ``NODE_TIMEOUT`` is not a positive number.
     """
     text = os.environ.get('NODE_TIMEOUT', '300')
     with suppress(ValueError):
@@ -51,13 +52,13 @@ def node_timeout() -> float:
 
 
 class Machines(threading.Thread):
-    """Find out which machines have joined, and report the others.
+    """Thread that reports machines that have not joined yet.
 
     Args:
         count: Number of machines.
-        rank: Number of this one, from 0.
-        address: Of the first one.
-        port: Where the first one listens.
+        rank: Rank of this machine, from 0.
+        address: Address of the first machine.
+        port: Port of the first machine.
         timeout: Seconds to wait.
     """
 
@@ -72,7 +73,7 @@ class Machines(threading.Thread):
 
     @property
     def text(self) -> str:
-        """Say which machines are missing."""
+        """Return a description of the missing machines."""
         one = len(self.missing) == 1
         return (f"machine{'' if one else 's'} NODE_RANK="
                 f"{','.join(map(str, self.missing))} of NNODES={self.count} "
@@ -93,7 +94,7 @@ class Machines(threading.Thread):
                        '(NODE_TIMEOUT)')
 
     def join_store(self) -> TCPStore:
-        """Connect to the first machine and leave the number of this one."""
+        """Connect to the first machine and register this one."""
         socket.create_connection((self.address, self.port), 2).close()
         store = TCPStore(self.address, self.port, None, False,
                          timedelta(seconds=5), wait_for_workers=False)
@@ -110,7 +111,7 @@ class Machines(threading.Thread):
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Print sorted numbers, as '0, 4-7'."""
+    """Format sorted numbers like '0, 4-7'."""
     runs: List[List[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -121,18 +122,19 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 class Meeting:
-    """Wait for the processes of srun, mpirun or the like.
+    """Rendezvous of processes started by srun, mpirun or the like.
 
-    PyTorch waits for all of them as long as an operation may take, and does
-    not say for whom. torchrun waits itself, see :class:`Machines`.
+    PyTorch waits for them as long as the timeout of an operation, and does not
+    report which are missing. For torchrun, see :class:`Machines`.
 
     Args:
-        rank: Number of this process.
+        rank: Rank of this process.
         world: Number of processes.
-        address: Machine of the first process.
-        port: Port where the first process listens.
-        speaks: Whether this process reports who is missing.
-        machines: Return the names of all machines, or nothing if unknown.
+        address: Address of the first process.
+        port: Port of the first process.
+        speaks: Whether this process reports missing processes.
+        machines: Function that returns the names of all machines, or an empty
+            sequence if they are unknown.
     """
     KEY = 'hrformer_mm/process/'
     COMPLETE = KEY + 'all'
@@ -147,14 +149,14 @@ class Meeting:
         self.there: Dict[int, str] = {}  # machines by process
 
     def wait(self, timeout: float) -> TCPStore:
-        """Return once all processes are there.
+        """Wait until all processes have joined.
 
         Returns:
-            A store that the first process must keep as long as PyTorch's own,
+            Store that the first process must keep as long as PyTorch's own,
             which shares its port.
 
         Raises:
-            TimeoutError: Names those that are missing.
+            TimeoutError: If processes are missing. Names them.
             OSError: If the first process cannot listen.
         """
         if not self.rank:
@@ -162,7 +164,7 @@ class Meeting:
         end = time.monotonic() + timeout
         reported = time.monotonic() - REPORT + 2  # the first one after 2 s
         while True:
-            with suppress(RuntimeError, OSError):  # not there, or not yet
+            with suppress(RuntimeError, OSError):  # not listening yet
                 self.store = self.store or self.join()
                 if self.is_complete(self.store):
                     return self.store
@@ -189,7 +191,7 @@ class Meeting:
                 'MASTER_ADDR an address of its machine') from error
 
     def join(self) -> TCPStore:
-        """Connect to the first process and leave the name of the machine."""
+        """Connect to the first process and register this one."""
         if self.rank:
             socket.create_connection((self.address, self.port), 2).close()
         store = TCPStore(self.address, self.port, None, not self.rank,
@@ -199,7 +201,7 @@ class Meeting:
         return store
 
     def is_complete(self, store: TCPStore) -> bool:
-        """Return whether all are there, which the first process finds out."""
+        """Whether all processes have joined, as the first one determines."""
         if self.rank:
             return store.check([self.COMPLETE])
         self.look(store)
@@ -215,7 +217,7 @@ class Meeting:
                 self.there[rank] = store.get(key).decode()
 
     def text(self) -> str:
-        """Say which processes are missing, and on which machines."""
+        """Describe which processes are missing, and on which machines."""
         with suppress(RuntimeError, OSError):
             if self.store is not None:
                 self.look(self.store)
@@ -230,14 +232,14 @@ class Meeting:
         elif silent:
             where = f" (none has started on {', '.join(silent)})"
         else:
-            where = f" (there are those of {', '.join(sorted(here))})"
+            where = f" (some have started on {', '.join(sorted(here))})"
         return (f"process{'' if len(lost) == 1 else 'es'} {ranges(lost)} of "
                 f'{self.world} {verb} missing at {self.address}:{self.port}'
                 f'{where}')
 
 
 def watch_machines(args: Namespace) -> Optional[Machines]:
-    """Set how long torchrun waits for other machines, and watch them."""
+    """Set torchrun's timeout for other machines, and report missing ones."""
     count = int(args.nnodes) if str(args.nnodes).isdigit() else 1
     if count == 1:
         return None
@@ -251,9 +253,9 @@ def watch_machines(args: Namespace) -> Optional[Machines]:
 
 
 def code_of(failed: ChildFailedError) -> int:
-    """Return the exit code for processes that failed, and print why."""
+    """Return the exit code for failed processes, and print the reason."""
     codes = [failure.exitcode for failure in failed.failures.values()]
-    if STOPPED in codes:  # saved; others leave with it
+    if STOPPED in codes:  # the run was saved; other codes are consequences
         return STOPPED
     rank, failure = failed.get_first_failure()
     if failure.exitcode < 0:
@@ -264,7 +266,7 @@ def code_of(failed: ChildFailedError) -> int:
 
 
 def wait_for_children(seconds: float) -> None:
-    """Wait until all processes of this one have ended."""
+    """Wait until all child processes have ended."""
     end = time.monotonic() + seconds
     with suppress(ChildProcessError):
         while time.monotonic() < end:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""How parameters are handed to the optimizer, and in which precision."""
+"""Parameter groups of the optimizer, and mixed precision."""
 import logging
 from collections import Counter
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 Groups = List[Dict[str, Any]]
 # Arguments of AmpOptimWrapper that OptimWrapper does not have.
 AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
-# What mmengine logs for each option of each parameter.
+# Prefix of mmengine's log line for each option of each parameter.
 OPTION_OF_PARAMETER = 'paramwise_options -- '
 
 
 def supports_amp() -> bool:
-    """Whether mmengine can train in mixed precision on this machine."""
+    """Return whether mmengine supports mixed precision on this machine."""
     return bool(is_cuda_available() or is_npu_available()
                 or is_mlu_available() or is_musa_available())
 
@@ -38,21 +38,21 @@ def is_amp(kind: Any) -> bool:
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(MMEngineAmpOptimWrapper):
-    """mmengine's ``AmpOptimWrapper``, which also runs without a GPU.
+    """mmengine's ``AmpOptimWrapper`` that also works without a GPU.
 
-    mmengine's own refuses to be built where there is no GPU, so that a config
-    for GPUs could not be tried on a laptop. Here it then trains in full
-    precision, exactly as ``OptimWrapper`` does, and prints one notice.
+    mmengine's class raises an error without a GPU, so a config for GPUs could
+    not be tried on a laptop. This class then trains in full precision, exactly
+    like ``OptimWrapper``, and logs a notice.
 
     Args:
         loss_scale: ``'dynamic'``, a number, or a dict of arguments of
             ``torch.cuda.amp.GradScaler``.
-        dtype: ``'float16'``, ``'bfloat16'``, ...; default: float16 on CUDA.
+        dtype: ``'float16'``, ``'bfloat16'``, ... (default: float16 on CUDA).
         use_fsdp: Whether the model is wrapped for fully sharded training.
         **kwargs: Arguments of ``OptimWrapper``.
 
     Attributes:
-        is_mixed: Whether training is in mixed precision.
+        is_mixed: Whether training uses mixed precision.
     """
 
     def __init__(self,
@@ -72,7 +72,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
 
     @property
     def behaviour(self) -> Any:
-        """The methods of the class that applies on this machine."""
+        """Return the methods of the class that applies on this machine."""
         skipped = AmpOptimWrapper if self.is_mixed else MMEngineAmpOptimWrapper
         return super(skipped, self)
 
@@ -86,7 +86,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
         return self.behaviour.state_dict()
 
     def load_state_dict(self, state_dict: dict):
-        """Load a state saved with or without a GPU."""
+        """Load a state that was saved with or without a GPU."""
         if not self.is_mixed:
             state_dict.pop('loss_scaler', None)
         self.behaviour.load_state_dict(state_dict)
@@ -96,10 +96,10 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
 
 
 def check_amp_arguments(loss_scale: Any, dtype: Any):
-    """Refuse wrong arguments also where they are not used.
+    """Check arguments, even if they are not used on this machine.
 
     Raises:
-        ValueError: Names the valid choices.
+        ValueError: If one is invalid. Names the valid choices.
     """
     valid = MMEngineAmpOptimWrapper.valid_dtypes
     if not (dtype is None or isinstance(dtype, torch.dtype)
@@ -112,10 +112,11 @@ def check_amp_arguments(loss_scale: Any, dtype: Any):
 
 
 def merge_groups(groups: Groups, defaults: Dict[str, Any]) -> Groups:
-    """Join parameter groups of equal options, in order of their first.
+    """Merge parameter groups with equal options, in order of appearance.
 
     Args:
-        defaults: Options of a group that does not have its own.
+        groups: Parameter groups.
+        defaults: Default options of groups.
     """
     merged: Dict[tuple, Dict[str, Any]] = {}
     for group in groups:
@@ -128,7 +129,7 @@ def merge_groups(groups: Groups, defaults: Dict[str, Any]) -> Groups:
 
 
 class OptionCounter(logging.Filter):
-    """Drop the lines that mmengine logs for single parameters; count them."""
+    """Filter that drops and counts mmengine's lines for single parameters."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +145,7 @@ class OptionCounter(logging.Filter):
 
 @contextmanager
 def summarised_options() -> Iterator[None]:
-    """Log one line for each option of parameters instead of hundreds."""
+    """Log one line per option instead of one per option and parameter."""
     logger, counter = MMLogger.get_current_instance(), OptionCounter()
     logger.addFilter(counter)
     try:
@@ -157,10 +158,10 @@ def summarised_options() -> Iterator[None]:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class QuietConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's default constructor, which logs a summary.
+    """mmengine's default constructor with a short log.
 
-    mmengine logs a line for each option of each parameter, which is hundreds
-    of lines for HRFormer. The parameter groups are the same.
+    mmengine logs a line for each option of each parameter, hundreds of lines
+    for HRFormer. The parameter groups are the same.
     """
 
     def add_params(self,
@@ -168,7 +169,7 @@ class QuietConstructor(DefaultOptimWrapperConstructor):
                    module: nn.Module,
                    prefix: str = '',
                    is_dcn_module: Optional[Union[int, float]] = None):
-        if prefix:  # a submodule; it is called for the whole model first
+        if prefix:  # recursive call for a submodule
             super().add_params(params, module, prefix, is_dcn_module)
             return
         with summarised_options():
@@ -177,12 +178,12 @@ class QuietConstructor(DefaultOptimWrapperConstructor):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class FewGroupsConstructor(QuietConstructor):
-    """Make one group for all parameters of equal options.
+    """Constructor that merges all parameters with equal options in a group.
 
-    With ``paramwise_cfg`` mmengine makes a group of every parameter, over a
-    thousand for HRFormer. Optimizers update a group at once, so each step
-    then launches as many times more kernels, and building them and writing
-    checkpoints takes seconds longer. Updates are the same.
+    With ``paramwise_cfg``, mmengine makes a group for every parameter, over a
+    thousand for HRFormer. Optimizers launch kernels per group, so each step
+    launches many more kernels, and building the optimizer and saving
+    checkpoints takes seconds longer. The updates are the same.
     """
 
     def add_params(self,
@@ -191,6 +192,6 @@ class FewGroupsConstructor(QuietConstructor):
                    prefix: str = '',
                    is_dcn_module: Optional[Union[int, float]] = None):
         super().add_params(params, module, prefix, is_dcn_module)
-        if not prefix:  # the whole model, after all that is in it
+        if not prefix:  # the whole model, after all submodules
             defaults = dict(lr=self.base_lr, weight_decay=self.base_wd)
             params[:] = merge_groups(params, defaults)

@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Learning-rate schedules that mmengine's own cannot express.
+"""Learning rate schedules that mmengine does not have.
 
-Rates are fractions of a group's own, so they follow ``auto_scale_lr``, and
-have a closed form in the step, so a resumed training needs nothing else.
+Rates are factors of the base rate of a group, so they follow
+``auto_scale_lr``. They have a closed form in the step, so resuming needs no
+further state.
 """
 from math import cos, pi
 from typing import List
@@ -13,12 +14,14 @@ from ..registry import PARAM_SCHEDULERS
 
 
 class WarmupLR(_ParamScheduler):
-    """A ramp, and then what a subclass says in ``decay``.
+    """Base class of schedules with a linear warm-up before a decay.
+
+    Subclasses implement ``decay``. All ratios are relative to the base rate.
 
     Args:
-        optimizer: Whose learning rates are set.
-        warmup: Length of the ramp, in epochs if ``by_epoch``.
-        start_ratio: Of the rate at step 0 to the full one.
+        optimizer: Optimizer or optimizer wrapper.
+        warmup: Length of the warm-up, in epochs if ``by_epoch``.
+        start_ratio: Ratio of the learning rate at step 0.
         **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose``
             as in mmengine. The Runner sets ``end`` to the end of training.
     """
@@ -36,15 +39,15 @@ class WarmupLR(_ParamScheduler):
                               begin: int = 0,
                               by_epoch: bool = True,
                               **kwargs) -> 'WarmupLR':
-        """Make one that steps every iteration, of lengths in epochs.
+        """Build a scheduler that steps every iteration from epoch lengths.
 
         Raises:
-            ValueError: If an epoch has no iteration.
+            ValueError: If an epoch has no iterations.
         """
         if epoch_length < 1:
             raise ValueError(
-                'an epoch has no iteration: the training data are fewer than '
-                'a batch and train_dataloader.drop_last drops it')
+                'an epoch has no iterations: the training dataset is smaller '
+                'than a batch and train_dataloader.drop_last=True drops it')
         kwargs.update(
             warmup=warmup * epoch_length,
             begin=begin * epoch_length,
@@ -53,11 +56,11 @@ class WarmupLR(_ParamScheduler):
         return cls(*args, **kwargs)
 
     def decay(self, step: int) -> float:
-        """Of the rate at a step after the ramp to the full one."""
+        """Return the ratio of the learning rate at a step after warm-up."""
         raise NotImplementedError
 
     def ratio(self, step: int) -> float:
-        """Of the rate at a step since ``begin`` to the full one."""
+        """Return the ratio of the learning rate at a step from ``begin``."""
         if step >= self.warmup:
             return self.decay(step)
         return self.start_ratio + (1 - self.start_ratio) * step / self.warmup
@@ -68,19 +71,19 @@ class WarmupLR(_ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(WarmupLR):
-    """One cosine over the whole training, its beginning replaced by a ramp.
+    """Cosine over the whole training whose beginning is a linear warm-up.
 
-    This is timm's ``CosineLRScheduler`` as the official classification code
-    calls it: the cosine counts from step 0, so the rate steps from the full
-    one to slightly below it when the warm-up ends. mmengine's pair of
+    This is timm's ``CosineLRScheduler`` with the arguments of the official
+    classification code. The cosine starts at step 0, so the rate drops
+    slightly below the base rate when the warm-up ends. mmengine's pair of
     ``LinearLR`` and ``CosineAnnealingLR`` starts a shorter cosine there.
 
     Args:
-        optimizer: Whose learning rates are set.
-        warmup: Length of the ramp, in epochs if ``by_epoch``.
-        start_ratio: Of the rate at step 0 to the full one.
-        end_ratio: Of the rate at ``end`` to the full one.
-        **kwargs: See :class:`WarmupLR`.
+        optimizer: Optimizer or optimizer wrapper.
+        warmup: Length of the warm-up, in epochs if ``by_epoch``.
+        start_ratio: Ratio of the learning rate at step 0.
+        end_ratio: Ratio of the learning rate at ``end``.
+        **kwargs: Arguments of :class:`WarmupLR`.
     """
 
     def __init__(self,
@@ -99,19 +102,19 @@ class WarmupCosineLR(WarmupLR):
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupPolyLR(WarmupLR):
-    """A ramp, then polynomial decay to zero (the segmentation recipe).
+    """Linear warm-up, then polynomial decay to 0 (the segmentation recipe).
 
-    At step t of T the rate is r + (1 - r) t / warmup times the full one, with
-    r = ``start_ratio``, and from the step ``warmup`` on
-    ((T - t) / (T - warmup)) ** power times it. It follows ``max_iters``, where
-    mmengine's pair of ``LinearLR`` and ``PolyLR`` has to be told.
+    The ratio of the learning rate at step t of T is r + (1 - r) t / warmup
+    during the warm-up, with r = ``start_ratio``, and then
+    ((T - t) / (T - warmup)) ** power. The length follows ``max_iters``, while
+    mmengine's pair of ``LinearLR`` and ``PolyLR`` needs explicit lengths.
 
     Args:
-        optimizer: Whose learning rates are set.
-        warmup: Length of the ramp in steps.
-        start_ratio: Of the rate at step 0 to the full one.
-        power: Of the decay.
-        **kwargs: See :class:`WarmupLR`.
+        optimizer: Optimizer or optimizer wrapper.
+        warmup: Length of the warm-up in steps.
+        start_ratio: Ratio of the learning rate at step 0.
+        power: Exponent of the decay.
+        **kwargs: Arguments of :class:`WarmupLR`.
     """
 
     def __init__(self,

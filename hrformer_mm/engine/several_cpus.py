@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Patches with which several processes train on a machine without GPU."""
+"""Patches for training with several processes on a machine without GPU."""
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, Callable
@@ -8,7 +8,7 @@ from ..compat import after_import
 
 
 def join_by_gloo_without_gpu(module: Any):
-    """Patch the functions of mmengine that join processes in their module."""
+    """Patch the functions in mmengine's module that join processes."""
     for launcher in ('pytorch', 'slurm', 'mpi'):
         name = f'_init_dist_{launcher}'
         original = getattr(module, name, None)
@@ -34,7 +34,7 @@ def unless_on_cpu(original: Callable, launcher: str) -> Callable:
 
 
 def take_models_on_cpu(module: Any):
-    """Patch the wrapper of models for several processes in its module."""
+    """Patch ``MMDistributedDataParallel`` in mmengine's module."""
     kind = module.MMDistributedDataParallel
     original = kind.__init__
 
@@ -52,12 +52,12 @@ def take_models_on_cpu(module: Any):
 
 
 def install():
-    """Let several processes train on a machine without GPU.
+    """Enable training with several processes on a machine without GPU.
 
     mmengine <= 0.10.7 selects a GPU in each process before it joins them,
-    passes its number to PyTorch with the model, and synchronises batch norms
-    by a class for GPUs. So the same config, which asks for nccl, fails on CPU
-    in all tools but ours. With a GPU nothing changes.
+    passes its index to PyTorch with the model, and synchronises batch norms
+    with a class for GPUs. Without the patches, configs that use nccl fail on
+    CPU in all tools but ours. With a GPU, nothing changes.
     """
     if find_spec('mmengine') is None:
         return

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""What tools/train.py and tools/test.py do around mmengine's Runner.
+"""Train and test with mmengine's Runner, as in tools/train.py and test.py.
 
-They read a config, change it as the command line says, check that its data
-and its framework are there, fit it to the machine, and hand it to the Runner,
-which serves the configs of all three frameworks.
+The tools read a config, apply the command line, check that its data and its
+framework exist, adapt it to the machine, and run the Runner, which supports
+the configs of all three frameworks.
 """
 import errno
 import inspect
@@ -43,20 +43,20 @@ from .hooks.positions import check_filled
 from .hooks.starting import START, check_resume_path, newest_checkpoint
 from .optim import is_amp
 
-# Top-level keys that are read from the config but are no Runner arguments.
+# Top-level keys of a config that are not arguments of the Runner.
 RUNNER_KEYS = {
     'allow_random_head', 'auto_scale_lr', 'compile', 'find_unused_parameters',
     'model_wrapper_cfg', 'parallel', 'runner_type', 'strategy', 'sync_bn',
     'tta_model', 'tta_pipeline'
 }
-# How systems report a disk, a quota or a limit of file sizes that is reached.
+# Errors for a full disk, an exceeded quota or an exceeded file size.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Seconds between a broken connection and the signal that says who died.
+# Seconds from a broken connection to the signal that names the dead worker.
 SIGNAL_WAIT = 2
 
 
 def near_configs(path: str) -> List[str]:
-    """Return paths of configs whose names resemble that of a path."""
+    """Return paths of configs with names similar to that of a path."""
     found = {p.stem: p for p in root().glob('configs/[!_]*/*.py')}
     return [os.path.relpath(found[name])
             for name in get_close_matches(Path(path).stem, found, 3)]
@@ -66,14 +66,14 @@ def read_config(path: str) -> Config:
     """Read a config whose framework is installed.
 
     Raises:
-        FileNotFoundError: If there is no such file; names the nearest rows.
-        ImportError: If its framework is missing; gives the install line.
-        ValueError: If it is no config; says why.
+        FileNotFoundError: If the file is missing. Suggests similar configs.
+        ImportError: If its framework is missing. Has the install command.
+        ValueError: If it is not a valid config.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config at {path}' + (
             suggest(near_configs(path))
-            or '; the READMEs below configs list all'))
+            or '; the READMEs in configs list all of them'))
     try:
         cfg = name_types(Config.fromfile(path))
     except Exception as error:  # configs are programs, which raise anything
@@ -88,11 +88,11 @@ def read_config(path: str) -> Config:
 
 
 def merge_options(cfg: Config, options: Optional[Mapping[str, Any]]):
-    """Merge ``--cfg-options``, whose keys must begin with known ones.
+    """Merge ``--cfg-options``; their top-level keys must be known.
 
     Raises:
-        ValueError: If the Runner would not read a key, or a key goes below a
-            value that is not a dict.
+        ValueError: If neither the config nor the Runner has a key, or if a
+            part of a key is not a dict.
     """
     known = {*cfg, *RUNNER_KEYS, *inspect.signature(Runner).parameters}
     for key, value in (options or {}).items():
@@ -104,12 +104,26 @@ def merge_options(cfg: Config, options: Optional[Mapping[str, Any]]):
         try:
             cfg.merge_from_dict({key: value})
         except TypeError as error:
-            raise ValueError(f'--cfg-options {key}={value}: a part of the key '
-                             'names a value that has no keys') from error
+            raise ValueError(f'--cfg-options {key}={value}: '
+                             f'{leaf_of(cfg, key)!r} is not a dict') from error
+
+
+def leaf_of(cfg: Config, key: str) -> str:
+    """Return the first part of a dotted key whose value is not a dict."""
+    parts = key.split('.')
+    value: Any = cfg
+    for end, part in enumerate(parts):
+        if isinstance(value, list) and part.isdigit():
+            value = value[int(part)]
+        elif isinstance(value, (dict, Config)):
+            value = value.get(part)
+        else:
+            return '.'.join(parts[:end])
+    return key
 
 
 def replace_prefix(value: Any, old: str, new: str) -> Any:
-    """The nested value with all paths below ``old`` moved to ``new``."""
+    """Replace the folder ``old`` by ``new`` in all paths of a nested value."""
     if isinstance(value, str):
         moved = os.path.join(value, '').startswith(old)
         return os.path.join(new, value[len(old):]) if moved else value
@@ -122,46 +136,46 @@ def replace_prefix(value: Any, old: str, new: str) -> Any:
 
 
 def set_data_root(cfg: Config, folder: str):
-    """Move a config from its ``data_root`` to another folder.
+    """Replace the ``data_root`` of a config.
 
-    A config computes paths from ``data_root`` while it is read, so setting
-    that one key later has no effect; all paths below it are moved here.
+    Paths are computed from ``data_root`` while the config is read, so setting
+    only this key has no effect. Here all paths below it are replaced.
 
     Raises:
-        ValueError: If the config has no ``data_root`` at its top.
+        ValueError: If the config has no ``data_root`` at its top level.
     """
     if not isinstance(cfg.get('data_root'), str):
         raise ValueError(f'{cfg.filename} has no data_root at its top level, '
-                         'so its data cannot be moved; set the data_root of '
-                         'each data loader with --cfg-options')
+                         'so it cannot be replaced; set the data_root of each '
+                         'dataset with --cfg-options')
     old, new = os.path.join(cfg.data_root, ''), os.path.join(folder, '')
     for key in list(cfg):
         cfg[key] = replace_prefix(cfg[key], old, new)
 
 
 def set_work_dir(cfg: Config, work_dir: Optional[str]):
-    """The command line wins, then the config, then ``work_dirs/NAME``."""
+    """Set the work dir: argument, else config, else ``work_dirs/NAME``."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join(
         'work_dirs', Path(cfg.filename).stem)
 
 
 def set_resume(cfg: Config, resume: Optional[str]):
-    """Resume from a checkpoint, or with 'auto' from the last of work_dir.
+    """Resume from a checkpoint, or with 'auto' from the last one in work_dir.
 
-    Where there is none yet, 'auto' starts from ``load_from`` of the config,
-    which is kept as ``start_from`` for that: to mmengine the two keys
-    ``resume`` and ``load_from`` together name a checkpoint to resume from.
+    If there is none yet, 'auto' starts from ``load_from`` of the config. It
+    is stored as ``start_from``, because mmengine takes ``load_from`` together
+    with ``resume`` as the checkpoint to resume from.
 
     Raises:
         FileNotFoundError: If the checkpoint is missing.
-        ValueError: If it holds no state of a training.
+        ValueError: If it has no training state.
     """
     if resume is None:
         return
     cfg.resume = True
     if resume != 'auto':
         sharded = os.path.isdir(resume) and cfg.get('strategy')
-        if not sharded:  # a strategy may write one file a process
+        if not sharded:  # a strategy may write one file per process
             if not os.path.isdir(resume):
                 check_checkpoint(resume)
             check_resume_path(resume)
@@ -182,7 +196,11 @@ def has_hook(cfg: Config, name: str) -> bool:
 
 
 def use_amp(cfg: Config):
-    """Train in mixed precision with a loss scale that adapts."""
+    """Train in mixed precision with a dynamic loss scale.
+
+    Raises:
+        ValueError: If the optimizer wrapper is of another type.
+    """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if not is_amp(kind) and bare_name(kind) != 'OptimWrapper':
         raise ValueError(f'--amp needs an optim_wrapper of type OptimWrapper '
@@ -191,10 +209,10 @@ def use_amp(cfg: Config):
 
 
 def use_tensorboard(cfg: Config):
-    """Log for TensorBoard besides what the config logs for.
+    """Add TensorBoard to the visualization backends of a config.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: If TensorBoard is not installed.
     """
     if find_spec('tensorboard') is None:
         raise ImportError('--tensorboard needs: pip install tensorboard')
@@ -206,9 +224,13 @@ def use_tensorboard(cfg: Config):
 
 
 def scale_lr(cfg: Config):
-    """Scale the learning rate by the batch over that of the recipe."""
+    """Scale the learning rate by the ratio of batch to base batch size.
+
+    Raises:
+        ValueError: If the config has no ``auto_scale_lr.base_batch_size``.
+    """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        raise ValueError('--auto-scale-lr needs the batch of the recipe, '
+        raise ValueError('--auto-scale-lr needs the batch size of the recipe, '
                          f'which {cfg.filename} does not have; add '
                          'auto_scale_lr=dict(base_batch_size=...)')
     cfg.auto_scale_lr.enable = True
@@ -220,10 +242,10 @@ def skip_validation(cfg: Config):
 
 def show_predictions(cfg: Config, show: bool, folder: Optional[str],
                      interval: int, wait_time: float):
-    """Draw every interval-th prediction, in a window or into a folder.
+    """Draw every interval-th prediction, in a window or to a folder.
 
     Raises:
-        ValueError: For a framework other than the three.
+        ValueError: If the framework is not supported.
     """
     task = get_task(cfg)
     scope = task.scope
@@ -242,10 +264,10 @@ def show_predictions(cfg: Config, show: bool, folder: Optional[str],
 
 
 def config_for(args: Namespace) -> Config:
-    """The config of a command line with the flags that all tools take.
+    """Read the config of a command line and apply the common flags.
 
     Args:
-        args: From a parser of :func:`hrformer_mm.utils.cli.make_parser`.
+        args: Arguments of :func:`hrformer_mm.utils.cli.make_parser`.
     """
     cfg = read_config(args.config)
     if args.data_root:
@@ -255,7 +277,7 @@ def config_for(args: Namespace) -> Config:
 
 
 def config_to_run(args: Namespace) -> Config:
-    """:func:`config_for`, with the flags that training and testing share."""
+    """Return :func:`config_for` with the flags of training and testing."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = config_for(args)
     cfg.launcher = args.launcher
@@ -270,21 +292,21 @@ def use_tta(cfg: Config):
     """Test with the scales and flips of ``tta_pipeline``.
 
     Raises:
-        ValueError: If the config has none.
+        ValueError: If the config has no ``tta_model`` and ``tta_pipeline``.
     """
     if not ('tta_model' in cfg and 'tta_pipeline' in cfg):
         raise ValueError(
-            f'{cfg.filename} has no tta_model and tta_pipeline. Pose rows '
+            f'{cfg.filename} has no tta_model and tta_pipeline. Pose configs '
             'flip by default (model.test_cfg.flip_test)')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
 
 
 def dump_predictions(cfg: Config, path: str):
-    """Add a metric that writes all predictions into a pickle.
+    """Add a metric that writes all predictions to a pickle.
 
     Raises:
-        ValueError: If the path is not that of a pickle.
+        ValueError: If the path does not end with ``.pkl`` or ``.pickle``.
     """
     if not path.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--dump writes a .pkl or .pickle, got {path}')
@@ -297,10 +319,10 @@ def dump_predictions(cfg: Config, path: str):
 
 
 def fit_machine(cfg: Config):
-    """Let a config for GPUs run where there are none, with a notice.
+    """Adapt a config to the machine and join its processes.
 
-    nccl and mmengine's own class for mixed precision need an accelerator;
-    ours falls back by itself. Processes are joined here, see
+    nccl and mmengine's class for mixed precision require a GPU. Without one,
+    gloo and our class are used, which log a notice. See also
     :func:`hrformer_mm.engine.distributed.join`.
 
     Raises:
@@ -310,33 +332,33 @@ def fit_machine(cfg: Config):
     distributed.join(cfg)
     wrapper = cfg.get('optim_wrapper') or {}
     if distributed.has_no_gpu() and is_amp(wrapper.get('type')):
-        wrapper['type'] = 'hrformer_mm.AmpOptimWrapper'  # of mmengine's, too
+        wrapper['type'] = 'hrformer_mm.AmpOptimWrapper'  # replaces mmengine's
 
 
 def check_parallel(cfg: Config):
     """Raise ValueError for values of ``parallel`` that version 0.1 had."""
     if cfg.get('parallel', 'ddp') != 'ddp':
         raise ValueError(
-            f"parallel={cfg.parallel!r} is gone: for parameters in shards set "
-            "runner_type='FlexibleRunner' and strategy of MMEngine, such as "
-            "dict(type='FSDPStrategy')")
+            f'parallel={cfg.parallel!r} is no longer supported: to shard '
+            "parameters, set runner_type='FlexibleRunner' and a strategy of "
+            "MMEngine, such as dict(type='FSDPStrategy')")
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner, or the one that ``runner_type`` names."""
+    """Build mmengine's Runner, or the one that ``runner_type`` names."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 @contextmanager
 def one_error_for_dead_workers() -> Iterator[None]:
-    """Say the same, and what to do, however the death of a worker is seen.
+    """Raise the same error for each way in which a worker's death shows.
 
-    Torch tells of it when the signal of the system comes. Before that a worker
-    that was handing over a batch may be seen as a connection that broke, so
-    the signal is waited for here, lest it come while that error is told.
+    PyTorch raises an error when it receives SIGCHLD. If the worker was sending
+    a batch, a broken connection may show first. Then SIGCHLD is awaited here,
+    so that it does not interrupt the report of that error.
 
     Raises:
-        RuntimeError: If a process that loads data dies.
+        RuntimeError: If a data loader worker dies.
     """
     try:
         try:
@@ -351,17 +373,17 @@ def one_error_for_dead_workers() -> Iterator[None]:
         if not str(error).startswith('DataLoader worker'):
             raise
         raise RuntimeError(
-            f'a process that loads data died ({error}), most often for lack '
-            'of memory: use fewer num_workers in the dataloader; a training '
-            'continues with --resume') from error
+            f'a data loader worker died ({error}), usually out of memory: '
+            'reduce num_workers of the data loader; continue training with '
+            '--resume') from error
 
 
 @contextmanager
 def one_error_for_full_disks(work_dir: str) -> Iterator[None]:
-    """Name the folder where a log could not be written.
+    """Add the folder to errors about logs on a full disk.
 
-    Writing to an open file fails without its path. Checkpoints have an error
-    of their own.
+    Errors of writing to an open file do not have its path. Checkpoints have
+    an error of their own.
 
     Raises:
         OSError: If a disk or quota is full.
@@ -381,7 +403,7 @@ def one_error_for_full_disks(work_dir: str) -> Iterator[None]:
 
 @contextmanager
 def closing_locks() -> Iterator[None]:
-    """Release the work dir, also for processes that outlive an error."""
+    """Release the work dir at the end, even after an error."""
     try:
         yield
     finally:
@@ -389,10 +411,10 @@ def closing_locks() -> Iterator[None]:
 
 
 def build_train_data(runner: Any):
-    """Build the training data and check that they make a batch.
+    """Build the training data loader and check that it has a batch.
 
-    The Runner would build them in the same way, and then schedules whose
-    epochs have no iteration.
+    The Runner would build it in the same way, but then fail to build schedules
+    for epochs without iterations.
     """
     loader = runner._train_dataloader
     if isinstance(loader, dict):
@@ -405,13 +427,15 @@ def build_train_data(runner: Any):
 
 
 def train(cfg: Config):
-    """Check, fit and train; see :mod:`.checks` and :func:`fit_machine`.
+    """Check a config, adapt it to the machine and train.
+
+    See :mod:`hrformer_mm.utils.config_checks` and :func:`fit_machine`.
 
     Raises:
-        FileNotFoundError: For data and pretrained weights.
-        ValueError: For class folders that differ, for data that make no
-            batch, and for what the model or the Runner does not take.
-        RuntimeError: If a process that loads data dies.
+        FileNotFoundError: If data or pretrained weights are missing.
+        ValueError: If class folders differ, the data do not fill a batch, or
+            arguments of the model or the Runner are invalid.
+        RuntimeError: If a data loader worker dies.
     """
     check_parts(cfg, *TRAINED)
     check_types(cfg)
@@ -428,18 +452,18 @@ def train(cfg: Config):
 
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
-    """Check, fit and evaluate a checkpoint on the test data.
+    """Check a config and evaluate a checkpoint on the test data.
 
     Args:
-        cfg: A config that is not used again.
-        checkpoint: Path or URL.
-        out: A json file for the metrics.
+        cfg: Config, changed in place.
+        checkpoint: Path or URL of the checkpoint.
+        out: Path of a JSON file to write the metrics to.
 
     Returns:
-        The metrics by name.
+        Metrics by name.
 
     Raises:
-        FileNotFoundError: For the checkpoint and the data.
+        FileNotFoundError: If the checkpoint or the data are missing.
         RuntimeError: If the checkpoint lacks parameters of the model, unless
             the config has ``allow_random_head=True``.
     """

@@ -1,2 +1,2 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Hooks that keep long runs safe: saving, resuming, stopping."""
+"""Hooks for reliable long runs: saving, resuming, stopping."""

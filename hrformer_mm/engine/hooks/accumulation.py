@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Gradient accumulation: n batches make the update of one n times as large.
+"""Gradient accumulation with updates equal to those of larger batches.
 
-The batches whose gradients make one update are called a window.
+The batches whose gradients are accumulated for one update are called a window.
 """
 import copy
 from typing import Any, Dict, List
@@ -30,14 +30,14 @@ def window_length(wrapper: Any) -> int:
 
 
 def window_is_open(runner: Any) -> bool:
-    """Return whether there are gradients that no update has used yet."""
+    """Return whether there are accumulated gradients without an update."""
     return any(
         window_length(wrapper) > 1 and not wrapper.should_update()
         for wrapper in wrappers_of(runner).values())
 
 
 def updates_of(batches: int, window: int) -> int:
-    """Return the number of updates that batches make; the last may be few."""
+    """Return the number of updates; the last window may be incomplete."""
     return -(-batches // window)
 
 
@@ -50,7 +50,7 @@ def updates_per_epoch(loop: Any, window: int) -> int:
 
 
 def count_updates(loop: Any, window: int) -> int:
-    """Return the number of updates of a whole training."""
+    """Return the number of updates of the whole training."""
     if is_iteration_based(loop):
         return updates_of(loop.max_iters, window)
     return loop.max_epochs * updates_per_epoch(loop, window)
@@ -67,7 +67,7 @@ def length_of(loop: Any, window: int) -> Length:
 def batches_ahead(loader: Any) -> int:
     """Return the number of batches of the next pass over a loader.
 
-    A resumed epoch skips those samples that were used before.
+    A resumed epoch skips the samples that it has already used.
     """
     sampler: Any = loader.batch_sampler
     if type(sampler) is not BatchSampler:
@@ -83,23 +83,25 @@ def updates_at(loop: Any, epochs: int, iteration: int, window: int) -> int:
     """Return the number of updates before an iteration.
 
     Args:
-        loop: Of the training.
-        epochs: Epochs that are complete.
-        iteration: Iterations that are complete.
-        window: See :func:`window_length`.
+        loop: Training loop.
+        epochs: Number of completed epochs.
+        iteration: Number of completed iterations.
+        window: Length of a window, see :func:`window_length`.
     """
     if is_iteration_based(loop):
         return iteration // window
     length = len(loop.dataloader)
-    left = (epochs + 1) * length - iteration  # of the running epoch
+    left = (epochs + 1) * length - iteration  # in the current epoch
     return (epochs + 1) * updates_of(length, window) - updates_of(left, window)
 
 
 def begin_windows(wrapper: OptimWrapper, done: int, end: int) -> None:
-    """Set the counters of an optimizer wrapper, so that ``end`` is an update.
+    """Set the counters of an optimizer wrapper so that it updates at ``end``.
+
+    The last window before ``end`` averages the batches that it has.
 
     Args:
-        wrapper: Its last window before ``end`` averages the batches it has.
+        wrapper: Optimizer wrapper.
         done: Number of batches before the next one.
         end: Number of batches after the last one.
     """
@@ -109,17 +111,17 @@ def begin_windows(wrapper: OptimWrapper, done: int, end: int) -> None:
 
 @HOOKS.register_module()
 class UpdateSchedulerHook(ParamSchedulerHook):
-    """mmengine's ``ParamSchedulerHook``, counting updates of the weights.
+    """mmengine's ``ParamSchedulerHook``, which counts updates of the weights.
 
-    It makes a difference with ``optim_wrapper.accumulative_counts`` > 1 only,
-    where training then equals one with batches that are as many times larger:
+    It differs only if ``optim_wrapper.accumulative_counts`` is above 1.
+    Training then equals training with batches larger by this factor:
 
     * Schedulers with ``by_epoch=False`` step once per update, so their
       lengths (``end``, ``milestones``, a warm-up) count updates.
-    * An epoch ends with an update, which averages the batches that are left,
-      so that the checkpoint of an epoch contains all of it.
+    * An epoch ends with an update, which averages the remaining batches, so
+      that the checkpoint of an epoch includes all of its batches.
 
-    It warns of schedules whose lengths do not fit that of the training.
+    It warns if lengths of schedules do not match that of the training.
     """
 
     def __init__(self) -> None:
@@ -155,7 +157,7 @@ class UpdateSchedulerHook(ParamSchedulerHook):
 
     def before_train_epoch(self, runner: Any) -> None:
         if is_iteration_based(runner.train_loop):
-            return  # mmengine counts from the first iteration to the last
+            return  # mmengine sets the counters for the whole training
         for wrapper in wrappers_of(runner).values():
             if window_length(wrapper) > 1:
                 begin_windows(wrapper, 0,
@@ -179,7 +181,10 @@ class UpdateSchedulerHook(ParamSchedulerHook):
 
 
 def silence_count_warning(wrapper: OptimWrapper, loop: Any) -> None:
-    """Let a resume inside an epoch not warn of gradients that are not lost."""
+    """Avoid mmengine's warning about lost gradients on resume.
+
+    None are lost: windows start with each epoch.
+    """
     initialize = wrapper.initialize_count_status
 
     def initialize_count_status(model: Any, done: int, end: int) -> None:
@@ -193,20 +198,20 @@ def silence_count_warning(wrapper: OptimWrapper, loop: Any) -> None:
 
 def rebuild(schedulers: List[_ParamScheduler], configs: Any,
             wrapper: OptimWrapper, runner: Any) -> List[_ParamScheduler]:
-    """Build schedulers anew, with lengths in updates instead of iterations.
+    """Rebuild schedulers with lengths in updates instead of iterations.
 
     Args:
-        schedulers: Built by the Runner, which counts iterations.
-        configs: What they were built from.
-        wrapper: Whose parameters they schedule.
-        runner: Its loop says how long training is.
+        schedulers: Schedulers built by the Runner, which counts iterations.
+        configs: Configs of the schedulers.
+        wrapper: Optimizer wrapper of the schedulers.
+        runner: Runner with the training loop.
     """
     loop, window = runner.train_loop, window_length(wrapper)
     total = count_updates(loop, window)
     groups = wrapper.param_groups
     resumed = [s.state_dict() for s in schedulers] if loop.iter else []
     current = [dict(group) for group in groups]
-    for group in groups:  # as before the schedulers were built
+    for group in groups:  # restore the values before schedulers were built
         for key in [k for k in group if k.startswith('initial_')]:
             group[key[len('initial_'):]] = group.pop(key)
     built = []

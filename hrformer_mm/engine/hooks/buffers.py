@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Equal buffers on all processes, so that a metric is that of a checkpoint.
+"""Synchronise buffers, so that metrics are those of the checkpoint.
 
-Without synchronised norms each process has running statistics of its own
-batches. All evaluate a part of the data, but only the first one saves.
+Without synchronised norms, each process has running statistics of its own
+batches. All processes evaluate a part of the data, but only the first one
+saves its buffers.
 """
 from typing import Any, Iterator, List, Tuple
 
@@ -18,7 +19,10 @@ STATISTICS = ('running_mean', 'running_var')
 
 
 def saved_buffers(model: nn.Module) -> Iterator[Tuple[bool, Tensor]]:
-    """Yield buffers that checkpoints hold; True for running statistics."""
+    """Yield whether a buffer is a running statistic, and the buffer.
+
+    Buffers that are not saved in checkpoints are skipped.
+    """
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and (
@@ -30,8 +34,8 @@ def saved_buffers(model: nn.Module) -> Iterator[Tuple[bool, Tensor]]:
 def average(tensors: List[Tensor]):
     """Replace each tensor by its mean over all processes.
 
-    In double precision, where the mean of equal values in single precision
-    is that value: averaging once more changes no bit.
+    The mean is computed in double precision. If all processes have equal
+    values in single precision, they do not change at all.
     """
     if not tensors:
         return
@@ -46,8 +50,8 @@ def average(tensors: List[Tensor]):
 def synchronise_buffers(runner: Any):
     """Make buffers equal on all processes; all of them must call this.
 
-    Running statistics become their mean. Of other buffers all take what the
-    first process has, which saves. Models of an ``EMAHook`` are included.
+    Running statistics are averaged. Other buffers are copied from the first
+    process, which saves. Models of an ``EMAHook`` are included.
     """
     if not is_distributed():
         return
@@ -65,10 +69,10 @@ def synchronise_buffers(runner: Any):
 class EqualBuffersHook(Hook):
     """Evaluate with equal buffers on all processes.
 
-    ``SafeCheckpointHook`` does the same before it saves, so the metric of an
-    evaluation is that of the checkpoint. mmengine's ``SyncBuffersHook``
-    saves iteration-based training before the buffers are equal, and leaves
-    out models of an ``EMAHook``.
+    ``SafeCheckpointHook`` does the same before it saves, so the metrics of an
+    evaluation are those of the checkpoint. With mmengine's
+    ``SyncBuffersHook``, iteration-based training saves before the buffers are
+    equal, and models of an ``EMAHook`` are ignored.
     """
 
     def before_val_epoch(self, runner):

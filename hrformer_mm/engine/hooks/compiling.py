@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""``compile=True`` for whole models of the three frameworks."""
+"""Support ``compile=True`` for models of the three frameworks."""
 from typing import Any, Callable, Dict, List
 
 import torch
@@ -14,7 +14,7 @@ PARTS = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
 
 
 def networks(model: nn.Module) -> List[nn.Module]:
-    """Return the networks of a model, from tensors to tensors."""
+    """Return the networks of a model that map tensors to tensors."""
     inner: Any = model.module if is_model_wrapper(model) else model
     parts: List[nn.Module] = []
     for name in PARTS:
@@ -25,9 +25,9 @@ def networks(model: nn.Module) -> List[nn.Module]:
 
 
 class CompiledForward:
-    """Call a compiled forward pass in training and the plain one elsewhere.
+    """Forward pass that is compiled in training only.
 
-    Evaluations have other shapes, for which compiling rarely pays.
+    Evaluation uses other shapes, for which compilation rarely pays off.
 
     Args:
         module: Module whose forward pass is compiled.
@@ -46,11 +46,11 @@ class CompiledForward:
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compile the networks of a model where the config says ``compile``.
+    """Compile the networks of a model if the config has ``compile``.
 
-    mmengine compiles the whole training step with its optimizer, samples and
-    logs, which fails for models of the three frameworks. Models without any
-    of the parts in :data:`PARTS` are left to mmengine.
+    mmengine compiles the whole training step, including data samples and
+    logging, which fails for models of the three frameworks. It still does so
+    for models without any part in :data:`PARTS`.
     """
 
     def __init__(self):
@@ -59,7 +59,7 @@ class CompileHook(Hook):
     def before_run(self, runner):
         if runner.cfg.get('compile') and networks(runner.model):
             self.asked = runner.cfg.compile
-            runner.cfg.compile = False  # for mmengine, which asks next
+            runner.cfg.compile = False  # mmengine reads it next
 
     def before_train(self, runner):
         if self.asked is None:
@@ -69,5 +69,5 @@ class CompileHook(Hook):
         options = dict(options) if isinstance(options, dict) else {}
         for part in networks(runner.model):
             part.forward = CompiledForward(part, options)
-        runner.logger.info('backbone, neck and heads are compiled: the first '
+        runner.logger.info('compiling backbone, neck and heads: the first '
                            'iterations take longer')

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Find schedules that do not fit the length of the training.
+"""Find schedules that do not match the length of the training.
 
-The Runner ends a schedule with the training unless the config says ``end``,
-``T_max``, ``milestones`` or the like. Such numbers do not follow
-``train_cfg.max_epochs`` and ``train_cfg.max_iters`` when those change.
+By default the Runner ends a schedule with the training. Explicit lengths, such
+as ``end``, ``T_max`` or ``milestones``, do not follow changes of
+``train_cfg.max_epochs`` and ``train_cfg.max_iters``.
 """
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -15,8 +15,8 @@ from mmengine.optim.scheduler import param_scheduler as mm
 from ...registry import PARAM_SCHEDULERS
 from ..schedulers import WarmupLR
 
-ENDLESS = 10**9  # mmengine's end of a schedule without one
-TOLERANCE = .01  # of the length of a cosine, for recipes that are off by one
+ENDLESS = 10**9  # mmengine's default for the end of a schedule
+TOLERANCE = .01  # relative, for recipes whose cosine is off by one
 # Schedules that should end with the training.
 WHOLE = (mm.PolyParamScheduler, mm.CosineAnnealingParamScheduler,
          mm.ExponentialParamScheduler, mm.StepParamScheduler,
@@ -24,20 +24,20 @@ WHOLE = (mm.PolyParamScheduler, mm.CosineAnnealingParamScheduler,
 
 
 class Remark(NamedTuple):
-    """A schedule that does not fit the training, and what to do about it."""
+    """Mismatch between a schedule and the training, and advice to fix it."""
     fault: str
     advice: str
 
 
 @dataclass(frozen=True)
 class Length:
-    """Length of a training.
+    """Length of a training run.
 
     Attributes:
         epochs: Number of epochs, or None if training counts iterations.
         updates: Number of updates of the weights.
-        epoch_length: Updates of an epoch.
-        window: Iterations of an update.
+        epoch_length: Number of updates per epoch.
+        window: Number of iterations per update.
     """
     epochs: Optional[int]
     updates: int
@@ -81,7 +81,7 @@ def follows_metrics(scheduler: _ParamScheduler) -> bool:
 
 def remarks(schedulers: Sequence[_ParamScheduler],
             length: Length) -> Iterator[Remark]:
-    """Yield what does not fit the length of the training.
+    """Yield mismatches between schedules and the length of the training.
 
     Args:
         schedulers: Schedulers of one optimizer.
@@ -108,11 +108,11 @@ def remarks(schedulers: Sequence[_ParamScheduler],
 def remarks_of(scheduler: _ParamScheduler,
                schedulers: Sequence[_ParamScheduler],
                length: Length) -> Iterator[Remark]:
-    """Yield what does not fit of a scheduler that takes part."""
+    """Yield mismatches of a scheduler that is active during training."""
     name, unit = type(scheduler).__name__, length.unit(scheduler)
     total, end = length.total(scheduler), scheduler.end
     last = min(end, total)
-    advice = f'leave out {{}}, which then follows {length.key}'
+    advice = f'remove {{}}, which then follows {length.key}'
     if isinstance(scheduler, mm.MultiStepParamScheduler):
         late = sorted(m for m in scheduler.milestones
                       if scheduler.begin + m >= last)
@@ -144,7 +144,7 @@ def period_remarks(scheduler: _ParamScheduler, span: int, unit: str,
         if not period or abs(period - span) <= TOLERANCE * span:
             continue
         if scheduler.end not in (span + scheduler.begin, ENDLESS):
-            continue  # its end does not fit, which the above says
+            continue  # reported above: its end does not match
         result = ('does not reach its lowest value' if period > span else
                   'rises again')
         yield Remark(

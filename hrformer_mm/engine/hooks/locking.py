@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A lock that keeps two trainings out of one folder.
+"""Lock work dirs, so that only one training run writes to a folder.
 
-The system releases it when the process ends, however that happens, so a crash
-leaves no lock behind. It is a POSIX record lock, which processes that load
-data do not inherit and which network file systems support.
+The operating system releases the lock when the process ends in any way, so a
+crash leaves no stale lock. It is a POSIX record lock, which data loader
+workers do not inherit and which network file systems support.
 """
 import errno
 import os
@@ -21,19 +21,19 @@ except ImportError:  # Windows
 
 NAME = '.training.lock'
 HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)
-# Files by folder, with the process that locked them. They stay open: closing
-# any file object of a locked file would release the lock.
+# Process and open lock file by folder. Closing any file object of a locked
+# file would release the lock.
 held: Dict[str, Tuple[int, IO[str]]] = {}
 
 
 def lock_folder(folder: str) -> bool:
-    """Lock a folder for this process; again is no error.
+    """Lock a folder for this process; it may already hold the lock.
 
     Returns:
-        Whether it is locked; False where the system cannot lock.
+        Whether the folder is locked. False if the system does not support it.
 
     Raises:
-        ValueError: If another process has locked it; names the process.
+        ValueError: If another process has locked it. Names the process.
     """
     key = os.path.realpath(folder)
     if held.get(key, (0, ))[0] == os.getpid():
@@ -68,19 +68,19 @@ def unlock_folder(folder: str) -> None:
 
 
 def unlock_all() -> None:
-    """Release the folders of a training that has ended in any way.
+    """Release all folders after a training run has ended in any way.
 
-    A notebook lives on after an error in its training.
+    In a notebook, the process continues after an error.
     """
     for folder in list(held):
         unlock_folder(folder)
 
 
 def lock_for_all(folder: str, logger: Any) -> bool:
-    """Lock a folder by the first process, for all of them.
+    """Lock a folder in the first process on behalf of all processes.
 
     Raises:
-        ValueError: On all processes; see :func:`lock_folder`.
+        ValueError: On all processes, see :func:`lock_folder`.
     """
     found: List[Any] = [False, None]
     if is_main_process():
@@ -98,7 +98,7 @@ def lock_for_all(folder: str, logger: Any) -> bool:
 
 
 def writer_of(temporary: Path) -> Optional[int]:
-    """Return the process that writes a temporary file, from its name."""
+    """Return the id of the process in the name of a temporary file."""
     number = temporary.suffixes[-2][1:].partition('-')[0] if (
         len(temporary.suffixes) > 1) else ''
     return int(number) if number.isdigit() else None
@@ -108,14 +108,14 @@ def is_running(pid: int) -> bool:
     with suppress(ProcessLookupError):
         try:
             os.kill(pid, 0)
-        except PermissionError:  # of another user
+        except PermissionError:  # a process of another user
             pass
         return True
     return False
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove the half-written checkpoints of processes that have ended."""
+    """Remove incomplete checkpoints of processes that have ended."""
     for path in Path(folder).glob('.*.pth.*'):
         pid = writer_of(path)
         if pid is None or not is_running(pid):

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Convert between iterations and positions in the training data.
 
-A position is a number of passes over the data and the draws that all
-processes made in the running pass. It means the same for any number of
-processes and any batch; an iteration does not.
+A position is the number of completed passes over the data and the number of
+samples that all processes have drawn in the current pass. Unlike an iteration,
+it does not depend on the number of processes and the batch size.
 """
 from dataclasses import dataclass
 from typing import Any, Iterator, Optional, Tuple
@@ -16,16 +16,16 @@ Position = Tuple[int, int]  # passes, and draws of all processes since
 
 
 class NumberedSampler(Sampler):
-    """Give each draw of a sampler a number that is its own.
+    """Sampler that assigns a unique number to each draw of another sampler.
 
-    Numbers go round the processes, so that two processes with batches of b
-    draw what one process with batches of 2b draws.
+    Numbers alternate between processes, so that two processes with batches of
+    b draw the same samples as one process with batches of 2b.
 
     Args:
-        sampler: Any; its ``epoch`` is read if it has one.
+        sampler: Sampler to wrap. Its ``epoch`` is read if it has one.
 
     Attributes:
-        skip: How many draws the next pass leaves out at its beginning.
+        skip: Number of draws to skip at the beginning of the next pass.
     """
 
     def __init__(self, sampler: Sampler):
@@ -49,11 +49,11 @@ class Feed:
     """Lengths of a data loader.
 
     Attributes:
-        batch: Samples of an iteration in one process.
+        batch: Batch size of one process.
         world: Number of processes.
-        length: Draws of one process in a pass, or 0 if the sampler never
-            ends.
-        drop_last: Whether a batch that is not full is dropped.
+        length: Number of draws of one process per pass, or 0 if the sampler
+            is infinite.
+        drop_last: Whether an incomplete batch is dropped.
     """
     batch: int
     world: int
@@ -62,20 +62,20 @@ class Feed:
 
     @property
     def total(self) -> int:
-        """Samples of an iteration in all processes."""
+        """Return the number of samples per iteration of all processes."""
         return self.batch * self.world
 
     def steps(self, draws: int) -> int:
-        """Return the iterations that so many draws of one process make."""
+        """Return the number of iterations for draws of one process."""
         draws = max(draws, 0)
         return draws // self.batch if self.drop_last else (
             -(-draws // self.batch))
 
     def iteration(self, position: Position) -> int:
-        """Return the iterations of this loader up to a position.
+        """Return the number of iterations of this loader up to a position.
 
-        Counted from the end of the pass, so that passes end where this
-        loader's own do.
+        They are counted back from the end of the pass, so that the pass ends
+        at a full number of passes of this loader.
         """
         passes, draws = position
         if not self.length:
@@ -85,7 +85,7 @@ class Feed:
         return (passes + 1) * whole - rest
 
     def advance(self, position: Position, iterations: int) -> Position:
-        """Return the position that is so many iterations further."""
+        """Return the position after a number of further iterations."""
         passes, draws = position
         if not self.length:
             return 0, draws + iterations * self.total
@@ -97,7 +97,7 @@ class Feed:
 
 
 def feed_of(loader: DataLoader) -> Optional[Feed]:
-    """Measure a data loader; None if it has a batch sampler of its own."""
+    """Return the lengths of a loader, None for custom batch samplers."""
     if type(loader.batch_sampler) is not BatchSampler:
         return None
     sampler: Any = loader.batch_sampler.sampler
@@ -109,11 +109,11 @@ def feed_of(loader: DataLoader) -> Optional[Feed]:
 
 
 def check_filled(loader: DataLoader):
-    """Refuse training data that make no batch.
+    """Check that the training data fill at least one batch.
 
     Raises:
-        ValueError: If there are no samples, or fewer than one batch and
-            ``drop_last`` drops it.
+        ValueError: If there are no samples, or if ``drop_last`` drops the only
+            batch.
     """
     samples = len(loader.dataset) if hasattr(loader.dataset, '__len__') else 1
     if not samples:

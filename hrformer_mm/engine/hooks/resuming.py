@@ -1,10 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Resuming as if nothing had happened.
+"""Resume training exactly, as if it had not been interrupted.
 
-mmengine restores weights and optimizer; random numbers start again, an epoch
-that was cut off too, and iteration-based training reads all former data anew.
-Here random numbers follow from the seed and from what they are drawn for, so
-there is nothing to restore but a position in the data.
+mmengine restores weights and optimizer, but random numbers and an interrupted
+epoch start again, and iteration-based training reads all former data again.
+Here random numbers are derived from the seed and the position in the data, so
+only the position must be restored.
 """
 import random
 from contextlib import suppress
@@ -29,17 +29,17 @@ def seed_all(*key: int):
     first, second, third = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(first))
     np.random.seed(second)
-    # torch.manual_seed walks the stack each time where CUDA is not used yet.
+    # torch.manual_seed inspects the stack while CUDA is not initialized.
     torch.default_generator.manual_seed(int(third))
     if torch.cuda.is_initialized() and get_worker_info() is None:
         torch.cuda.manual_seed_all(int(third))
 
 
 class SeededFetch:
-    """Fetch a batch, with random numbers that follow from the draw.
+    """Fetch a batch with random numbers derived from the draws.
 
-    Takes the place of ``dataset.__getitems__``, which PyTorch calls with all
-    that a batch sampler gives.
+    It replaces ``dataset.__getitems__``, which PyTorch calls with the draws of
+    the batch sampler.
     """
 
     def __init__(self, dataset: Dataset, seed: int):
@@ -49,10 +49,10 @@ class SeededFetch:
         return [self.fetch(*draw) for draw in draws]
 
     def fetch(self, index: int, epoch: int, number: int) -> Any:
-        """One sample.
+        """Return one sample.
 
         Raises:
-            ValueError: If it fails; names its file.
+            ValueError: If loading it fails. Names its file.
         """
         seed_all(self.seed, epoch, number)
         try:
@@ -63,14 +63,14 @@ class SeededFetch:
                              f'cannot be used: {text}') from error
 
     def path(self, index: int) -> str:
-        with suppress(Exception):  # the error above is the one to tell
+        with suppress(Exception):  # the original error is reported instead
             dataset: Any = self.dataset
             return f" ({dataset.get_data_info(index)['img_path']})"
         return ''
 
 
 class Skipping:
-    """An iterator whose first ``count`` items are None and cost nothing."""
+    """Iterator that yields None ``count`` times before its first item."""
 
     def __init__(self, iterator: Iterator, count: int):
         self.iterator, self.count = iterator, count
@@ -87,30 +87,30 @@ class Skipping:
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Let a resumed training end as one that was never interrupted.
+    """Make a resumed run equal to one that was never interrupted.
 
-    * ``--resume`` takes the newest checkpoint that can be read; one that is
-      damaged is skipped with a warning. Without one, training starts from
-      ``load_from``. Weights without training state are refused.
-    * Random numbers of a sample follow from the seed, the epoch and its number
-      in it, those of a step from the seed and the iteration. They do not
-      depend on how many workers or processes there are.
-    * Training continues inside an epoch, and without reading former data.
-    * With another number of processes, batch or length, the position comes
-      from the checkpoint, in epochs and samples; lengths and learning rates
-      come from the config. A warning says so.
-    * An evaluation that was due at the checkpoint is made, as the kill may
-      have come during it.
+    * ``--resume`` uses the newest readable checkpoint and skips damaged ones
+      with a warning. Without a checkpoint, training starts from
+      ``load_from``. Weights without training state raise an error.
+    * Random numbers of a sample are derived from the seed, the epoch and its
+      number in the epoch, those of a step from the seed and the iteration.
+      They do not depend on the number of workers or processes.
+    * Training continues inside an epoch, without reading former data.
+    * If the number of processes, the batch size or the length changes, the
+      position in epochs and samples is taken from the checkpoint, lengths and
+      learning rates from the config. A warning reports it.
+    * An evaluation that was due at the checkpoint is repeated, as the run may
+      have been killed during it.
 
-    Random numbers and positions need a loader without a batch sampler of its
-    own.
+    Random numbers and positions require a loader without a custom batch
+    sampler.
     """
-    priority = 'LOWEST'  # after all hooks that others come with
+    priority = 'LOWEST'  # after all other hooks
 
     def __init__(self):
-        self.state: Dict[str, Any] = {}  # of the checkpoint
+        self.state: Dict[str, Any] = {}  # our state in the checkpoint
         self.feed: Optional[Feed] = None
-        # An epoch, the iteration before it or inside, the position there.
+        # Epoch, an iteration at or before its current one, and its position.
         self.origin: Tuple[int, int, Position] = (-1, 0, (0, 0))
 
     def before_run(self, runner):
@@ -119,7 +119,7 @@ class ExactResumeHook(Hook):
         self.before_loading(runner)
 
     def before_loading(self, runner):
-        """Choose the checkpoint, on the first process for all."""
+        """Choose the checkpoint in the first process for all processes."""
         if not runner._resume or runner._load_from is not None:
             return
         found: List[Any] = [None, None]
@@ -136,8 +136,8 @@ class ExactResumeHook(Hook):
             runner._resume = False
             runner._load_from = runner.cfg.get(START)
             runner.logger.info(
-                f'no checkpoint in {runner.work_dir}: a new training starts'
-                f' from {runner._load_from or "scratch"}')
+                f'no checkpoint in {runner.work_dir}: training starts from '
+                f'{runner._load_from or "scratch"}')
 
     def after_load_checkpoint(self, runner, checkpoint: dict):
         self.state = {}
@@ -148,10 +148,10 @@ class ExactResumeHook(Hook):
         self.adopt(runner, checkpoint)
 
     def adopt(self, runner, checkpoint: dict):
-        """Translate a checkpoint to the lengths of this run.
+        """Convert the position of a checkpoint to the lengths of this run.
 
         Raises:
-            ValueError: If the training is further than it is to go.
+            ValueError: If it is beyond the end of the training.
         """
         loop, meta = runner.train_loop, checkpoint['meta']
         self.feed = feed_of(runner.train_dataloader)
@@ -170,7 +170,7 @@ class ExactResumeHook(Hook):
             runner.logger.warning(f'resumed with another config: {text}')
 
     def position(self, meta: dict, by_iter: bool) -> Position:
-        """Return passes over the data, and draws since, of a checkpoint."""
+        """Return the position in the data of a checkpoint."""
         if not by_iter:
             return meta['epoch'], self.state.get('draws', 0)
         if 'passes' in self.state:
@@ -179,10 +179,10 @@ class ExactResumeHook(Hook):
         return self.feed.advance((0, 0), meta['iter'])
 
     def batches(self, runner, former: int, now: int) -> Iterator[str]:
-        """Describe how the samples of a step and an update changed."""
+        """Describe changes of the batch of an iteration and of an update."""
         if former != now:
             yield (f'iteration {former} of the checkpoint is iteration {now} '
-                   f'here')
+                   'of this run')
         then, here = self.state.get('update'), update_size(runner, self.feed)
         if then and here and then != here:
             scaled = (runner.cfg.get('auto_scale_lr') or {}).get('enable')
@@ -205,7 +205,7 @@ class ExactResumeHook(Hook):
         elif passes > epoch:  # saved after the last iteration of its epoch
             draws = self.feed.length * self.feed.world
         checkpoint[STATE].update(
-            # Made by all processes in a pass that is not at its end.
+            # Number of samples that all processes drew in the current pass.
             draws=draws,
             update=update_size(runner, self.feed))
 
@@ -229,7 +229,7 @@ class ExactResumeHook(Hook):
     def before_train_epoch(self, runner):
         loop, loader = runner.train_loop, runner.train_dataloader
         if is_iteration_based(loop) or self.feed is None:
-            return  # all of the training is one epoch
+            return  # the whole training is one epoch
         draws = loader.batch_sampler.sampler.skip * self.feed.world
         self.origin = runner.epoch, runner.iter, (runner.epoch, draws)
 
@@ -238,44 +238,44 @@ class ExactResumeHook(Hook):
 
 
 def check_kind(state: Dict[str, Any], by_iter: bool):
-    """Refuse to resume training by epochs as training by iterations.
+    """Check that checkpoint and config both count epochs, or iterations.
 
     Raises:
-        ValueError: If the checkpoint counts otherwise than the config.
+        ValueError: If one counts epochs and the other one iterations.
     """
     if 'draws' in state and 'update' in state and (
             by_iter != ('passes' in state)):
         kinds = ['epochs', 'iterations']
         raise ValueError(
-            f'cannot resume: the checkpoint is of a training by '
-            f'{kinds[not by_iter]}, train_cfg trains by {kinds[by_iter]}')
+            f'cannot resume: the checkpoint counts {kinds[not by_iter]}, but '
+            f'train_cfg counts {kinds[by_iter]}')
 
 
 def check_end(loop: Any, meta: Dict[str, Any], by_iter: bool, former: int):
-    """Refuse a checkpoint that is beyond the end of the training.
+    """Check that a checkpoint is not beyond the end of the training.
 
     Raises:
-        ValueError: Names the key of the config that ends it.
+        ValueError: If it is. Names the key of the config to increase.
     """
     name = 'iter' if by_iter else 'epoch'
     end = getattr(loop, f'max_{name}s')
     if meta[name] <= end:
         return
-    moved = (f' (iteration {former} of the checkpoint, at the batch of this '
-             'run)' if by_iter and former != meta[name] else '')
+    moved = (f' (iteration {former} with the batch size of the checkpoint)'
+             if by_iter and former != meta[name] else '')
     raise ValueError(
-        f'cannot resume: the checkpoint is at {name} {meta[name]}{moved}, and '
-        f'train_cfg.max_{name}s={end} ends before; set it to more')
+        f'cannot resume: the checkpoint is at {name} {meta[name]}{moved}, '
+        f'beyond train_cfg.max_{name}s={end}; increase it')
 
 
 def update_size(runner, feed: Optional[Feed]) -> int:
-    """Return the samples that an update of the weights sees, 0 if unknown."""
+    """Return the number of samples per update, 0 if unknown."""
     window = window_length(runner.optim_wrapper)
     return feed.total * window if feed else 0
 
 
 def data_seed(runner, loader: DataLoader) -> int:
-    """A seed that all processes share, unlike ``runner.seed``."""
+    """Return a seed that is equal on all processes, unlike ``runner.seed``."""
     return int(getattr(loader.sampler, 'seed', runner.seed))
 
 
@@ -286,14 +286,14 @@ def evaluate_if_due(runner):
     end = loop.max_iters if by_iter else loop.max_epochs
     if val_loop is not None and done >= loop.val_begin and (
             done % loop.val_interval == 0 or done == end):
-        runner.logger.info('evaluating what was resumed')
+        runner.logger.info('evaluating the resumed checkpoint')
         val_loop.run()
 
 
 def install(loader: DataLoader, seed: int) -> NumberedSampler:
-    """Let random numbers of a loader's samples follow from their draws."""
+    """Derive the random numbers of a loader's samples from their draws."""
     iterator: Any = loader._iterator
-    if iterator is not None:  # workers have the dataset as it was
+    if iterator is not None:  # workers have a copy of the unchanged dataset
         iterator._shutdown_workers()
         loader._iterator = None
     if hasattr(loader.sampler, 'seed'):
@@ -307,15 +307,15 @@ def install(loader: DataLoader, seed: int) -> NumberedSampler:
 
 def go_to(loop: Any, loader: DataLoader, numbered: NumberedSampler,
           position: Position):
-    """Let iteration-based training continue without reading former data.
+    """Continue iteration-based training without reading former data.
 
-    mmengine reads all former batches; here it gets None for each of them.
+    mmengine reads all former batches; here they are replaced by None.
     """
     former = loop.dataloader_iterator._iterator
     if hasattr(former, '_shutdown_workers'):
         former._shutdown_workers()
     sampler, (passes, draws) = numbered.sampler, position
-    if hasattr(sampler, '_indices_of_rank'):  # infinite, and drawn of already
+    if hasattr(sampler, '_indices_of_rank'):  # infinite, already in use
         sampler.indices = sampler._indices_of_rank()
     elif hasattr(sampler, 'set_epoch'):
         sampler.set_epoch(passes)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Checkpoints that a kill, a full disk or a scheduler cannot spoil."""
+"""Save checkpoints that stay valid after kills and on full disks."""
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,16 +20,16 @@ from .locking import lock_for_all, remove_leftovers, unlock_folder
 from .signals import EXIT_CODE, StopRequest, shield_workers
 from .starting import candidates
 
-INTERRUPTED = 'interrupted.pth'  # of a run that was stopped by SIGTERM
+INTERRUPTED = 'interrupted.pth'  # checkpoint of a run stopped by SIGTERM
 WHOLE = 'hrformer_mm.whole'
 
 
 @register_backend(WHOLE, force=True)
 class WholeFileBackend(LocalBackend):
-    """Local files that are written whole or not at all.
+    """Backend for local files that writes them atomically.
 
-    mmengine's own backend writes in place, so a kill leaves half a file under
-    the name of a checkpoint.
+    mmengine's own backend writes in place, so a kill leaves a truncated
+    checkpoint.
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]):
@@ -37,11 +37,11 @@ class WholeFileBackend(LocalBackend):
             with open(temporary, 'wb') as file:
                 file.write(obj)
                 file.flush()
-                os.fsync(file.fileno())  # or the name may outlive the content
+                os.fsync(file.fileno())  # before the file is renamed
 
 
 class RemovalsLast:
-    """A file backend whose removals wait until :meth:`flush`."""
+    """File backend that delays removals until :meth:`flush`."""
 
     def __init__(self, backend: Any):
         self.backend = backend
@@ -60,11 +60,11 @@ class RemovalsLast:
 
 
 class NotSavedError(OSError):
-    """A checkpoint could not be written; the text says what is left."""
+    """Checkpoint could not be written; the text names the last valid one."""
 
 
 def is_finite(model: torch.nn.Module) -> bool:
-    """Whether all weights are finite, also those that others hold."""
+    """Whether all weights are finite on all processes."""
     return bool(of_all(
         all(bool(p.isfinite().all()) for p in model.parameters()), 'min'))
 
@@ -79,7 +79,7 @@ def of_all(value: int, op: str) -> int:
 def fingerprint(model: torch.nn.Module) -> List[float]:
     """Return the sum of each parameter.
 
-    Buffers are left out: a ``SyncBuffersHook`` changes them for good.
+    Buffers are ignored: a ``SyncBuffersHook`` changes them permanently.
     """
     sums = [p.detach().float().sum() for p in model.parameters()]
     return torch.stack(sums).tolist()
@@ -87,17 +87,17 @@ def fingerprint(model: torch.nn.Module) -> List[float]:
 
 def undo_swaps(model: torch.nn.Module, hooks: Sequence[Any],
                expected: List[float]) -> bool:
-    """Take back what hooks did to the weights for an evaluation.
+    """Undo changes that hooks made to the weights for an evaluation.
 
-    An ``EMAHook`` exchanges them for averages of its own, and back at the end.
+    An ``EMAHook`` swaps the weights with their averages during an evaluation.
 
     Args:
-        model: Its weights are swapped only if that makes them as expected.
-        hooks: In the order in which they were called.
+        model: Model. It is not changed if the expected weights are not found.
+        hooks: Hooks in the order in which they were called.
         expected: Fingerprint of the model in training.
 
     Returns:
-        Whether the weights are as expected.
+        Whether the weights are the expected ones.
     """
     undone: List[Callable] = []
     swaps = [h._swap_ema_parameters for h in reversed(hooks)
@@ -115,24 +115,26 @@ def undo_swaps(model: torch.nn.Module, hooks: Sequence[Any],
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, for machines that fail.
+    """mmengine's ``CheckpointHook`` with protection against failures.
 
-    * A file appears under its name when it is complete.
-    * Older checkpoints are removed after the new one is there, not before.
-    * A disk that is full ends the training in one line; what was saved before
-      stays valid. Weights that are not finite are not saved.
-    * The work dir is locked: a second training in it ends in one line.
+    * Files are written atomically.
+    * Older checkpoints are removed after the new one is complete, not before.
+    * A full disk raises a one-line error; older checkpoints stay valid.
+      Weights that are not finite are not saved.
+    * The work dir is locked: a second run in it raises an error.
     * With gradient accumulation, checkpoints are saved at the end of a
-      window: one that is due inside of it is saved a few iterations later.
-    * SIGTERM, with which Slurm and ``torchrun`` announce the end, ends the
-      training after the running iteration (with accumulation: its window), on
-      all processes at once, with exit code 143 and a checkpoint
-      ``interrupted.pth`` that ``--resume`` takes. During an evaluation it ends
-      after the running batch. Repeated signals within 5 seconds are the same
-      announcement; a later one ends the process as it would without the hook.
+      window. One that is due inside a window is saved a few iterations later.
+    * SIGTERM, which Slurm and ``torchrun`` send before they kill a job, stops
+      the training after the current iteration (with accumulation: window) on
+      all processes, with exit code 143 and a checkpoint ``interrupted.pth``
+      for ``--resume``. An evaluation stops after the current batch. Further
+      signals within 5 seconds are ignored; a later one ends the process as it
+      would without the hook.
 
     Args:
-        stop_on_sigterm: Whether to do the last of these.
+        *args: Arguments of ``CheckpointHook``.
+        stop_on_sigterm: Whether to handle SIGTERM.
+        **kwargs: Keyword arguments of ``CheckpointHook``.
     """
     backend_args: Any  # mmengine's
     file_backend: Any
@@ -142,7 +144,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.stop_on_sigterm = stop_on_sigterm
         self.request = StopRequest()
         self.saved_iter = -1
-        self.is_due = False  # a checkpoint, at the end of the window
+        self.is_due = False  # whether to save at the end of the window
         self.listens = False
         self.weights: Optional[List[float]] = None  # see fingerprint
         self.can_stop_evaluation = False
@@ -150,7 +152,7 @@ class SafeCheckpointHook(CheckpointHook):
     # Saving
 
     def before_run(self, runner):
-        """Keep other trainings out of the work dir; tests may run in it."""
+        """Lock the work dir for training; tests do not need a lock."""
         if isinstance(runner._train_loop, BaseLoop):
             lock_for_all(runner.work_dir, runner.logger)
 
@@ -177,11 +179,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     @contextmanager
     def saving(self, runner, step: int) -> Iterator[None]:
-        """Around all that writes: order of removals, and what can fail.
+        """Handle errors while saving, and delay removals until it is done.
 
         Raises:
-            ValueError: For weights that are not finite.
-            NotSavedError: If a file cannot be written; says what is left.
+            ValueError: If weights are not finite.
+            NotSavedError: If a file cannot be written. Names the last valid
+                checkpoint.
         """
         if not is_finite(runner.model):
             raise ValueError(
@@ -193,7 +196,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend = waiting = RemovalsLast(backend)
         try:
             yield
-        except NotSavedError:  # from inside, and told already
+        except NotSavedError:  # raised by a nested call
             raise
         except OSError as error:
             free = free_space(self.out_dir)
@@ -232,22 +235,22 @@ class SafeCheckpointHook(CheckpointHook):
         else:
             super().after_train_iter(runner, *args, **kwargs)
         self.is_due = False
-        # All processes leave in the same iteration.
+        # All processes stop in the same iteration.
         if self.listens and of_all(bool(self.request), 'max'):
             self.stop(runner, runner.iter + 1)
 
     # Stopping
 
     def before_val(self, runner):
-        """Note the weights, before any hook exchanges them."""
+        """Save the fingerprint of the weights before any hook swaps them."""
         if self.listens:
             self.weights = fingerprint(runner.model)
 
     def before_val_epoch(self, runner):
-        """Find out whether this evaluation can be stopped.
+        """Determine whether this evaluation can be stopped.
 
-        All processes must leave it together, so each must have a batch in it;
-        and nothing can be saved while a window is open.
+        All processes must stop together, so each of them needs at least one
+        batch, and nothing can be saved while a window is open.
         """
         loop = runner.val_loop
         self.can_stop_evaluation = (
@@ -256,21 +259,21 @@ class SafeCheckpointHook(CheckpointHook):
             and not window_is_open(runner))
 
     def after_val_iter(self, runner, batch_idx, *args, **kwargs):
-        """Leave the evaluation if any process got SIGTERM.
+        """Stop the evaluation if any process received SIGTERM.
 
-        Processes have different numbers of batches and are not equally fast,
-        so they do not wait for each other after each batch: they meet once,
-        after their last batch or as soon as they hear of the signal.
+        Processes differ in their number of batches and their speed, so they
+        do not synchronise after each batch, but once: after their last batch,
+        or as soon as the signal is announced.
         """
         if not self.can_stop_evaluation:
             return
         is_last = batch_idx + 1 == len(runner.val_dataloader)
-        told = self.request.is_announced()
-        if (told or is_last) and of_all(told, 'max'):
+        is_announced = self.request.is_announced()
+        if (is_announced or is_last) and of_all(is_announced, 'max'):
             self.stop(runner, runner.iter)
 
     def stop(self, runner, done: int):
-        """Save the state after ``done`` iterations and leave.
+        """Save the state after ``done`` iterations and exit.
 
         Raises:
             SystemExit: With code 143.
@@ -278,11 +281,11 @@ class SafeCheckpointHook(CheckpointHook):
         runner.logger.warning(
             f'SIGTERM: stopped after iteration {done}, ' +
             self.save_for_stop(runner, done))
-        barrier()  # nobody leaves before the file is there
+        barrier()  # no process exits before the file is complete
         raise SystemExit(EXIT_CODE)
 
     def save_for_stop(self, runner, done: int) -> str:
-        """Save, unless it was just done, and return where, as words."""
+        """Save unless the state is already saved; describe where it is."""
         if self.saved_iter == done:
             return advice(runner)
         if self.weights is not None and not of_all(
@@ -313,7 +316,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def advice(runner) -> str:
-    """Return what to do after a failure or a stop, in words."""
+    """Describe how to continue after a failure or a stop."""
     paths = candidates(runner.work_dir)
     return (f'{paths[0]} is kept, and --resume continues from it'
             if paths else 'no checkpoint was saved before')
@@ -328,7 +331,7 @@ def free_space(folder: str) -> str:
 
 
 def gather_optimizer(runner):
-    """Bring the parts of a sharded optimizer to the first process."""
+    """Gather the state of a sharded optimizer in the first process."""
     gather = getattr(
         getattr(runner.optim_wrapper, 'optimizer', None),
         'consolidate_state_dict', None)

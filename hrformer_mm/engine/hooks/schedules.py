@@ -1,10 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Schedules of a resumed training: lengths of the config, position of the
-checkpoint.
+"""Resume schedules with the lengths and learning rates of the config.
 
-mmengine restores schedules whole, with lengths and learning rates of the run
-that wrote the checkpoint. Where they differ from the config, the config's are
-stepped here to the position of the checkpoint.
+mmengine restores schedules with the lengths and learning rates of the run that
+wrote the checkpoint. If they differ from the config, the schedules of the
+config are stepped to the position of the checkpoint instead.
 """
 from copy import copy
 from typing import Any, Dict, List, Mapping, Tuple
@@ -18,20 +17,20 @@ from .accumulation import (UpdateSchedulerHook, count_updates,
                            window_length)
 from .lengths import follows_metrics
 
-# State of a scheduler that changes with each step, and what only prints.
+# State of a scheduler that is not a setting.
 RUNNING = {'last_step', '_global_step', '_last_value', 'verbose'}
 Schedulers = List[_ParamScheduler]
 Groups = List[Dict[str, Any]]
 
 
 class Rates:
-    """The parameter groups of an optimizer without its parameters.
+    """Parameter groups of an optimizer without their parameters.
 
     Args:
-        groups: Parameter groups; equal ones are stepped once.
+        groups: Parameter groups. Equal ones are merged.
 
     Attributes:
-        index: The group here of each group of the optimizer.
+        index: Index of the merged group for each group of the optimizer.
     """
 
     def __init__(self, groups: Groups):
@@ -42,10 +41,10 @@ class Rates:
         self.index = [order.index(key) for key in keys]
         self.param_groups = [dict(groups[i], params=[])
                              for i in self.first.values()]
-        self._global_step = 0  # as after a step, or schedulers warn
+        self._global_step = 0  # without it, schedulers warn
 
     def step(self):
-        """Do nothing; schedulers look for the mark below."""
+        """Do nothing; schedulers check for the attribute below."""
 
     step._with_counter = True  # type: ignore[attr-defined]
 
@@ -59,7 +58,7 @@ class Rates:
 
     def state(self, scheduler: _ParamScheduler,
               base_values: List[float]) -> Dict[str, Any]:
-        """Return the state of such a copy for all groups."""
+        """Return the state of an attached copy for all groups."""
         last = [scheduler._last_value[i] for i in self.index]
         return dict(scheduler.state_dict(), base_values=base_values,
                     _last_value=last)
@@ -67,13 +66,13 @@ class Rates:
 
 def replay(schedulers: Schedulers, epochs: int, steps: int,
            epoch_length: int):
-    """Step schedulers as the hook of a training does.
+    """Step schedulers as the hook does during training.
 
     Args:
-        schedulers: As built, at step 0.
-        epochs: Epochs that are complete.
-        steps: Updates of the weights that were made.
-        epoch_length: Updates of an epoch.
+        schedulers: Schedulers at step 0.
+        epochs: Number of completed epochs.
+        steps: Number of updates of the weights.
+        epoch_length: Number of updates per epoch.
     """
     by_epoch = [s for s in schedulers if s.by_epoch]
     by_iter = [s for s in schedulers if not s.by_epoch]
@@ -97,7 +96,7 @@ def settings(state: Mapping) -> Dict[str, Any]:
 
 
 def short(value: Any) -> str:
-    """Print a value; of a list the first element and how many there are."""
+    """Format a value; for a list, its first element and its length."""
     if isinstance(value, list) and len(value) > 1:
         return f'{value[0]:.6g} (first of {len(value)})'
     value = value[0] if isinstance(value, list) and value else value
@@ -105,13 +104,13 @@ def short(value: Any) -> str:
 
 
 def differences(schedulers: Schedulers, saved: List[Mapping]) -> List[str]:
-    """Describe where schedules of the config differ from saved ones."""
+    """Describe how schedules of the config differ from saved ones."""
     if len(schedulers) != len(saved):
         return [f'{len(saved)} -> {len(schedulers)} schedulers']
     found = []
     for scheduler, state in zip(schedulers, saved):
         if follows_metrics(scheduler):
-            continue  # its settings change while it runs
+            continue  # its settings change during training
         now, then = settings(scheduler.state_dict()), settings(state)
         for name in sorted(now.keys() | then.keys()):
             if now.get(name) != then.get(name):
@@ -122,7 +121,7 @@ def differences(schedulers: Schedulers, saved: List[Mapping]) -> List[str]:
 
 
 def set_rates(saved: Dict[str, Any], rates: Rates, names: List[str]):
-    """Write rates into the parameter groups of a saved optimizer."""
+    """Write rates to the parameter groups of a saved optimizer."""
     groups = list(saved['param_groups'])
     if saved.get('base_param_settings') is not None:
         groups.append(saved['base_param_settings'])
@@ -136,13 +135,15 @@ def set_rates(saved: Dict[str, Any], rates: Rates, names: List[str]):
 def realign(optim_wrapper: Any, schedulers: Schedulers,
             checkpoint: Dict[str, Any], epochs: int, steps: int,
             epoch_length: int):
-    """Write the config's schedules, at a position, into a checkpoint.
+    """Replace the schedules in a checkpoint by those of the config.
 
     Args:
-        optim_wrapper: As built from the config, not yet restored.
-        schedulers: Likewise.
-        checkpoint: Content of a checkpoint, which is changed.
-        epochs: See :func:`replay`, as for the other arguments.
+        optim_wrapper: Optimizer wrapper of the config, not yet restored.
+        schedulers: Schedulers of the config, not yet restored.
+        checkpoint: Content of a checkpoint, changed in place.
+        epochs: Number of completed epochs.
+        steps: Number of updates of the weights.
+        epoch_length: Number of updates per epoch.
     """
     rates = Rates(optim_wrapper.param_groups)
     copies = [rates.attach(s) for s in schedulers]
@@ -156,9 +157,9 @@ def realign(optim_wrapper: Any, schedulers: Schedulers,
 
 
 def steps_at(runner: Any, epochs: int, iteration: int) -> Tuple[int, int, int]:
-    """Return epochs and steps of schedulers, and the steps of an epoch.
+    """Return epochs and steps of schedulers, and the steps per epoch.
 
-    mmengine's hook steps each iteration, ours each update.
+    mmengine's hook steps once per iteration, ours once per update.
     """
     loop = runner.train_loop
     by_update = any(isinstance(h, UpdateSchedulerHook) for h in runner.hooks)
@@ -171,25 +172,25 @@ def steps_at(runner: Any, epochs: int, iteration: int) -> Tuple[int, int, int]:
 
 def follow_config(runner: Any, checkpoint: Dict[str, Any], iteration: int,
                   is_moved: bool) -> str:
-    """Let a checkpoint's schedules follow the config, if they do not.
+    """Replace schedules in a checkpoint that differ from the config.
 
     Args:
-        runner: Whose schedulers and optimizer are as built.
-        checkpoint: Content of a checkpoint, which is changed.
-        iteration: At which the training continues.
-        is_moved: Whether it is another one than that of the checkpoint.
+        runner: Runner whose schedulers and optimizer are not yet restored.
+        checkpoint: Content of a checkpoint, changed in place.
+        iteration: Iteration at which the training continues.
+        is_moved: Whether this differs from the iteration of the checkpoint.
 
     Returns:
-        What is done, in words, or nothing if nothing was to be done.
+        Description of the change, '' if nothing has changed.
     """
     schedulers = runner.param_schedulers or []
     saved = checkpoint.get('param_schedulers') or []
     optimizer = checkpoint['optimizer']
     if isinstance(schedulers, dict) or 'param_groups' not in optimizer:
-        return ''  # several optimizers: as mmengine restores them
+        return ''  # several optimizers: mmengine restores them
     groups = runner.optim_wrapper.optimizer.param_groups
     if len(groups) != len(optimizer['param_groups']):
-        return ''  # PyTorch says so
+        return ''  # PyTorch raises an error
     changes = differences(schedulers, saved)
     if not any(s.param_name == 'lr' for s in schedulers):
         changes += [
@@ -211,10 +212,10 @@ def follow_config(runner: Any, checkpoint: Dict[str, Any], iteration: int,
 
 @HOOKS.register_module()
 class ScaleAccumulatedLRHook(Hook):
-    """Let ``auto_scale_lr`` count all samples of an update.
+    """Scale the learning rate of ``auto_scale_lr`` by ``accumulative_counts``.
 
-    mmengine scales by the samples of an iteration. With
-    ``accumulative_counts`` an update sees as many times more.
+    mmengine scales by the number of samples per iteration. With
+    ``accumulative_counts``, an update uses the samples of several iterations.
     """
     priority = 'VERY_HIGH'
 

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""SIGTERM, with which schedulers announce the end of a run.
+"""Handle SIGTERM, which schedulers send before they end a run.
 
-It may come to one process or to all, to the processes that load data as well,
-and more than once: Slurm sends it to every process of a job, and ``torchrun``
-then passes on its own.
+One or all processes may receive it, including data loader workers, and more
+than once: Slurm sends it to every process of a job, and ``torchrun`` then
+sends it again.
 """
 import os
 import signal
@@ -18,12 +18,12 @@ from mmengine.dist import is_distributed
 from torch.utils.data import DataLoader
 
 EXIT_CODE = 128 + signal.SIGTERM  # as shells report the signal
-REPEATS = 5.  # seconds in which further signals are the same announcement
+REPEATS = 5.  # seconds in which further signals are ignored
 numbers = count()
 
 
 class StopRequest:
-    """Note SIGTERM, for the process that gets it and for the others.
+    """Record SIGTERM, for the process that receives it and for all others.
 
     A second signal after more than :data:`REPEATS` seconds ends the process
     as it would without this class.
@@ -32,15 +32,15 @@ class StopRequest:
     def __init__(self) -> None:
         self.noted_at: Optional[float] = None
         self.former_handler: Any = None
-        # All processes make the same objects in the same order.
+        # All processes create their objects in the same order.
         self.key = f'hrformer_mm/stop/{next(numbers)}'
 
     def __bool__(self) -> bool:
-        """Return whether this process got the signal."""
+        """Return whether this process received the signal."""
         return self.noted_at is not None
 
     def listen(self) -> None:
-        """Note SIGTERM instead of dying of it."""
+        """Record SIGTERM instead of exiting."""
         if threading.current_thread() is threading.main_thread():
             self.former_handler = signal.signal(signal.SIGTERM, self.note)
 
@@ -53,15 +53,15 @@ class StopRequest:
             os.kill(os.getpid(), number)
 
     def restore(self) -> None:
-        """Handle SIGTERM again as before :meth:`listen`."""
+        """Restore the handler of SIGTERM from before :meth:`listen`."""
         if self.former_handler is not None:
             signal.signal(signal.SIGTERM, self.former_handler)
             self.former_handler = None
 
     def is_announced(self) -> bool:
-        """Return whether any process got the signal, without waiting.
+        """Whether any process received the signal; does not wait.
 
-        The answer may differ between processes that ask at the same time.
+        The result may differ between processes at the same time.
         """
         if not is_distributed():
             return bool(self)
@@ -72,15 +72,14 @@ class StopRequest:
 
 
 def outlive_first_sigterm() -> None:
-    """Let a worker load data until its process has saved and ends it.
+    """Keep a worker loading data until its parent has saved and ends it.
 
-    A training that waits for a worker which is gone cannot save. SIGTERM from
-    its own process is obeyed at once: Python ends workers so, and waits for
-    them.
+    A run whose worker has died cannot save. SIGTERM from the parent process
+    ends the worker at once, as this is how Python ends workers.
     """
     if not hasattr(signal, 'sigwaitinfo'):  # macOS and Windows
         return
-    # Threads that are started later inherit the mask.
+    # Threads started later inherit the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     parent = os.getppid()
 
@@ -99,14 +98,14 @@ def outlive_first_sigterm() -> None:
 
 
 def init_worker(former: Optional[Callable[[int], None]], number: int) -> None:
-    """Initialise a worker of a loader as before, and shield it."""
+    """Shield a worker from SIGTERM and call its original ``init_fn``."""
     outlive_first_sigterm()
     if former is not None:
         former(number)
 
 
 def shield_workers(loader: Any) -> None:
-    """Let the workers that a loader starts from now on outlive SIGTERM."""
+    """Shield all workers that a loader will start from SIGTERM."""
     if not isinstance(loader, DataLoader) or not loader.num_workers or (
             not hasattr(signal, 'pthread_sigmask')):
         return
@@ -116,7 +115,7 @@ def shield_workers(loader: Any) -> None:
     start = loader._get_iterator
 
     def start_masked() -> Any:
-        # Workers inherit the mask, so they are never without a shield.
+        # Workers inherit the mask, so they are shielded from the start.
         former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             return start()

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Find the checkpoint that a training starts or resumes from."""
+"""Find the checkpoint to start or to resume from."""
 import os
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple
@@ -7,14 +7,14 @@ from typing import Any, List, Mapping, Optional, Tuple
 from ...checkpoints.files import read_checkpoint
 from ...utils.io import read_text
 
-STATE = 'hrformer_mm_data'  # position in the data, in checkpoints
-START = 'start_from'  # config key: load_from of a run that may resume
+STATE = 'hrformer_mm_data'  # key of our state in checkpoints
+START = 'start_from'  # config key for load_from of a run that may resume
 Progress = Tuple[int, int, int, int]
 NOTHING: Progress = (-1, -1, -1, -1)
 
 
 def missing_state(checkpoint: Mapping) -> List[str]:
-    """Return what a checkpoint lacks to be resumed from, in words."""
+    """List the parts that a checkpoint lacks to be resumed from."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     needed = {
@@ -27,40 +27,40 @@ def missing_state(checkpoint: Mapping) -> List[str]:
 
 
 def check_resumable(checkpoint: Mapping, path: Any):
-    """Refuse weights without the state of their training.
+    """Check that a checkpoint contains the training state.
 
     Raises:
-        ValueError: Names what is missing and what to do instead.
+        ValueError: If it does not. Names the missing parts and alternatives.
     """
     missing = missing_state(checkpoint)
     if missing:
         raise ValueError(
             f"cannot resume from {path}: it has no {', no '.join(missing)} "
-            '(as best_*.pth, published and bare weight files); resume from '
+            '(like best_*.pth and published checkpoints); resume from '
             'epoch_*.pth, iter_*.pth or interrupted.pth, or start a new '
             f'training from its weights with --cfg-options load_from={path}')
 
 
 def check_resume_path(path: str):
-    """Refuse what cannot be resumed from before anything slow begins.
+    """Check that a path can be resumed from, before anything slow.
 
     Raises:
-        ValueError: For a directory and for a file without training state.
+        ValueError: If it is a directory or a file without training state.
     """
     if os.path.isdir(path):
         raise ValueError(
-            f'cannot resume from {path}: it is a directory; name one of its '
-            'checkpoint files, or for the last one of a work dir use '
-            f'--work-dir {path} --resume')
+            f'cannot resume from {path}: it is a directory; pass one of its '
+            f'checkpoint files, or use --work-dir {path} --resume for the '
+            'last one of a work dir')
     if '://' not in path:
         check_resumable(read_checkpoint(path, mmap=True), path)
 
 
 def progress(path: Path) -> Progress:
-    """Return how far the training of a checkpoint was, for comparisons.
+    """Return the progress of a checkpoint as a tuple to compare.
 
-    Epochs or passes come first, then samples, as an iteration is another
-    number of samples where the number of processes changed.
+    Epochs or passes come first, then samples, because iterations are not
+    comparable if the number of processes has changed.
     """
     try:
         checkpoint = read_checkpoint(path, mmap=True)
@@ -74,8 +74,8 @@ def progress(path: Path) -> Progress:
 def pointed_at(folder: Path) -> Optional[Path]:
     """Return the checkpoint that ``last_checkpoint`` names, if it exists.
 
-    A file of that name in the folder itself comes first, as the work dir may
-    be a copy of another one that still exists.
+    A file of that name in the folder itself takes precedence, as the work dir
+    may be a copy of another one that still exists.
     """
     pointer = folder / 'last_checkpoint'
     named = read_text(pointer).strip() if pointer.is_file() else ''
@@ -86,11 +86,11 @@ def pointed_at(folder: Path) -> Optional[Path]:
 
 
 def candidates(work_dir: str) -> List[Path]:
-    """List checkpoints to resume from, the best one first.
+    """List checkpoints to resume from, in order of preference.
 
-    That is the one that ``last_checkpoint`` names, and then those whose
-    training was furthest: file times do not survive a copy. ``best_*.pth``
-    hold no optimizer.
+    The first one is named by ``last_checkpoint``. The others are sorted by
+    progress, as copying changes file times. ``best_*.pth`` are not listed, as
+    they have no optimizer state.
     """
     folder = Path(work_dir)
     files = [p for p in folder.glob('*.pth')
@@ -107,7 +107,7 @@ def newest_checkpoint(work_dir: str, logger: Any) -> Optional[str]:
     """Return the first of :func:`candidates` that can be resumed from.
 
     Raises:
-        ValueError: If there are some and none of them can be used.
+        ValueError: If there are candidates, but none can be used.
     """
     named = pointed_at(Path(work_dir))
     if named is not None and not why_not(named):
@@ -127,8 +127,8 @@ def newest_checkpoint(work_dir: str, logger: Any) -> Optional[str]:
 
 
 def why_not(path: Path) -> str:
-    """Return why a file cannot be resumed from, or nothing."""
-    if path.is_dir():  # of a strategy that writes one file a process
+    """Return the reason why a file cannot be resumed from, or ''."""
+    if path.is_dir():  # written by a strategy, one file per process
         return ''
     try:
         missing = missing_state(read_checkpoint(path, mmap=True))

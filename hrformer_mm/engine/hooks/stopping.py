@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""An end to training that has come to nothing."""
+"""Stop training when the loss is not finite."""
 import torch
 from mmengine.hooks import Hook
 
@@ -9,13 +9,13 @@ from .saving import advice
 
 @HOOKS.register_module()
 class StopAtNonFiniteLossHook(Hook):
-    """End the training, before it is saved, when the loss is NaN or infinite.
+    """Stop training, before it is saved, when the loss is NaN or infinite.
 
-    With a loss scale that adapts (fp16), such a step changes no weights, so
-    several of them in a row are borne.
+    With a dynamic loss scale (fp16), such a step does not change the weights,
+    so several consecutive ones are accepted.
 
     Args:
-        patience: How many in a row are borne then.
+        patience: Number of consecutive steps to accept with a loss scale.
     """
     priority = 'HIGH'  # before anything is logged or saved
 
@@ -31,7 +31,8 @@ class StopAtNonFiniteLossHook(Hook):
         """See mmengine's ``Hook``.
 
         Raises:
-            ValueError: Names the iteration and what to resume from.
+            ValueError: If the loss is not finite. Names the iteration and the
+                checkpoint to resume from.
         """
         loss = (outputs or {}).get('loss')
         if loss is None or bool(torch.as_tensor(loss).isfinite().all()):
@@ -43,6 +44,6 @@ class StopAtNonFiniteLossHook(Hook):
             raise ValueError(
                 f'the loss of iteration {runner.iter + 1} is '
                 f'{torch.as_tensor(loss).mean().item()}; {advice(runner)}. '
-                'The same seed will meet it again: use a lower learning rate, '
-                'clip gradients (optim_wrapper.clip_grad.max_norm=1.) or look '
-                'at the data')
+                'It will recur with the same seed: use a lower learning rate, '
+                'clip gradients (optim_wrapper.clip_grad.max_norm=1.) or '
+                'check the data')
