@@ -115,6 +115,14 @@ def test_the_top_of_the_package_is_small():
     assert len(entries) <= 21
 
 
+def test_old_names_of_modules_hide_nothing():
+    for old in MOVED:
+        parent, _, name = old.rpartition('.')
+        if parent and parent not in MOVED:
+            package = import_module(f'hrformer_mm.{parent}')
+            assert name not in getattr(package, '__all__', ()), old
+
+
 def test_old_names_of_modules_work_with_a_warning():
     pytest.importorskip('mmpose')
     pytest.importorskip('mmseg')

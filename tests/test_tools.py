@@ -349,6 +349,7 @@ def as_task_of_slurm(monkeypatch):
         monkeypatch.delenv(name)
     for name, value in dict(PROCID=1, NTASKS=4, LOCALID=1, JOB_ID=7).items():
         monkeypatch.setenv(f'SLURM_{name}', str(value))
+    monkeypatch.setattr(distributed, 'meet', lambda: None)  # nobody comes
 
 
 def test_without_gpu_processes_use_gloo(monkeypatch, said, as_task_of_slurm):

@@ -2,5 +2,7 @@
 _base_ = './tokenpose_l-d24_coco_384x288.py'
 
 test_dataloader = dict(dataset=_base_.testdev)
-prefix = 'work_dirs/tokenpose_l-d24_coco_384x288_testdev/test-dev2017'
-test_evaluator = dict(format_only=True, outfile_prefix=prefix)
+test_evaluator = dict(
+    format_only=True,
+    outfile_prefix='work_dirs/tokenpose_l-d24_coco_384x288_testdev/'
+    'test-dev2017')

@@ -13,7 +13,6 @@ MOVED = {  # old module: new module
     'apis.drawing': 'visualization.drawing',
     'browse': 'datasets.browse',
     'checkpoints.catalogue': 'checkpoints.weights_index',
-    'checkpoints.describe': 'checkpoints.infer_arch',
     'checkpoints.release': 'checkpoints.publish',
     'checks': 'utils.config_checks',
     'cli': 'utils.cli',
