@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rows of all tasks for test_distributed_rows.py, alone or by torchrun."""
+"""Configs of all tasks for test_distributed_rows.py, alone or by torchrun."""
 import json
 import os
 import sys
@@ -38,7 +38,7 @@ def metrics(folder: Path) -> dict:
 
 
 def train_rows(folder: Path, processes: int, steps: int):
-    """Train a row of each task in folders of its own, in double precision."""
+    """Train a config of each task in its own folder, in double precision."""
     kind = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

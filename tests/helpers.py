@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Paths, and how a config row is made small enough to train in a test."""
+"""Paths, and configs made small enough to train in a test."""
 import json
 from itertools import count
 from pathlib import Path
@@ -36,15 +36,15 @@ def tiny_row(config: Union[str, Path],
              work_dir: Path,
              data_root: Optional[Path] = None,
              **options: Any) -> Config:
-    """A row that trains for 2 iterations on CPU and evaluates.
+    """Return a config that trains for 2 iterations on CPU and evaluates.
 
     In full precision, from scratch, without workers and synchronised norms.
 
     Args:
-        config: Path of the row, absolute or below ``configs``.
+        config: Path of the config, absolute or below ``configs``.
         work_dir: For logs and checkpoints.
-        data_root: Takes the place of the row's ``data_root``, wherever the
-            row uses it.
+        data_root: Replaces the config's ``data_root``, wherever the
+            config uses it.
         **options: Merged last, as ``--cfg-options`` does it; write dotted
             keys as ``**{'model.backbone.arch': 'tiny'}``.
     """

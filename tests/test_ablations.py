@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rows of the paper's ablations: one change each, exact sizes, a run each.
+"""Configs of the paper's ablations: one change each, exact sizes, a run each.
 
-Rows for segmentation are run in ``test_seg_rows.py``.
+Configs for segmentation are run in ``test_seg_rows.py``.
 """
 import math
 import re

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Whatever a model is asked for, it says what it takes, or it does it."""
+"""Models accept each argument or report the valid choices."""
 import math
 
 import pytest

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""HRFormer as the frameworks see it: registry, config words, init, modes."""
+"""HRFormer in the frameworks: registry, config keys, initialization, modes."""
 import copy
 import subprocess
 import sys

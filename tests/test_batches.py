@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Batches of an update: accumulation, scaled rates, data without a batch."""
+"""Gradient accumulation, scaled learning rates, data without a full batch."""
 import pytest
 from toy import QuietRunner, toy_config
 

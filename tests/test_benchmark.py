@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The benchmark: what it refuses, what it writes, what its figures mean."""
+"""The benchmark: invalid arguments, result files, meaning of the figures."""
 import json
 
 import pytest

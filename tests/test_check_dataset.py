@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Faults of segmentation data are found before a run."""
+"""Errors in segmentation data are found before training."""
 import subprocess
 import sys
 

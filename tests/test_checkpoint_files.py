@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Checkpoint files: found, read without running anything, written whole."""
+"""Checkpoint files: search, safe reading, atomic writing."""
 import os
 import pickle
 import sys

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Commands on checkpoints, real configs, and the list of others' weights."""
+"""Checkpoint tools, real configs, and the list of pretrained weights."""
 import re
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def save(layout, path, dtype=torch.float32, **kwargs):
 
 
 def build(task, arch, **options):
-    """The model of a row, in another size."""
+    """Build the model of a config in another size."""
     cfg = Config.fromfile(CONFIGS / ROWS[task])
     channels = list(arch['channels'])
     sizes = dict(

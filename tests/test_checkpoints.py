@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Names of all layouts, both directions, and loading into models."""
+"""Key names of all layouts, conversion both ways, loading into models."""
 import logging
 import math
 from collections import OrderedDict

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The ImageNet rows: the official recipe in numbers, and a run of each."""
+"""The ImageNet configs: numbers of the official recipe, and a run of each."""
 import math
 
 import cv2

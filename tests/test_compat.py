@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""compat fixes what is broken upstream and leaves the rest alone.
+"""compat fixes upstream bugs and changes nothing else.
 
 Most of it acts on import, so it is tried in processes of its own.
 """

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Rows of the methods that the paper compares with: sizes and a run of each.
+"""Configs of the baselines of the paper: sizes, and a run of each.
 
 Those for segmentation are run in ``test_seg_rows.py``, and the parts of
 TransPose and TokenPose tested in ``test_token_heads.py``.

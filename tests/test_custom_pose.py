@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Keypoints of one's own: the template, and what is found wrong with data."""
+"""Custom keypoints: the template, and errors found in the data."""
 import json
 import runpy
 

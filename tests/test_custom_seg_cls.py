@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Labels and images of one's own: templates, sizes and contact sheets."""
+"""Custom labels and images: templates, sizes and contact sheets."""
 import cv2
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Faults of data are reported with file, value and fix."""
+"""Errors in data are reported with file, value and fix."""
 import re
 from types import SimpleNamespace
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Two processes compute what one does with the whole batch."""
+"""Two processes take the same steps as one with the whole batch."""
 import os
 import subprocess
 import sys

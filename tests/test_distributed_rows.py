@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A row of each task on several processes takes the steps of one.
+"""A config of each task takes the same steps on several processes.
 
 In double precision: in single precision the rounding of an untrained network
 grows tenfold in each of the first steps, whatever the number of processes.

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""No model waits for the GPU or leaves it in its forward pass and its loss."""
+"""Forward passes and losses never synchronize with the GPU."""
 import fake_gpu
 import pytest
 import torch

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Import borders of the package, and the old names of its modules."""
+"""Import layers of the package, and deprecated module names."""
 import ast
 import re
 import sys

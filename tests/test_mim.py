@@ -37,7 +37,7 @@ def skip_without_mim():
 
 @pytest.fixture(scope='module')
 def row(tmp_path_factory) -> Path:
-    """A small pose row in a file: two iterations an epoch, made to last."""
+    """Write a small pose config with two slow iterations an epoch."""
     folder = tmp_path_factory.mktemp('mim')
     cfg = tiny_row('pose/hrformer_t_coco_256x192.py', folder / 'unused',
                    write_tiny_coco(folder / 'coco'), **TINY)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Whatever nonsense a tool is given, it ends in one line that says what."""
+"""Invalid arguments of tools fail with one line that names the error."""
 import io
 from contextlib import redirect_stderr, redirect_stdout
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The COCO rows: the released recipe in numbers, and a run of each."""
+"""The COCO configs: numbers of the released recipe, and a run of each."""
 import json
 import re
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The command predicts on inputs of all kinds and leaves whole files."""
+"""The command predicts on all kinds of inputs and writes complete files."""
 import subprocess
 import sys
 from configparser import ConfigParser

@@ -50,7 +50,7 @@ def data(tmp_path_factory):
 
 
 def row(task, data, work_dir, **options):
-    """A small row of a task that trains on CPU, with options merged last."""
+    """Return a small config of a task for CPU, with options merged last."""
     cfg = tiny_row(ROWS[task], work_dir, data / task,
                    **{'model.backbone.arch': ARCH}, **SMALL[task], **options)
     cfg.load_from = None

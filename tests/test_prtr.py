@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""PRTR: a set of keypoints, matched and found."""
+"""PRTR: matching, losses and decoding of keypoint queries."""
 import pytest
 import torch
 

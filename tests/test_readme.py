@@ -75,7 +75,7 @@ def write_data(task: str, root: Path, is_custom: bool) -> Path:
 
 
 def shrink(config: str, folder: Path) -> Path:
-    """The row of a command, made tiny, as a file of the same name."""
+    """Write the config of a command, made tiny, as a file of the same name."""
     task = config.split('/')[1]
     data = write_data(task, folder / task, 'custom' in config)
     cfg = tiny_row(ROOT / config, folder / 'work', data, **SMALL[task])

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The chain of commands of a row, and running it."""
+"""The chain of commands of a config, and running it."""
 import json
 import runpy
 import subprocess

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A training that was stopped anywhere ends as one that was not."""
+"""A training stopped anywhere ends like an uninterrupted one."""
 import os
 import signal
 

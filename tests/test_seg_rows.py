@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Every segmentation row trains and evaluates on data in its real layout."""
+"""Every segmentation config trains and evaluates on its real data layout."""
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""The names that versions of torch disagree on."""
+"""Functions whose names differ between versions of torch."""
 import re
 from importlib import reload
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""A row of each task with data and a size that seconds suffice for."""
+"""A config of each task with data, small enough to train in seconds."""
 from pathlib import Path
 
 import cv2
@@ -47,7 +47,7 @@ def write_tiny_folders(root: Path, images: int = 8) -> Path:
 
 def task_row(task: str, folder: Path, samples: int = 8, batch: int = 2,
              passes: int = 3) -> Config:
-    """A row with a checkpoint and an evaluation after each pass.
+    """Return a config with a checkpoint and an evaluation after each pass.
 
     Args:
         task: pose, seg or cls.

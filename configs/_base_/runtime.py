@@ -1,4 +1,4 @@
-# What every task shares; each task's runtime fragment inherits this.
+# Settings of all tasks; the runtime fragment of each task inherits this.
 # The second import finds weights of any backbone by hrformer_mm://NAME.
 custom_imports = dict(
     imports=['hrformer_mm', 'hrformer_mm.checkpoints.schemes'],

@@ -1,5 +1,5 @@
 # Your own images, in train/CLASS/ and val/CLASS/: copy this file and put your
-# number of classes into it. tools/check_dataset.py says what does not fit.
+# number of classes into it. tools/check_dataset.py reports errors.
 _base_ = [
     '../_base_/cls/hrformer_s.py',
     '../_base_/cls/folder_224.py',

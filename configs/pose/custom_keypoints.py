@@ -1,5 +1,5 @@
 # Your own keypoints: copy this file and put your names into it. README.md
-# has the layout of the data, tools/check_dataset.py says what does not fit.
+# has the layout of the data, tools/check_dataset.py reports errors.
 _base_ = [
     '../_base_/pose/hrformer_s.py',
     '../_base_/pose/keypoints_256x192.py',

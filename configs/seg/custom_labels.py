@@ -1,5 +1,5 @@
 # Your own label maps: copy this file and put your classes into it. README.md
-# has the layout of the data, tools/check_dataset.py says what does not fit.
+# has the layout of the data, tools/check_dataset.py reports errors.
 _base_ = [
     '../_base_/seg/hrformer_s.py',
     '../_base_/seg/labels_520x520.py',

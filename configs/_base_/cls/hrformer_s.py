@@ -10,7 +10,7 @@ model = dict(
         type='hrformer_mm.HRFormerClsNeck', in_channels=(32, 64, 128, 256)),
     head=dict(
         type='LinearClsHead', num_classes=1000, in_channels=2048,
-        init_cfg=None,  # as torch draws it, like the official code
+        init_cfg=None,  # PyTorch defaults, as in the official code
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)),
     train_cfg=dict(augments=[  # one of them for every batch, half and half
         dict(type='Mixup', alpha=0.8),

@@ -1,4 +1,4 @@
-# What all classification rows share.
+# Runtime settings of all classification configs.
 _base_ = '../runtime.py'
 default_scope = 'mmpretrain'
 

@@ -34,7 +34,7 @@ val_dataloader = dict(
         data_prefix=dict(img='val2017/'),
         test_mode=True))
 test_dataloader = val_dataloader
-testdev = dict(  # the test of rows for the evaluation server
+testdev = dict(  # the test data of the evaluation server
     ann_file='annotations/image_info_test-dev2017.json',
     bbox_file=f'{data_root}person_detection_results/'
     'COCO_test-dev2017_detections_AP_H_609_person.json',

@@ -1,4 +1,4 @@
-# HRNet-W32 (Table 3), with the data of HRFormer's rows. Its weights for
+# HRNet-W32 (Table 3), with the data of HRFormer's configs. Its weights for
 # ImageNet are those of the HRNet authors.
 _base_ = './hrformer_s.py'
 

@@ -10,7 +10,7 @@ links = (('snout', 'left_ear'), ('snout', 'right_ear'),
 metainfo = describe(names, links, 0.05, 'openfield')
 codec = dict(
     type='UDPHeatmap', input_size=(336, 252), heatmap_size=(84, 63), sigma=1.5)
-task = dict(  # of the models that are trained on these data
+task = dict(  # for the models trained on this dataset
     head=dict(
         out_channels=4, decoder=codec, loss=dict(loss_weight=1000.)),
     test_cfg=dict(shift_heatmap=False))

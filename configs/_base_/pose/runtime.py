@@ -1,4 +1,4 @@
-# What all pose rows share: the runner's words for MMPose.
+# Runtime settings of all pose configs, for MMPose.
 _base_ = '../runtime.py'
 
 default_scope = 'mmpose'

@@ -1,5 +1,5 @@
 # PSPNet over ResNet-101 with stride 8 (Table 5), as MMSegmentation has it.
-# Other rows replace its head, or its backbone as well.
+# Other configs replace its head, or its backbone as well.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

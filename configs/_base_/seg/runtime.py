@@ -1,4 +1,4 @@
-# What all segmentation rows share: the runner's words for MMSegmentation.
+# Runtime settings of all segmentation configs, for MMSegmentation.
 _base_ = '../runtime.py'
 
 default_scope = 'mmseg'
