@@ -18,6 +18,7 @@ python=$(bash tools/setup_env.sh --tests)
 "$python" -m flake8
 "$python" -m isort --check .
 "$python" -m codespell_lib
+"$python" tools/lint_language.py
 "$python" -m mypy
 if [ "${1:-}" = --lint ]; then
     exit
