@@ -165,5 +165,5 @@ def test_without_torch_check_env_still_prints_the_fix(tmp_path):
         text=True)
     assert done.returncode == 1, done.stderr
     assert 'ImportError: torch is gone' in done.stdout
-    first = done.stdout.partition('To fix it')[2].splitlines()[1]
+    first = done.stdout.partition('To fix them')[2].splitlines()[1]
     assert 'pip install --force-reinstall torch torchvision' in first

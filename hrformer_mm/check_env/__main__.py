@@ -104,9 +104,9 @@ class Fault:
 
 # Causes come before their consequences.
 FAULTS = (
-    Fault('torch can be imported and takes this numpy', 'torch_imports',
+    Fault('torch can be imported and supports this numpy', 'torch_imports',
           TORCH, f'{PIP} install --force-reinstall torch torchvision'),
-    Fault('torchvision is made for this torch', 'torchvision_fits', VISION,
+    Fault('torchvision matches this torch', 'torchvision_fits', VISION,
           f'{PIP} install --upgrade torch=={{torch}} torchvision'),
     Fault('OpenCV can be imported (may lack libGL)', 'opencv_imports', CV2,
           f'{PIP} uninstall -y {" ".join(CV2)} && {PIP} install '
@@ -119,25 +119,26 @@ FAULTS = (
     Fault('hrformer_mm:: configs are found (mmengine#1410)',
           'config_package_resolves', ENGINE,
           f'{PIP} install --no-deps -e {PACKAGE.parent}', ours=True),
-    Fault('mmcv is there once', 'mmcv_is_there_once', MMCV, ONE_MMCV),
+    Fault('only one mmcv is installed', 'mmcv_is_there_once', MMCV, ONE_MMCV),
     Fault('mmcv.ops can be imported (mmcv#3319)', 'mmcv_ops_import', MMCV,
           ONE_MMCV, ours=True),
-    Fault('pycocotools takes this numpy', 'pycocotools_fits', COCO,
+    Fault('pycocotools supports this numpy', 'pycocotools_fits', COCO,
           f'{PIP} install --force-reinstall --no-deps pycocotools'),
     Fault('MMPose reads and evaluates keypoints (xtcocoapi#45)',
           'xtcocotools_fits', POSE,
           f'{PIP} install --force-reinstall --no-deps pycocotools', ours=True),
-    Fault('MMDetection takes this mmcv and can be imported',
+    Fault('MMDetection can be imported with this mmcv',
           'mmdet_models_import', DET,
           f'{PIP} install pycocotools shapely six terminaltables tqdm'),
-    Fault('MMSegmentation too (mmsegmentation#3729, #3026)',
+    Fault('MMSegmentation can be imported (mmsegmentation#3729, #3026)',
           'mmseg_models_import', SEG, f'{PIP} install ftfy regex'),
-    Fault('MMPretrain too', 'mmpretrain_models_import', CLS, INSTALL[CLS]),
-    Fault('MMPose too, and without chumpy (chumpy#57)',
+    Fault('MMPretrain can be imported', 'mmpretrain_models_import', CLS,
+          INSTALL[CLS]),
+    Fault('MMPose can be imported without chumpy (chumpy#57)',
           'mmpose_models_import', POSE, f'{INSTALL[DET]} && {INSTALL[POSE]}'),
     Fault('mim runs and finds scripts (mim#246)', 'mim_runs', MIM,
           INSTALL[MIM], needed=False),
-    Fault('download.openmmlab.com has a certificate (mmcv#3302)',
+    Fault('download.openmmlab.com has a valid certificate (mmcv#3302)',
           'openmmlab_server_answers', (),
           'put the weights into weights/, or export HRFORMER_MM_MIRROR=URL',
           needed=False),
@@ -322,11 +323,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     print('\nLooking for known faults:', flush=True)
     findings = check([f for f in FAULTS if f.of or not args.offline])
     print_commands([f for f in findings if f.state == BROKEN or f.is_fatal],
-                   'To fix it, from the top; each may fix those below it:',
+                   'To fix them, start at the top; each may fix those below:',
                    together)
     print_commands(
         [f for f in findings if f.state == ABSENT and not f.is_fatal],
-        'To install what is absent, if you want its task:')
+        'To install packages of further tasks:')
     return int(any(f.is_fatal for f in findings))
 
 
