@@ -198,7 +198,7 @@ def test_a_wider_auxiliary_convolution_is_not_converted_to_hrnet_ocr():
 
 
 @pytest.mark.parametrize('source, to, says', [
-    ('transpose', 'hrnet-pose', 'no place'),
+    ('transpose', 'hrnet-pose', 'does not support'),
     ('transpose', 'mmpose', "'transpose' or 'ours'"),
     ('hrnet-pose', 'transpose', 'neck.layers.*'),
     ('hrnet-pose', 'official-pose', 'an HRNet'),

@@ -122,8 +122,8 @@ def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
                          'no tensor is called stage2.0.fuse_layers.*; the '
                          f'names are{first_few(list(state_dict)) or " none"}')
     if len(found) > 1:
-        raise ValueError(f'the weights of {len(found)} backbones are here; '
-                         f'choose one by its prefix out of {found}')
+        raise ValueError(f'the file has the weights of {len(found)} '
+                         f'backbones; choose a prefix out of {found}')
     wrapper = found[0]
     for root in ROOTS:
         if wrapper.endswith(root):
@@ -274,8 +274,9 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
         match = QKV.match(key)
         if match and match[2] == 'weight':
             if value.shape[1] not in heads:
-                raise ValueError(f'how many heads branches of {value.shape[1]}'
-                                 ' channels have is unknown; give arch')
+                raise ValueError('the number of heads of branches with '
+                                 f'{value.shape[1]} channels is unknown; '
+                                 'pass arch')
             out[match[1] + TABLE] = value.new_zeros(13 * 13,
                                                     heads[value.shape[1]])
             report.added.append(match[1] + TABLE)
@@ -350,9 +351,8 @@ def check_place(state_dict: StateDict, to: str):
                          f'{layout.needs}*, which these weights lack')
     for name in ('transpose', 'tokenpose', 'prtr'):
         if has(LAYOUTS[name].needs) and to not in ('ours', name):
-            raise ValueError(f'these are the weights of a model that the '
-                             f"layout {to!r} has no place for; take {name!r} "
-                             "or 'ours'")
+            raise ValueError(f'the layout {to!r} does not support models of '
+                             f"{name!r}; choose {name!r} or 'ours'")
 
 
 def to_layout(state_dict: StateDict,

@@ -91,8 +91,8 @@ def heads_of(channels: Tuple[int, ...],
     for known in [arch] if arch else ARCHS.values():
         if known.channels == channels:
             return known.heads
-    raise ValueError(f'how many heads branches of {channels} channels have is '
-                     'unknown; give arch')
+    raise ValueError(f'the numbers of heads of branches with {channels} '
+                     'channels are unknown; pass arch')
 
 
 def name_of(arch: Arch) -> str:

@@ -19,7 +19,7 @@ Parts = Tuple[Tuple[str, Optional[str]], ...]
 BACKBONE = 'backbone.'
 TABLE = 'relative_position_bias_table'
 INDEX = 'relative_position_index'
-# Every HRFormer and HRNet has this tensor, whatever its size and its task.
+# Every HRFormer and HRNet has this tensor, for any size and task.
 ANCHOR = 'stage2.0.fuse_layers.0.1.0.weight'
 BASIC_BLOCK = 'stage2.0.branches.0.0.conv1.'  # an HRNet's
 QKV = re.compile(r'(.*\.attn\.attn\.)qkv\.(weight|bias)$')
