@@ -92,7 +92,7 @@ def test_unsynchronised_norms_change_the_steps(one, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiling_changes_no_number(switched):
+def test_compiling_does_not_change_the_results(switched):
     assert_same_weights(weights(switched / 'compile'),
                         weights(switched / 'longer'))
 

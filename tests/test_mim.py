@@ -37,7 +37,7 @@ def skip_without_mim():
 
 @pytest.fixture(scope='module')
 def row(tmp_path_factory) -> Path:
-    """Write a small pose config with two slow iterations an epoch."""
+    """Write a small pose config: two iterations an epoch, 500 epochs."""
     folder = tmp_path_factory.mktemp('mim')
     cfg = tiny_row('pose/hrformer_t_coco_256x192.py', folder / 'unused',
                    write_tiny_coco(folder / 'coco'), **TINY)
