@@ -8,6 +8,8 @@ every scope as ``hrformer_mm.HRFormer`` and so on, and its models by name in
 the frameworks' functions (:mod:`hrformer_mm.integrations.model_names`). None
 of the frameworks is imported before one of its classes is asked for.
 """
+from typing import Any
+
 from . import compat
 from .engine import several_cpus
 from .integrations import model_names
@@ -19,4 +21,12 @@ several_cpus.install()
 model_names.install()
 moved.install()
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'get_model', 'list_models', 'load_predictor']
+
+
+def __getattr__(name: str) -> Any:
+    """Import the functions for models by name when they are used."""
+    if name in __all__:
+        from . import apis
+        return getattr(apis, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -3,11 +3,14 @@
 import os
 import sys
 import warnings
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Optional, Sequence
 
 from hrformer_mm.utils import cli
 
 EXAMPLES = """examples:
+  hrformer-mm predict hrformer_b_coco_384x288 photo.jpg
   hrformer-mm predict CONFIG WEIGHTS photo.jpg
   hrformer-mm predict CONFIG WEIGHTS images/ 'more/*.png' clip.mp4
   hrformer-mm predict CONFIG WEIGHTS images/ --boxes detections.json
@@ -22,6 +25,20 @@ predictions drawn to overlays/ below it:
 """
 
 
+LISTED = """examples:
+  hrformer-mm list coco
+  hrformer-mm list 'hrformer_b*' --pretrained
+"""
+DOWNLOADED = """Files go to $HRFORMER_MM_WEIGHTS, or to torch.hub's directory.
+HRFORMER_MM_OFFLINE=1 forbids downloads.
+
+examples:
+  hrformer-mm download hrformer_b_coco_384x288
+  hrformer-mm download hrformer_small-09516375_20220226.pth
+"""
+CHECKPOINTS = ('.pth', '.pt', '.safetensors', '.ckpt', '.bin', '.tar')
+
+
 def positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -32,10 +49,12 @@ def positive(text: str) -> int:
 def add_predict(parser: ArgumentParser):
     """Add the arguments of ``hrformer-mm predict``."""
     add = parser.add_argument
-    add('config', help='path of a config of any of the three tasks')
-    add('weights', help='path of the checkpoint')
-    add('inputs', nargs='+', metavar='input',
-        help='image, folder, pattern, video, animated GIF, or webcam '
+    add('config', help='path of a config of any of the three tasks, or the '
+        'name of one of this package, see hrformer-mm list')  # yapf: disable
+    add('weights', help='path of the checkpoint; without it, the released '
+        'weights of the config are downloaded once')  # yapf: disable
+    add('inputs', nargs='*', metavar='input',
+        help='image, directory, pattern, video, animated GIF, or webcam '
         '(webcam:1 is the second one)')  # yapf: disable
     add('--out-dir', default='predictions',
         help='write results to this folder '
@@ -68,19 +87,40 @@ def add_predict(parser: ArgumentParser):
     cli.add_cfg_options(parser)
 
 
+def add_list(parser: ArgumentParser):
+    """Add the arguments of ``hrformer-mm list``."""
+    parser.add_argument(
+        'pattern', nargs='?', default='*',
+        help="part of the name, or a pattern such as 'hrformer_b*' (default: "
+        'all)')  # yapf: disable
+    parser.add_argument(
+        '--pretrained', action='store_true',
+        help='only models whose weights can be downloaded')  # yapf: disable
+
+
+def add_download(parser: ArgumentParser):
+    """Add the arguments of ``hrformer-mm download``."""
+    parser.add_argument('name', help='name of a config, or of a checkpoint')
+
+
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser('hrformer-mm', description='HRFormer for MMPose, '
                             'MMSegmentation and MMPretrain.')  # yapf: disable
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='COMMAND')
-    text = 'predict on images, videos and cameras'
-    add_predict(
-        commands.add_parser(
-            'predict',
-            help=text,
-            description=f'{text.capitalize()}.',
-            epilog=f'{EXAMPLES}\n{cli.EPILOG}',
-            formatter_class=RawDescriptionHelpFormatter))
+    for name, add, text, examples in (
+        ('predict', add_predict, 'predict on images, videos and cameras',
+         EXAMPLES),
+        ('list', add_list, 'list the models that are known by name', LISTED),
+        ('download', add_download, 'download released weights and print '
+         'where they are', DOWNLOADED)):  # yapf: disable
+        add(
+            commands.add_parser(
+                name,
+                help=text,
+                description=f'{text.capitalize()}.',
+                epilog=f'{examples}\n{cli.EPILOG}',
+                formatter_class=RawDescriptionHelpFormatter))
     return parser
 
 
@@ -94,12 +134,39 @@ def quieten():
     warnings.filterwarnings('ignore', module='mm(pose|seg|pretrain|det|cv)')
 
 
-@cli.one_line_errors
-def main(argv=None) -> int:
-    args = make_parser().parse_args(argv)
+def run_list(args: Namespace) -> int:
+    from hrformer_mm.apis import list_models
+    names = list_models(args.pattern, args.pretrained)
+    if not names:
+        raise ValueError(f'no model is named {args.pattern!r}; hrformer-mm '
+                         'list shows all')
+    print('\n'.join(names))
+    return 0
+
+
+def run_download(args: Namespace) -> int:
+    from hrformer_mm.apis import find_weights
+    from hrformer_mm.checkpoints import find_file
+    from hrformer_mm.engine.train import read_config
+    is_file = args.name.endswith(CHECKPOINTS)
+    print(find_file(args.name) if is_file else
+          find_weights(read_config(args.name)))
+    return 0
+
+
+def split_weights(args: Namespace):
+    """Take what is no checkpoint for the first input."""
+    if not args.weights.endswith(CHECKPOINTS) and (
+            not args.inputs or not Path(args.config).exists()):
+        args.inputs.insert(0, args.weights)
+        args.weights = None
+
+
+def run_predict(args: Namespace) -> int:
     quieten()
     from hrformer_mm.apis import predict
     from hrformer_mm.engine.train import merge_options, read_config
+    split_weights(args)
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     options = dict(boxes=args.boxes, box_threshold=args.box_thr,
@@ -116,6 +183,27 @@ def main(argv=None) -> int:
         batch_size=args.batch_size, **options)  # yapf: disable
     print(outcome)
     return int(bool(outcome.failed))
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> Namespace:
+    """Parse the command line; inputs may also come after options."""
+    parser = make_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (args.command != 'predict' or any(
+            word.startswith('-') for word in rest)):
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    if rest:
+        args.inputs += rest
+    return args
+
+
+RUN = dict(predict=run_predict, list=run_list, download=run_download)
+
+
+@cli.one_line_errors
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    return RUN[args.command](args)
 
 
 if __name__ == '__main__':

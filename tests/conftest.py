@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Fixtures that several test files share."""
+import os
 import sys
 from functools import lru_cache
 from importlib import import_module
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from hrformer_mm.core.kernels import cpu, feed_forward, heads
+
+os.environ['HRFORMER_MM_OFFLINE'] = '1'  # no test downloads from the internet
 
 
 @pytest.fixture(scope='session', autouse=True)

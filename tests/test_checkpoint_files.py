@@ -17,7 +17,7 @@ from torch import nn
 
 from hrformer_mm.checkpoints import (find_file, load_pretrained,
                                      read_checkpoint, write_checkpoint)
-from hrformer_mm.checkpoints.files import sha256
+from hrformer_mm.checkpoints.download import sha256
 from hrformer_mm.checkpoints.schemes import protected_loading
 from hrformer_mm.models.backbones import HRFormer
 

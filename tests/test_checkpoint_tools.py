@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from hrformer_mm.checkpoints import convert, read_checkpoint
-from hrformer_mm.checkpoints.files import sha256
+from hrformer_mm.checkpoints.download import sha256
 from hrformer_mm.checkpoints.keymap import LAYOUTS, TARGETS
 from hrformer_mm.checkpoints.publish import convert_file, publish
 from hrformer_mm.checkpoints.weights_index import list_weights

@@ -41,8 +41,8 @@ def test_processes_find_each_other_if_none_is_missing(capsys):
 
 
 @pytest.mark.parametrize('world, ranks, machines, says', [
-    (3, [0, 1], [], f'process 2 of 3 is missing at 127.0.0.1:{{}} (there are '
-     f'those of {HOST})'),
+    (3, [0, 1], [], f'process 2 of 3 is missing at 127.0.0.1:{{}} (some '
+     f'have started on {HOST})'),
     (4, [0], [HOST, 'a2', 'a3'], 'processes 1-3 of 4 are missing at '
      '127.0.0.1:{} (none has started on a2, a3)'),
     (2, [1], [HOST, 'a2'], 'process 0 of 2 is missing at 127.0.0.1:{}'),

@@ -70,6 +70,8 @@ def local_rank(monkeypatch):
 @example('model.backbone.in_channels', '-1')
 @example('train_dataloader', '[]')
 @example('model.backbone.arch', '[,')
+@example('model.backbone.arch', '),(')
+@example('default_scope', '0')
 def test_any_value_of_an_option_works_or_fails_with_one_line(key, value):
     if value.startswith('-') or not value.strip():
         value = f'"{value}"'

@@ -3,14 +3,19 @@
 
 Example::
 
-    from hrformer_mm.apis import load_predictor, predict
+    from hrformer_mm.apis import list_models, load_predictor, predict
 
-    predictor = load_predictor('config.py', 'weights.pth', device='cpu')
+    list_models('*coco*', pretrained=True)
+    predictor = load_predictor('hrformer_s_coco_256x192', device='cpu')
     for found in predictor(['one.jpg', 'two.jpg']):
         ...
     predict('config.py', 'weights.pth', ['images/', 'clip.mp4'], 'out')
 """
+from .models import find_weights, get_model, list_models
 from .predictor import Predictor
 from .run import Outcome, load_predictor, predict
 
-__all__ = ['Outcome', 'Predictor', 'load_predictor', 'predict']
+__all__ = [
+    'Outcome', 'Predictor', 'find_weights', 'get_model', 'list_models',
+    'load_predictor', 'predict'
+]

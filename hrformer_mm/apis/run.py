@@ -23,6 +23,7 @@ from ..tasks import get_task
 from ..utils.cli import one_line
 from ..utils.config import name_types
 from .inputs import Frame, Source, find_sources, length_of, read_frames
+from .models import find_weights
 from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor
 
@@ -45,19 +46,19 @@ def config_of(config: Union[str, PathLike, Config]) -> Config:
 
 
 def load_predictor(config: Union[str, PathLike, Config],
-                   weights: Union[str, PathLike],
+                   weights: Union[None, str, PathLike] = None,
                    **options: Any) -> Predictor:
     """Create the :class:`.predictor.Predictor` for the task of a config.
 
     Args:
         config: Path of a config, or the config.
-        weights: Path of the checkpoint.
+        weights: Path of the checkpoint; default: the released weights.
         **options: ``device``, ``batch_size``; for pose ``boxes``,
             ``box_threshold``, ``box_categories`` and
             ``keypoint_threshold``.
     """
     cfg = config_of(config)
-    return predictor_of(cfg)(cfg, weights, **options)
+    return predictor_of(cfg)(cfg, weights or find_weights(cfg), **options)
 
 
 @dataclass
@@ -248,7 +249,7 @@ class Run:
 
 
 def predict(config: Union[str, PathLike, Config],
-            weights: Union[str, PathLike],
+            weights: Union[None, str, PathLike],
             inputs: Union[str, PathLike, Iterable[Union[str, PathLike]]],
             out_dir: Union[str, Path] = 'predictions',
             overlay: bool = True,
@@ -264,7 +265,7 @@ def predict(config: Union[str, PathLike, Config],
 
     Args:
         config: Path of a config, or the config.
-        weights: Path of the checkpoint.
+        weights: Path of the checkpoint; default: the released weights.
         inputs: Paths, patterns, ``webcam`` or ``webcam:1``; one or several.
         out_dir: Output folder.
         overlay: Write images and videos with the predictions drawn.
@@ -291,7 +292,7 @@ def predict(config: Union[str, PathLike, Config],
         raise FileNotFoundError('; '.join(missing) or 'there are no inputs')
     outputs.check(planned(sources, task, overlay), sources)
     window = Window() if show else None
-    predictor = task(cfg, weights, **options)
+    predictor = task(cfg, weights or find_weights(cfg), **options)
     run = Run(predictor, outputs, overlay, window, longest, outcome, console)
     for text in missing:
         run.failed(text)

@@ -1,28 +1,25 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Find checkpoint files, read them safely and write them atomically."""
-import hashlib
 import json
 import os
 import pickle
 import re
-import shutil
 import tempfile
-import urllib.request
 import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
-from http.client import HTTPException
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Union
-from urllib.error import URLError
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from ..compat.harmless import RestrictedPickle
 from .convert import MARK
-from .weights_index import page_of
+from .download import download
+from .weights_index import direct_urls, page_of, substitutes
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
 URL = re.compile(r'(https?|file)://')
@@ -32,9 +29,12 @@ PathLike = Union[str, Path]
 def find_file(name: PathLike) -> Path:
     """Find a checkpoint file by path, name or URL, or download it.
 
-    The path itself is tried first, then the name in ``./weights`` and in the
-    directory ``$HRFORMER_MM_WEIGHTS``. If none exists, the file is downloaded
-    into one of these, from the URL or the mirror ``$HRFORMER_MM_MIRROR``.
+    The path itself is tried first, then the name in ``./weights``, in the
+    directory ``$HRFORMER_MM_WEIGHTS`` and in that of torch.hub. If none
+    exists, the file is downloaded into the last directory that is set, from
+    the URL, the mirror ``$HRFORMER_MM_MIRROR`` or where it was released. In
+    place of an official ImageNet checkpoint, which cannot be downloaded
+    directly, MMPose's copy is used.
 
     Raises:
         FileNotFoundError: If it is not found; the message lists the places
@@ -50,9 +50,16 @@ def find_file(name: PathLike) -> Path:
     urls = [str(name)] if is_url else []
     if os.environ.get(MIRROR):
         urls.append(f"{os.environ[MIRROR].rstrip('/')}/{base}")
+    urls += direct_urls(base)
     for url in urls:
-        path = weight_folders()[-1] / base
+        path = cache_folder() / base
         if download(url, path):
+            return path
+    for other in substitutes(base):
+        with suppress(FileNotFoundError):
+            path = find_file(other)
+            print_log(f'{base} was not found; using {path}, which holds the '
+                      'same network', 'current')
             return path
     looked = ', '.join([str(p) for p in places] + urls)
     mirror = '' if os.environ.get(MIRROR) else f', ${MIRROR} is not set'
@@ -64,51 +71,16 @@ def find_file(name: PathLike) -> Path:
         '--cfg-options model.backbone.init_cfg=None')
 
 
+def cache_folder() -> Path:
+    """Return the folder of downloads: ours if set, else that of torch.hub."""
+    own = os.environ.get(WEIGHTS)
+    return Path(own).expanduser() if own else Path(
+        torch.hub.get_dir()) / 'checkpoints'
+
+
 def weight_folders() -> List[Path]:
-    folders = [Path('weights')]
-    if os.environ.get(WEIGHTS):
-        folders.append(Path(os.environ[WEIGHTS]).expanduser())
-    return folders
-
-
-def download(url: str, path: Path) -> bool:
-    """Download a file completely; return ``False`` if it is unavailable.
-
-    Raises:
-        ValueError: If it is truncated or does not have the hash in its name.
-    """
-    try:
-        with urllib.request.urlopen(url, timeout=60) as source:
-            with replacing(path) as temporary:
-                with open(temporary, 'wb') as file:
-                    shutil.copyfileobj(source, file)
-                length = source.headers.get('Content-Length')
-                if length and int(length) != temporary.stat().st_size:
-                    raise ValueError(f'{url} was cut off; try again')
-                check_hash(path.name, temporary)
-    except (URLError, HTTPException, ConnectionError, TimeoutError):
-        return False
-    return True
-
-
-def sha256(path: PathLike) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def check_hash(name: str, path: PathLike):
-    """Check a file against the hash in its name (OpenMMLab's convention).
-
-    Raises:
-        ValueError: If they differ. A name without a hash passes.
-    """
-    match = re.search(r'-([0-9a-f]{8})(_\d{8})?\.(pth|safetensors)$', name)
-    if match and not sha256(path).startswith(match[1]):
-        raise ValueError(f'{name} is damaged: its sha256 begins with '
-                         f'{sha256(path)[:8]}')
+    """Return the folders in which checkpoints are searched by name."""
+    return [Path('weights'), cache_folder()]
 
 
 @contextmanager

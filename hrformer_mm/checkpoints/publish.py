@@ -12,8 +12,8 @@ from ..core.hrformer import HRFormer
 from ..version import __version__
 from .baselines import FROM_OURS
 from .convert import MARK, Report, StateDict, convert, first_few, unwrap
-from .files import (PathLike, find_file, read_checkpoint, sha256,
-                    write_checkpoint)
+from .download import sha256
+from .files import PathLike, find_file, read_checkpoint, write_checkpoint
 from .infer_arch import describe, name_of
 from .keymap import BACKBONE, LAYOUTS, TABLE
 from .loading import backbone_of, fit

@@ -59,6 +59,11 @@ class Weights:
         return self.save_as or self.file
 
     @property
+    def is_direct(self) -> bool:
+        """Whether the URL sends the file itself."""
+        return self.url.endswith(f'/{self.name}')
+
+    @property
     def convert(self) -> str:
         """Return the command that converts it (not needed for loading)."""
         target = Path(self.config).stem + '.safetensors'
@@ -92,10 +97,41 @@ def list_weights() -> List[Weights]:
     return found
 
 
+def known_weights() -> List[Weights]:
+    """Return all entries, none if the package has no configs."""
+    try:
+        return list_weights()
+    except FileNotFoundError:
+        return []
+
+
+def direct_urls(name: str) -> List[str]:
+    """Return URLs that send a file itself, not a page for people."""
+    return [w.url for w in known_weights() if w.name == name and w.is_direct]
+
+
+def substitutes(name: str) -> List[str]:
+    """Return names of ImageNet checkpoints of the same network."""
+    found = [w for w in known_weights() if w.name == name
+             and w.layout == 'official-cls' and w.name.startswith('hrt_')]
+    return [w.name for w in known_weights() for official in found
+            if w.backbone and w.arch == official.arch and w.is_direct]
+
+
+def weights_of(config: str) -> List[Weights]:
+    """Return the checkpoints that a config can be tested with.
+
+    Those that can be downloaded come first.
+
+    Args:
+        config: Name of the config, without folder and ending.
+    """
+    found = [w for w in known_weights()
+             if Path(w.config).stem == config and not w.backbone]
+    return sorted(found, key=lambda w: not w.is_direct)
+
+
 def page_of(name: str) -> Optional[str]:
     """Return the page on which a file was released, if known."""
-    try:
-        pages = [w.page for w in list_weights() if w.name == name]
-    except FileNotFoundError:  # the package was installed without configs
-        return None
+    pages = [w.page for w in known_weights() if w.name == name]
     return pages[0] if pages else None

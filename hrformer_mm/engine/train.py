@@ -34,7 +34,7 @@ from ..tasks import get_task
 from ..utils.config import bare_name, name_types
 from ..utils.config_checks import (TESTED, TRAINED, check_checkpoint,
                                    check_inputs, check_parts, check_types)
-from ..utils.paths import root
+from ..utils.paths import configs_by_name
 from ..utils.suggest import did_you_mean, suggest
 from ..utils.tracebacks import logged_traceback
 from . import distributed
@@ -57,7 +57,7 @@ SIGNAL_WAIT = 2
 
 def near_configs(path: str) -> List[str]:
     """Return paths of configs with names similar to that of a path."""
-    found = {p.stem: p for p in root().glob('configs/[!_]*/*.py')}
+    found = configs_by_name()
     return [os.path.relpath(found[name])
             for name in get_close_matches(Path(path).stem, found, 3)]
 
@@ -65,11 +65,16 @@ def near_configs(path: str) -> List[str]:
 def read_config(path: str) -> Config:
     """Read a config whose framework is installed.
 
+    Args:
+        path: Path of a config, or the name of one of this package.
+
     Raises:
         FileNotFoundError: If the file is missing. Suggests similar configs.
         ImportError: If its framework is missing. Has the install command.
         ValueError: If it is not a valid config.
     """
+    if not Path(path).is_file():
+        path = str(configs_by_name().get(path, path))
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config at {path}' + (
             suggest(near_configs(path))

@@ -110,6 +110,8 @@ class Options(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except AssertionError as error:
             parser.error(f'{option_string}: {error}')
+        except RecursionError:  # mmengine, on brackets in the wrong order
+            parser.error(f'{option_string}: cannot parse {values}')
 
 
 def add_cfg_options(parser: ArgumentParser):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..registry import MODELS
+from ..tasks import SCOPES
 from .dataset_leaves import class_of as dataset_class
 from .suggest import arguments, did_you_mean, registered
 
@@ -163,8 +164,17 @@ def wrong_types(cfg: Config) -> Iterator[str]:
             yield f'train_cfg.{name} must be at least 1, got {value}'
 
 
+def check_scope(cfg: Config):
+    """Raise ValueError for a ``default_scope`` that is no text."""
+    scope = cfg.get('default_scope')
+    if scope is not None and not isinstance(scope, str):
+        raise ValueError(f'default_scope must be one of {sorted(SCOPES)}, got '
+                         f'{scope!r}')
+
+
 def check_types(cfg: Config):
     """Raise ValueError for the first error of :func:`wrong_types`."""
+    check_scope(cfg)
     for error in wrong_types(cfg):
         raise ValueError(error)
 

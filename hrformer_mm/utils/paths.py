@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Find the files that belong to the package."""
 from pathlib import Path
+from typing import Dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -20,3 +21,8 @@ def root() -> Path:
     raise FileNotFoundError(
         f'hrformer_mm found no configs in {places[0]} or {places[1]}; '
         'reinstall the package')
+
+
+def configs_by_name() -> Dict[str, Path]:
+    """Return all config files by their name, without folder and ending."""
+    return {path.stem: path for path in root().glob('configs/[!_]*/*.py')}

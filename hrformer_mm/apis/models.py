@@ -1,0 +1,90 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Models by name: list them, build them, and find their released weights."""
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import List, Optional, Union
+
+from mmengine.config import Config, DictAction
+from torch import nn
+
+from .. import zoo
+from ..checkpoints import find_file
+from ..checkpoints.loading import load_weights
+from ..checkpoints.weights_index import weights_of
+from ..engine.train import read_config
+from ..utils.suggest import suggest
+
+
+def list_models(pattern: str = '*',
+                pretrained: bool = False) -> List[str]:
+    """List the names of our models, which are those of their configs.
+
+    Args:
+        pattern: As in :mod:`fnmatch`, such as ``'*coco*'``; a text without
+            wildcards matches anywhere in the name.
+        pretrained: Keep those whose weights can be downloaded.
+    """
+    if not set(pattern) & set('*?['):
+        pattern = f'*{pattern}*'
+    names = sorted({Path(name).stem for name in zoo.config_files()})
+    return [name for name in names if fnmatch(name, pattern) and (
+        not pretrained or any(w.is_direct for w in weights_of(name)))]
+
+
+def find_weights(cfg: Config) -> Path:
+    """Find the released weights of a config, or download them.
+
+    Options that the weights ask for, such as
+    ``model.backbone.rel_pos_bias=False``, are set in the config.
+
+    Raises:
+        FileNotFoundError: If they have to be downloaded by hand; says where.
+        ValueError: If no weights for the config are known.
+    """
+    name = Path(cfg.filename or '').stem
+    known = weights_of(name)
+    if not known:
+        near = get_close_matches(name, list_models(pretrained=True), 3)
+        raise ValueError(
+            f'no released weights are known for {name!r}: pass a checkpoint'
+            f'{suggest(near)}; hrformer-mm list --pretrained shows all')
+    for weights in known:
+        try:
+            path = find_file(weights.name)
+        except FileNotFoundError:
+            continue
+        for option in weights.options.split():
+            key, _, value = option.partition('=')
+            cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+        return path
+    places = '; '.join(f'{w.url}, saved as weights/{w.name}' for w in known)
+    raise FileNotFoundError(
+        f'the weights of {name} are not on this machine and cannot be '
+        f'downloaded: get one of {places}')
+
+
+def get_model(name: Union[str, Config],
+              pretrained: Union[bool, str, Path] = False,
+              device: Optional[str] = None) -> nn.Module:
+    """Build a model of MMPose, MMSegmentation or MMPretrain by its name.
+
+    Args:
+        name: Name or path of a config, or a config.
+        pretrained: ``True`` loads the released weights, which are downloaded
+            once; a path loads a checkpoint of any layout.
+        device: Where to put the model (default: the CPU).
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If there is no such config or checkpoint.
+        ValueError: If there are no weights for it, or they do not fit.
+    """
+    cfg = name if isinstance(name, Config) else read_config(str(name))
+    path = find_weights(cfg) if pretrained is True else pretrained
+    model = zoo.build_model(cfg, device or 'cpu')
+    if path:
+        load_weights(model, path)
+    return model.eval()
