@@ -198,7 +198,9 @@ def environment_of(folder: Path, *options: str) -> Path:
     site = next(folder.glob('lib/python*/site-packages'))
     for path in site.glob('setuptools*'):  # may be newer than mmengine takes
         shutil.rmtree(path)
-    (site / 'packages.pth').write_text(f'{HERE}\n')
+    (site / 'packages.pth').write_text('\n'.join(
+        [str(HERE), *(path for path in sys.path if path != str(HERE)
+                      and path.endswith('-packages'))]) + '\n')
     return folder
 
 

@@ -65,7 +65,8 @@ choose_environment() { # sets env and python
     if ! suits "$python"; then
         local base options=(--clear)
         base=$(find_base_python)
-        if "$base" -c 'import torch' 2>/dev/null; then # as in containers
+        # As in containers; an environment cannot be seen from another one.
+        if "$base" -c 'import sys, torch; sys.exit(sys.prefix != sys.base_prefix)' 2>/dev/null; then
             options+=(--system-site-packages)
         fi
         say "making $env with $("$base" --version)"
