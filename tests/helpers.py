@@ -1,6 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Paths, and configs made small enough to train in a test."""
 import json
+import sys
+import sysconfig
 from itertools import count
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
@@ -126,3 +128,13 @@ def write_tiny_coco(root: Path, images: int = 3, people: int = 2) -> Path:
         (root / f'person_detection_results/COCO_{name}_person.json'
          ).write_text(json.dumps(found))
     return root
+
+
+def package_folders() -> str:
+    """Folders of this Python's packages, as lines of a .pth file.
+
+    In an environment with system packages, there are several.
+    """
+    own = sysconfig.get_path('purelib')
+    folders = [own, *(path for path in sys.path if path.endswith('-packages'))]
+    return '\n'.join(dict.fromkeys(folders)) + '\n'

@@ -5,14 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
 from foreign import TINY
-from helpers import ROOT, tiny_row, write_tiny_coco
+from helpers import ROOT, package_folders, tiny_row, write_tiny_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import smooth, write_photos, write_row, write_video
@@ -180,7 +179,6 @@ def adapt(command: str, folder: Path):
 
 
 INSTALLATIONS = fenced('sh')
-HERE = Path(sysconfig.get_path('purelib'))
 
 
 @pytest.fixture
@@ -198,9 +196,7 @@ def environment_of(folder: Path, *options: str) -> Path:
     site = next(folder.glob('lib/python*/site-packages'))
     for path in site.glob('setuptools*'):  # may be newer than mmengine takes
         shutil.rmtree(path)
-    (site / 'packages.pth').write_text('\n'.join(
-        [str(HERE), *(path for path in sys.path if path != str(HERE)
-                      and path.endswith('-packages'))]) + '\n')
+    (site / 'packages.pth').write_text(package_folders())
     return folder
 
 

@@ -7,13 +7,12 @@ packages of the environment that runs the tests but not its hrformer_mm.
 import os
 import shutil
 import subprocess
-import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 from typing import List
 
 import pytest
-from helpers import ROOT, write_tiny_coco
+from helpers import ROOT, package_folders, write_tiny_coco
 from test_packaging import IGNORED, build_wheel, run
 
 pytestmark = pytest.mark.slow
@@ -106,8 +105,7 @@ class Installed:
         self.site = next(self.env.glob('lib*/python*/site-packages'))
         # Lines of such a file are searched, but their .pth files, as that of
         # an editable install, are not read.
-        (self.site / 'base.pth').write_text(sysconfig.get_paths()['purelib'] +
-                                            '\n')
+        (self.site / 'base.pth').write_text(package_folders())
         wheel = next(folder.glob('*.whl'))
         run('-m', 'pip', '--python', self.python, 'install', '-q', '--no-deps',
             '--no-cache-dir', wheel, cwd=folder)  # yapf: disable
