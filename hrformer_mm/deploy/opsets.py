@@ -99,15 +99,20 @@ def copy(node: Any, inputs: Optional[Sequence[str]] = None,
                     k: v for k, v in attributes.items() if v is not None})
 
 
+def constant_input(graph: Graph, node: Any, what: str) -> Any:
+    """Return the second input, which an older opset has as an attribute."""
+    value = graph.constants.get(node.input[1])
+    if value is None:
+        raise refusal(graph.opset, node, f'with {what} that are computed')
+    return value.tolist()
+
+
 def axes_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
     """Convert axes to an attribute: before 18, for Squeeze etc. before 13."""
     if len(node.input) < 2 or not node.input[1]:
         return [copy(node, node.input[:1])]
-    axes = graph.constants.get(node.input[1])
-    if axes is None:
-        raise refusal(graph.opset, node, 'with axes that are computed')
-    return [copy(node, node.input[:1], axes=axes.tolist(),
-                 noop_with_empty_axes=None)]
+    return [copy(node, node.input[:1], noop_with_empty_axes=None,
+                 axes=constant_input(graph, node, 'axes'))]
 
 
 def sizes_of_split(graph: Graph, node: Any) -> Sequence[Any]:
@@ -128,10 +133,8 @@ def split_as_attribute(graph: Graph, node: Any) -> Sequence[Any]:
     """Convert the sizes of Split from input (since 13) to attribute."""
     if len(node.input) < 2 or not node.input[1]:
         return [copy(node, node.input[:1])]
-    sizes = graph.constants.get(node.input[1])
-    if sizes is None:
-        raise refusal(graph.opset, node, 'with sizes that are computed')
-    return [copy(node, node.input[:1], split=sizes.tolist())]
+    return [copy(node, node.input[:1],
+                 split=constant_input(graph, node, 'sizes'))]
 
 
 def layer_norm(graph: Graph, node: Any) -> Sequence[Any]:

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional
 
 from ..compat import after_import
-
-TASKS = dict(mmpose='pose', mmseg='seg', mmpretrain='cls')
+from ..tasks import TASKS
 
 
 def models_of(scope: str) -> Dict[str, str]:
     """Return our config files for a framework by model name."""
     from .. import zoo
     return {row.name.lower(): str(row.path)
-            for row in zoo.list_rows(task=TASKS[scope]) if row.config}
+            for row in zoo.list_rows(task=TASKS[scope].name) if row.config}
 
 
 def path_of(name: str, scope: str) -> Optional[str]:
