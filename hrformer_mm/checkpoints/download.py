@@ -57,7 +57,7 @@ def is_offline() -> bool:
 def only_process(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time write a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f'.{path.name}.lock'), 'w') as lock:
+    with open(path.with_name(f'.{path.name}.lock'), 'wb') as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

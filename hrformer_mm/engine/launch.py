@@ -31,6 +31,7 @@ STOPPED = 128 + signal.SIGTERM
 MISTAKE = 2  # exit code for user errors
 GRACE = 60  # seconds for processes to save and leave after a signal
 REPORT = 15  # seconds between reports of missing machines
+STORE_TIMEOUT = 5  # seconds for an operation of the thread's store
 
 
 def report(text: str) -> None:
@@ -93,11 +94,21 @@ class Machines(threading.Thread):
                 report(f'waiting: {self.text}, {self.end - now:.0f} s left '
                        '(NODE_TIMEOUT)')
 
+    def leave(self) -> None:
+        """End the thread.
+
+        A process that ends while a thread is inside PyTorch's store aborts,
+        with exit code -6 in place of its own.
+        """
+        self.is_over.set()
+        self.join(STORE_TIMEOUT + 5)
+
     def join_store(self) -> TCPStore:
         """Connect to the first machine and register this one."""
         socket.create_connection((self.address, self.port), 2).close()
         store = TCPStore(self.address, self.port, None, False,
-                         timedelta(seconds=5), wait_for_workers=False)
+                         timedelta(seconds=STORE_TIMEOUT),
+                         wait_for_workers=False)
         store.set(self.key(self.rank), 'here')
         return store
 
@@ -303,7 +314,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         raise
     finally:
         if machines is not None:
-            machines.is_over.set()
+            machines.leave()
     return 0
 
 
