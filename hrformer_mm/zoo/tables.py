@@ -16,6 +16,7 @@ from torch import nn
 from .. import zoo
 from ..core import ARCHS
 from ..utils.markdown import markdown_table
+from . import study
 from .flops import CONVENTIONS, Count, count
 from .rows import Printed, Row
 
@@ -294,13 +295,15 @@ def render(name: str, base: Optional[Path] = None) -> str:
 
     Args:
         name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
-            ``'summary'``; or the results of a benchmark, a file that ends in
-            ``.json``.
+            ``'summary'``; ``'study'``, trainings on small real datasets; or
+            the results of a benchmark, a file that ends in ``.json``.
         base: Folder that links to configs and file names are relative to; no
             links if None.
     """
     if name == 'summary':
         return summary_table(base)
+    if name == 'study':
+        return study.study_table(study.read_trials())
     if name == 'table-2':
         return instances_table()
     if name.endswith('.json'):
@@ -326,7 +329,8 @@ def documents() -> List[Path]:
     """List the files that contain tables."""
     root = zoo.root()
     places = [root / 'README.md', *sorted((root / 'docs').glob('*.md')),
-              *(root / 'configs' / task / 'README.md' for task in zoo.TASKS)]
+              *(root / 'configs' / task / 'README.md' for task in zoo.TASKS),
+              *sorted((root / 'benchmarks').glob('*/README.md'))]
     return [path for path in places if path.exists()]
 
 
@@ -369,4 +373,5 @@ def drift() -> List[str]:
         if row.parameters != found:
             problems.append(f'{row.name}: the metafile says '
                             f'{row.parameters} parameters, it has {found}')
+    problems += study.contradictions(zoo.list_rows())
     return problems or stale_documents()

@@ -1,0 +1,146 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Results of the study on small real datasets, averaged over seeds.
+
+``python -m benchmarks.real_data.run`` writes one JSON file per training.
+Tables, figures and the ``Results`` of metafiles are made of these files only.
+"""
+import json
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import mean
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from ..utils.markdown import markdown_table
+from ..utils.paths import root
+
+FOLDER = 'benchmarks/real_data/results'
+# Decimals and title of a metric, the first one of a study first.
+TITLES = dict(tPCK='PCK@0.2 of the torso', PCK='PCK@0.2 of the box',
+              mIoU='mIoU', mAcc='mean accuracy', aAcc='pixel accuracy',
+              EPE='error in pixels')  # yapf: disable
+LOWER_IS_BETTER = ('EPE', )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trainings of one config that differ in their seed only."""
+    trials: Tuple[Mapping[str, Any], ...]
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        return self.trials[0]
+
+    @property
+    def name(self) -> str:
+        return Path(self.first['config']).name
+
+    @property
+    def main_metric(self) -> str:
+        return next(k for k in TITLES if k in self.first['metrics'])
+
+    def values(self, metric: str) -> List[float]:
+        return [in_percent(metric, t['metrics'][metric]) for t in self.trials]
+
+    @property
+    def metrics(self) -> Dict[str, float]:
+        """Return the means over seeds."""
+        return {name: round(mean(self.values(name)), 2)
+                for name in TITLES if name in self.first['metrics']}
+
+    def text(self, metric: str) -> str:
+        """Format a mean, with the lowest and highest of several seeds."""
+        values = self.values(metric)
+        text = f'{mean(values):.2f}'
+        if len(values) == 1:
+            return text
+        return f'{text} ({min(values):.2f} to {max(values):.2f})'
+
+    @property
+    def measured(self) -> Dict[str, str]:
+        """Return the block ``Measured`` of a metafile."""
+        machine = self.first['machine']
+        seeds = ', '.join(str(t['seed']) for t in self.trials)
+        hours = mean(t['training_seconds'] for t in self.trials) / 3600
+        return dict(
+            Command=self.first['command'].replace(
+                f"{self.name}_seed{self.first['seed']}", f"'{self.name}_seed*'"
+            ) if len(self.trials) > 1 else self.first['command'],
+            Commit=machine['commit'],
+            Machine=f"{machine['device']}, torch {machine['torch']}",
+            Note=f"{self.first['split']}; mean of the seeds {seeds}; "
+            f'{hours:.2f} hours per training')
+
+
+def in_percent(metric: str, value: float) -> float:
+    """Return a metric in percent; PCK is a fraction in MMPose."""
+    return value * 100 if metric.endswith('PCK') else value
+
+
+def read_trials() -> List[Mapping[str, Any]]:
+    """Read the results of all trainings, in the order of their names."""
+    return [json.loads(path.read_text('utf-8'))
+            for path in sorted((root() / FOLDER).glob('*.json'))]
+
+
+def group(trials: Sequence[Mapping[str, Any]]) -> List[Trained]:
+    """Group trainings by config."""
+
+    def key(trial):
+        return trial['study'], trial['config']
+
+    return [Trained(tuple(sorted(g, key=lambda t: t['seed'])))
+            for _, g in groupby(sorted(trials, key=key), key)]
+
+
+def budget_text(trained: Trained) -> str:
+    amount, = trained.first['budget'].values()
+    unit, = trained.first['budget']
+    return (f"{amount} {unit.partition('_')[2]}, batch "
+            f"{trained.first['batch_size']}")
+
+
+def study_table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Format all results, one line per config, the best of a study first."""
+    lines = []
+    groups = group(trials)
+    for study in dict.fromkeys(t.first['study'] for t in groups):
+        metric = next(t.main_metric for t in groups
+                      if t.first['study'] == study)
+        ranked = sorted((t for t in groups if t.first['study'] == study),
+                        key=lambda t: mean(t.values(metric)),
+                        reverse=metric not in LOWER_IS_BETTER)
+        for t in ranked:
+            height, width = t.first['input']
+            lines.append([
+                study, t.name, f'{height}x{width}', budget_text(t),
+                f"{t.first['parameters'] / 1e6:.2f}M",
+                f"{t.first['macs'] / 1e9:.3f}",
+                f'{TITLES[metric]}: {t.text(metric)}'
+            ])
+    if not lines:
+        return 'No results yet.\n'
+    return markdown_table(('study', 'config', 'input', 'budget', 'params',
+                           'GMACs', 'result'), lines)
+
+
+def contradictions(rows: Sequence[Any]) -> List[str]:
+    """Describe metafile entries that differ from the results of the study.
+
+    Args:
+        rows: Entries of the metafiles, :class:`hrformer_mm.zoo.Row`.
+    """
+    found = {t.name: t for t in group(read_trials())}
+    problems = []
+    for row in rows:
+        trained = found.get(row.name)
+        if trained is None:
+            continue
+        listed = row.results[0] if row.results else None
+        if listed is None or dict(listed.metrics) != trained.metrics:
+            problems.append(
+                f'{row.name}: the metafile has the metrics '
+                f'{dict(listed.metrics) if listed else {}}, the study '
+                f'{trained.metrics}: run '
+                'python -m benchmarks.real_data.report')
+    return problems
