@@ -79,7 +79,7 @@ from pycocotools.coco import COCO
 from xtcocotools.coco import COCO as XCOCO
 from hrformer_mm.engine.train import read_config
 found = {}
-for form in ('plain', 'bom'):
+for form in () if sys.flags.utf8_mode else ('plain', 'bom'):
     folder = sys.argv[1] + '/' + form
     for style in ('b', 'lazy'):
         cfg = read_config(folder + f'/{style}.py')
@@ -92,7 +92,8 @@ for form in ('plain', 'bom'):
         c['name'] for c in load(folder + '/a.json')['categories']]
 print('found', json.dumps(found))
 from hrformer_mm.__main__ import main
-sys.exit(main(sys.argv[2:]))
+del sys.argv[1]  # the command restarts this program in UTF-8 mode
+sys.exit(main())
 """
 
 
@@ -105,17 +106,19 @@ def posix(tmp_path_factory):
     config, weights = write_row('pose', folder)
     text = f'# {NAME}\n' + Path(config).read_text('utf-8')
     Path(config).write_bytes(BOM + text.encode())
-    cv2.imwrite(str(folder / '1.jpg'), smooth(0))
+    (folder / NAME).mkdir()
+    image = folder / NAME / f'{NAME}.jpg'
+    image.write_bytes(cv2.imencode('.jpg', smooth(0))[1].tobytes())
     content = dict(
-        images=[dict(id=1, file_name='1.jpg', note=NAME)],
-        annotations=[dict(image_id=1, bbox=[9, 9, 50, 50], category_id=2)],
+        images=[dict(id=7, file_name=f'{NAME}/{NAME}.jpg')],
+        annotations=[dict(image_id=7, bbox=[9, 9, 50, 50], category_id=2)],
         categories=[dict(id=2, name=NAME)])
     (folder / 'boxes.json').write_bytes(
         BOM + json.dumps(content, ensure_ascii=False).encode())
     text = run_posix('-c', READ_ALL, folder, 'predict', config, weights,
-                     folder / '1.jpg', '--boxes', folder / 'boxes.json',
+                     image, '--boxes', folder / 'boxes.json',
                      '--device', 'cpu', '--out-dir', folder / 'out')
-    line, = (x for x in text.splitlines() if x.startswith('found '))
+    line = next(x for x in text.splitlines() if x.startswith('found '))
     return folder, json.loads(line[6:])
 
 
@@ -135,20 +138,42 @@ def test_frameworks_read_lists_and_annotations_with_a_mark(posix, kind, form):
 def test_prediction_works_in_the_posix_locale(posix):
     images = textio.read_json(posix[0] / 'out/images.json')
     assert images['categories'][0]['name'] == NAME
+    assert images['images'][0]['file_name'].endswith(f'{NAME}.jpg')
+    found, = textio.read_json(posix[0] / 'out/predictions.json')
+    assert found['image_id'] == 7
+    assert (posix[0] / f'out/overlays/{NAME}.jpg').exists()
+
+
+READ_NAMED = """
+import sys, cv2, numpy, hrformer_mm
+from mmcv.image import imread
+path = bytes.fromhex(sys.argv[1]).decode()  # as annotations have it
+assert imread(path).shape == (9, 9, 3)
+"""
+
+
+def test_frameworks_read_images_with_any_name_in_the_posix_locale(tmp_path):
+    path = tmp_path / f'{NAME}.png'
+    path.write_bytes(cv2.imencode('.png', smooth(0, 9, 9))[1].tobytes())
+    run_posix('-c', READ_NAMED, str(path).encode().hex())
 
 
 @pytest.mark.slow
 def test_training_and_test_work_in_the_posix_locale(tmp_path):
     from helpers import tiny_row
-    data = write_tiny_coco(tmp_path / 'coco')
+    data = write_tiny_coco(tmp_path / NAME)
     for path in (data / 'annotations').glob('*.json'):
         content = json.loads(path.read_text())
-        content['categories'][0]['note'] = NAME
+        for image in content['images']:
+            image['file_name'] = f"{NAME} {image['file_name']}"
         path.write_bytes(
             BOM + json.dumps(content, ensure_ascii=False).encode())
+    for path in [*data.rglob('*.jpg')]:
+        path.rename(path.with_name(f'{NAME} {path.name}'))
     cfg = tiny_row('pose/hrformer_t_coco_256x192.py', tmp_path / 'work', data)
     cfg.notes = NAME
     cfg.dump(tmp_path / 'row.py')
+    run_posix('tools/check_dataset.py', tmp_path / 'row.py')
     run_posix('tools/train.py', tmp_path / 'row.py')
     log, = (tmp_path / 'work').glob('*/*.log')
     assert NAME in log.read_text('utf-8')

@@ -5,6 +5,7 @@ Each function fixes one fault, names the affected versions, and does not change
 versions that work. ``install`` is called when ``hrformer_mm`` is imported.
 """
 import locale
+import os
 import pkgutil
 import sys
 from contextlib import redirect_stderr, suppress
@@ -253,8 +254,14 @@ after_import = AfterImport()
 def open_text(file: Any, mode: str = 'r', *args: Any, **kwargs: Any) -> Any:
     """Open a file like the built-in ``open``, but text files in UTF-8.
 
-    A byte order mark is skipped.
+    A byte order mark is skipped. Names that the locale cannot express are
+    UTF-8, too.
     """
+    if isinstance(file, (str, os.PathLike)):
+        try:
+            os.fsencode(file)
+        except UnicodeEncodeError:
+            file = os.fspath(file).encode('utf-8', 'surrogateescape')
     if 'b' not in mode and len(args) < 2:
         given = str(kwargs.get('encoding') or 'utf-8').lower()
         if given in ('utf-8', 'utf8'):

@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Flags and one-line error reports shared by the command lines."""
+import codecs
 import os
 import sys
 import traceback
@@ -71,6 +72,19 @@ def escape_what_the_locale_lacks():
             stream.reconfigure(errors='backslashreplace')
 
 
+def restart_in_utf8_mode():
+    """Restart a tool in Python's UTF-8 mode if file names are ASCII only.
+
+    In such a locale no file can be opened by another name, as annotations and
+    configs have it, and this cannot be changed in a running process.
+    """
+    is_ascii = codecs.lookup(sys.getfilesystemencoding()).name == 'ascii'
+    if is_ascii and os.environ.get('PYTHONUTF8') != '1' and sys.executable:
+        os.environ['PYTHONUTF8'] = '1'
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Make ``main(argv=None)`` of a tool report user errors in one line.
 
@@ -81,6 +95,8 @@ def one_line_errors(main: Callable) -> Callable:
 
     @wraps(main)
     def wrapped(argv: Optional[Sequence[str]] = None):
+        if argv is None:  # this process runs nothing else
+            restart_in_utf8_mode()
         escape_what_the_locale_lacks()
         argv = list(sys.argv[1:] if argv is None else argv)
         full = '--traceback' in argv or os.environ.get(
