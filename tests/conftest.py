@@ -10,6 +10,8 @@ import torch
 
 from hrformer_mm.core.kernels import cpu, feed_forward, heads
 
+pytest.register_assert_rewrite('golden', 'predicting', 'processes',
+                               'tool_runs', 'wheels')
 os.environ['HRFORMER_MM_OFFLINE'] = '1'  # no test downloads from the internet
 
 

@@ -9,11 +9,14 @@ tensors, see :func:`fill` and ``tests/data/golden/README.md``.
 import json
 import zlib
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from hrformer_mm.checkpoints import convert
+from hrformer_mm.core.ocr import OCR
 
 FOLDER = Path(__file__).parent / 'data/golden'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
@@ -169,3 +172,33 @@ class Golden(NamedTuple):
         errors = (mine - norms).abs() / norms.clamp(min=floor)
         worst = int(errors.argmax())
         assert errors[worst] <= tolerance, names[worst]
+
+
+def outputs_of(model: nn.Module, task: str,
+               image: Tensor) -> Dict[str, Tensor]:
+    """The outputs of a model by their names in the golden files."""
+    maps = model.backbone(image)
+    found = {f'map{i}': x for i, x in enumerate(maps)}
+    if task == 'pose':
+        return dict(found, heatmaps=model.head.forward(maps))
+    if task == 'cls':
+        return dict(found, logits=model.head(model.neck(maps)))
+    head = model.decode_head
+    logits, aux = OCR.forward(head, maps)
+    enlarged = head.enlarge(logits, image.shape[-2:])
+    return dict(found, logits=logits, aux=aux, enlarged=enlarged)
+
+
+def gradients_of(model: nn.Module,
+                 golden: Golden,
+                 dtype: torch.dtype,
+                 device: str = 'cpu') -> Tuple[Tensor, Dict[str, Tensor]]:
+    """Gradients for the input, and for parameters by their official names."""
+    task = golden.meta['task']
+    model.to(dtype)
+    image = golden.input().to(device, dtype).requires_grad_()
+    golden.scalar(outputs_of(model, task, image)).backward()
+    grads = {k: p.grad for k, p in model.named_parameters()}
+    # Renames and splits them as it does weights.
+    official, _ = convert(grads, f'official-{task}', model.backbone.arch)
+    return image.grad, official

@@ -6,7 +6,7 @@
 #   bash tools/run_tests.sh -m slow             # slow tests only
 #   bash tools/run_tests.sh -m gpu              # GPU tests only
 #   bash tools/run_tests.sh --lint              # linters only
-#   bash tools/run_tests.sh tests/test_zoo.py -k row   # arguments of pytest
+#   bash tools/run_tests.sh tests/zoo -k row   # arguments of pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${1:-}" = --slow ]; then

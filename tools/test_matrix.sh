@@ -6,7 +6,7 @@
 #   bash tools/test_matrix.sh 3.12        # likewise, with this Python
 #   bash tools/test_matrix.sh /path/to/python3.13
 #   PYTHON=/path/to/python3.10 bash tools/test_matrix.sh oldest
-#   bash tools/test_matrix.sh oldest tests/test_ocr.py -k scale
+#   bash tools/test_matrix.sh oldest tests/core/test_ocr.py -k scale
 #
 # The environment is created as .venv-NAME in this checkout and kept for reuse
 # (up to 6 GB; delete the folder to remove it). ENVS sets another parent folder.
@@ -14,9 +14,10 @@
 # then one short training of each task. The first use takes minutes to install.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-TESTS=(test_versions test_compat test_xtcocotools test_check_env test_parity
-    test_core_attention test_core_blocks test_core_hrformer test_ocr
-    test_cls_head test_optimize test_packaging)
+TESTS=(core/test_versions compat/test_compat compat/test_xtcocotools
+    check_env/test_check_env core/test_parity core/test_core_attention
+    core/test_core_blocks core/test_core_hrformer core/test_ocr
+    core/test_cls_head deploy/test_optimize project/test_packaging)
 
 give_up() {
     echo "error: $1" >&2
