@@ -74,7 +74,7 @@ def mmcv_ops_import():
     ops.nms
     import mmcv._ext as ext
     if not getattr(ext, '__file__', None):
-        remark('no compiled ops, and HRFormer needs none')
+        remark('no compiled ops; those of detectors run through torchvision')
 
 
 def mmpose_models_import():

@@ -23,20 +23,27 @@ from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
     'mmcv.ops.{} needs mmcv with compiled ops, but {} is installed without. '
-    'HRFormer needs none of them. To use models that do: pip uninstall '
+    'HRFormer does not need it. To use models that do: pip uninstall '
     'mmcv-lite && mim install "mmcv==2.1.0"')
+# Functions of mmcv._ext that do not have to be compiled, all in ops.py.
+OPS = ('nms', 'roi_align_forward', 'roi_align_backward',
+       'sigmoid_focal_loss_forward', 'sigmoid_focal_loss_backward')
 
 
 class MissingOps(ModuleType):
-    """Replacement for ``mmcv._ext`` whose functions raise when called.
+    """Replacement for ``mmcv._ext``.
 
-    mmpose.models, mmseg.models and mmdet.models import mmcv.ops, which looks
-    up all compiled functions at import time.
+    Functions in :data:`OPS` work, all others raise when called. mmpose.models,
+    mmseg.models and mmdet.models import mmcv.ops, which looks up all compiled
+    functions at import time.
     """
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
             raise AttributeError(name)
+        if name in OPS:
+            from . import ops
+            return getattr(ops, name)
 
         def missing(*args, **kwargs):
             raise NotImplementedError(OPS_ERROR.format(name, 'mmcv-lite'))
@@ -46,7 +53,7 @@ class MissingOps(ModuleType):
 
 
 def provide_mmcv_ext() -> bool:
-    """Make mmcv.ops importable without compiled ops.
+    """Make mmcv.ops importable, and detectors run, without compiled ops.
 
     This concerns all versions of mmcv-lite, and mmcv built without its
     extension. A compiled ``mmcv._ext`` is not replaced.
