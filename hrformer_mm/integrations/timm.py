@@ -44,6 +44,7 @@ except ModuleNotFoundError as error:
         f'{install_line("timm")}') from error
 
 Indices = Union[None, int, Sequence[int]]
+HEAD_ARGUMENTS: Any = ('num_classes', 'global_pool', 'drop_rate')
 BIAS_TABLE = 'relative_position_bias_table'
 
 # Windows are padded by the size of the map, which symbolic tracing lacks.
@@ -244,7 +245,7 @@ class HRFormerClassifier(HRFormerBase):
         if prune_head:
             self.neck = None
             self.reset_classifier(0, '')
-            fuse = self.backbone.stage4[-1].fuse_layers
+            fuse: Any = self.backbone.stage4[-1].fuse_layers
             for i in {*self.backbone.out_indices} - {*taken}:
                 del fuse[str(i)]
             self.backbone.out_indices = taken
@@ -354,8 +355,9 @@ def create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
             **kwargs)  # yapf: disable
     return build_model_with_cfg(
         builder(arch, HRFormerFeatures, cfg), variant, False,
-        kwargs_filter=('num_classes', 'global_pool', 'drop_rate'),
-        out_indices=indices, **kwargs)  # yapf: disable
+        kwargs_filter=HEAD_ARGUMENTS,
+        out_indices=indices,
+        **kwargs)
 
 
 def describe(file: str, **more: Any) -> Dict[str, Any]:
