@@ -1,6 +1,6 @@
 # HRFormer-B on ImageNet-1k (Table 6).
 _base_ = [
-    '../_base_/cls/hrformer_b.py',
-    '../_base_/cls/imagenet_224.py',
-    '../_base_/cls/schedule_300e.py',
+    '../_base_/cls/models/hrformer_b.py',
+    '../_base_/cls/datasets/imagenet_224.py',
+    '../_base_/cls/schedules/schedule_300e.py',
 ]

@@ -1,9 +1,9 @@
 # Your own keypoints: copy this file and put your names into it. README.md
 # has the layout of the data, tools/check_dataset.py reports errors.
 _base_ = [
-    '../_base_/pose/hrformer_s.py',
-    '../_base_/pose/keypoints_256x192.py',
-    '../_base_/pose/schedule_210e.py',
+    '../_base_/pose/models/hrformer_s.py',
+    '../_base_/pose/datasets/keypoints_256x192.py',
+    '../_base_/pose/schedules/schedule_210e.py',
 ]
 from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
 

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/hrformer_b.py',
-    '../_base_/pose/coco_256x192.py',
-    '../_base_/pose/schedule_210e.py',
+    '../_base_/pose/models/hrformer_b.py',
+    '../_base_/pose/datasets/coco_256x192.py',
+    '../_base_/pose/schedules/schedule_210e.py',
 ]
 
 model = dict(head=dict(decoder=_base_.codec))

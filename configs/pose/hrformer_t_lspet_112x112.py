@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/hrformer_t.py',
-    '../_base_/pose/lspet_112x112.py',
-    '../_base_/pose/schedule_small_data.py',
+    '../_base_/pose/models/hrformer_t.py',
+    '../_base_/pose/datasets/lspet_112x112.py',
+    '../_base_/pose/schedules/schedule_small_data.py',
 ]
 model = dict(
     backbone=dict(drop_path_rate=0., init_cfg=None),

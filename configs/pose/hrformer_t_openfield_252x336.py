@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/hrformer_t.py',
-    '../_base_/pose/openfield_252x336.py',
-    '../_base_/pose/schedule_small_data_60e.py',
+    '../_base_/pose/models/hrformer_t.py',
+    '../_base_/pose/datasets/openfield_252x336.py',
+    '../_base_/pose/schedules/schedule_small_data_60e.py',
 ]
 model = dict(
     backbone=dict(drop_path_rate=0., init_cfg=None), **_base_.task)

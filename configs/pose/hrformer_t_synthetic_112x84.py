@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/hrformer_t.py',
-    '../_base_/pose/people_112x84.py',
-    '../_base_/pose/schedule_minutes.py',
+    '../_base_/pose/models/hrformer_t.py',
+    '../_base_/pose/datasets/people_112x84.py',
+    '../_base_/pose/schedules/schedule_minutes.py',
 ]
 model = dict(
     backbone=dict(drop_path_rate=0., init_cfg=None),

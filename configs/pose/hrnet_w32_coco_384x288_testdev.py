@@ -1,8 +1,8 @@
 # Whether Table 4 has this row is unknown.
 _base_ = [
-    '../_base_/pose/hrnet_w32.py',
-    '../_base_/pose/coco_384x288_testdev.py',
-    '../_base_/pose/schedule_210e_adam.py',
+    '../_base_/pose/models/hrnet_w32.py',
+    '../_base_/pose/datasets/coco_384x288_testdev.py',
+    '../_base_/pose/schedules/schedule_210e_adam.py',
 ]
 
 model = dict(head=dict(decoder=_base_.codec))

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/prtr_w32.py',
-    '../_base_/pose/coco_384x288_points.py',
-    '../_base_/pose/schedule_200e.py',
+    '../_base_/pose/models/prtr_w32.py',
+    '../_base_/pose/datasets/coco_384x288_points.py',
+    '../_base_/pose/schedules/schedule_200e.py',
 ]
 
 model = dict(head=dict(decoder=_base_.points))

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/tokenpose_l-d24.py',
-    '../_base_/pose/coco_384x288_udp-dark.py',
-    '../_base_/pose/schedule_300e.py',
+    '../_base_/pose/models/tokenpose_l-d24.py',
+    '../_base_/pose/datasets/coco_384x288_udp-dark.py',
+    '../_base_/pose/schedules/schedule_300e.py',
 ]
 
 model = dict(

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/pose/transpose_h-a6.py',
-    '../_base_/pose/coco_256x192_udp-dark_testdev.py',
-    '../_base_/pose/schedule_240e_cosine.py',
+    '../_base_/pose/models/transpose_h-a6.py',
+    '../_base_/pose/datasets/coco_256x192_udp-dark_testdev.py',
+    '../_base_/pose/schedules/schedule_240e_cosine.py',
 ]
 
 model = dict(

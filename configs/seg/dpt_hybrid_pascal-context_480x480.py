@@ -1,9 +1,9 @@
 # DPT-Hybrid on PASCAL-Context (Table 5), with MMSegmentation's recipe of DPT
 # for ADE20K; its authors have released none.
 _base_ = [
-    '../_base_/seg/dpt_hybrid.py',
-    '../_base_/seg/pascal-context_480x480.py',
-    '../_base_/seg/schedule_80k.py',
+    '../_base_/seg/models/dpt_hybrid.py',
+    '../_base_/seg/datasets/pascal-context_480x480.py',
+    '../_base_/seg/schedules/schedule_80k.py',
 ]
 
 model = dict(data_preprocessor=dict(size=_base_.crop_size))

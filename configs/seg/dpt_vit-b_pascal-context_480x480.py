@@ -1,8 +1,8 @@
 # DPT on PASCAL-Context, with MMSegmentation's recipe for ADE20K.
 _base_ = [
-    '../_base_/seg/dpt_vit-b.py',
-    '../_base_/seg/pascal-context_480x480.py',
-    '../_base_/seg/schedule_80k.py',
+    '../_base_/seg/models/dpt_vit-b.py',
+    '../_base_/seg/datasets/pascal-context_480x480.py',
+    '../_base_/seg/schedules/schedule_80k.py',
 ]
 
 model = dict(

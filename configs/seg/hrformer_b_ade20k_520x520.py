@@ -1,8 +1,8 @@
 # HRFormer-B on ADE20K, windows of 7.
 _base_ = [
-    '../_base_/seg/hrformer_b.py',
-    '../_base_/seg/ade20k_520x520.py',
-    '../_base_/seg/schedule_150k.py',
+    '../_base_/seg/models/hrformer_b.py',
+    '../_base_/seg/datasets/ade20k_520x520.py',
+    '../_base_/seg/schedules/schedule_150k.py',
 ]
 
 model = dict(

@@ -1,8 +1,8 @@
 # HRFormer-B on Cityscapes, windows of 15 (Table 5).
 _base_ = [
-    '../_base_/seg/hrformer_b.py',
-    '../_base_/seg/cityscapes_512x1024_ms7.py',
-    '../_base_/seg/schedule_80k.py',
+    '../_base_/seg/models/hrformer_b.py',
+    '../_base_/seg/datasets/cityscapes_512x1024_ms7.py',
+    '../_base_/seg/schedules/schedule_80k.py',
 ]
 
 model = dict(

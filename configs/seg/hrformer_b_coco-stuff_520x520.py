@@ -1,8 +1,8 @@
 # HRFormer-B on COCO-Stuff 10k, windows of 7.
 _base_ = [
-    '../_base_/seg/hrformer_b.py',
-    '../_base_/seg/coco-stuff_520x520.py',
-    '../_base_/seg/schedule_60k.py',
+    '../_base_/seg/models/hrformer_b.py',
+    '../_base_/seg/datasets/coco-stuff_520x520.py',
+    '../_base_/seg/schedules/schedule_60k.py',
 ]
 
 model = dict(

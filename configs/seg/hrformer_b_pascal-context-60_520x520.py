@@ -1,8 +1,8 @@
 # HRFormer-B on PASCAL-Context, background included.
 _base_ = [
-    '../_base_/seg/hrformer_b.py',
-    '../_base_/seg/pascal-context-60_520x520.py',
-    '../_base_/seg/schedule_60k.py',
+    '../_base_/seg/models/hrformer_b.py',
+    '../_base_/seg/datasets/pascal-context-60_520x520.py',
+    '../_base_/seg/schedules/schedule_60k.py',
 ]
 
 model = dict(

@@ -1,8 +1,8 @@
 # HRFormer-S on ADE20K.
 _base_ = [
-    '../_base_/seg/hrformer_s.py',
-    '../_base_/seg/ade20k_520x520.py',
-    '../_base_/seg/schedule_150k.py',
+    '../_base_/seg/models/hrformer_s.py',
+    '../_base_/seg/datasets/ade20k_520x520.py',
+    '../_base_/seg/schedules/schedule_150k.py',
 ]
 
 model = dict(

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/seg/hrformer_t.py',
-    '../_base_/seg/camvid_196x252.py',
-    '../_base_/seg/schedule_minutes.py',
+    '../_base_/seg/models/hrformer_t.py',
+    '../_base_/seg/datasets/camvid_196x252.py',
+    '../_base_/seg/schedules/schedule_minutes.py',
 ]
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

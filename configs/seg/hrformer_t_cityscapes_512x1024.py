@@ -1,8 +1,8 @@
 # HRFormer-T on Cityscapes.
 _base_ = [
-    '../_base_/seg/hrformer_t.py',
-    '../_base_/seg/cityscapes_512x1024.py',
-    '../_base_/seg/schedule_80k.py',
+    '../_base_/seg/models/hrformer_t.py',
+    '../_base_/seg/datasets/cityscapes_512x1024.py',
+    '../_base_/seg/schedules/schedule_80k.py',
 ]
 
 model = dict(

@@ -1,8 +1,8 @@
 # The quickstart: HRFormer-T with a small head, from scratch.
 _base_ = [
-    '../_base_/seg/hrformer_t.py',
-    '../_base_/seg/scenes_112x224.py',
-    '../_base_/seg/schedule_minutes.py',
+    '../_base_/seg/models/hrformer_t.py',
+    '../_base_/seg/datasets/scenes_112x224.py',
+    '../_base_/seg/schedules/schedule_minutes.py',
 ]
 
 model = dict(

@@ -1,8 +1,8 @@
 # HRNet-W48 on Cityscapes (Table 5).
 _base_ = [
-    '../_base_/seg/hrnet_w48.py',
-    '../_base_/seg/cityscapes_512x1024.py',
-    '../_base_/seg/schedule_80k.py',
+    '../_base_/seg/models/hrnet_w48.py',
+    '../_base_/seg/datasets/cityscapes_512x1024.py',
+    '../_base_/seg/schedules/schedule_80k.py',
 ]
 
 model = dict(

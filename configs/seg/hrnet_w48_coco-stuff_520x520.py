@@ -1,8 +1,8 @@
 # HRNet-W48 on COCO-Stuff 10k (Table 5).
 _base_ = [
-    '../_base_/seg/hrnet_w48.py',
-    '../_base_/seg/coco-stuff_520x520.py',
-    '../_base_/seg/schedule_60k.py',
+    '../_base_/seg/models/hrnet_w48.py',
+    '../_base_/seg/datasets/coco-stuff_520x520.py',
+    '../_base_/seg/schedules/schedule_60k.py',
 ]
 
 model = dict(

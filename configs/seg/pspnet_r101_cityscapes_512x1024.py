@@ -1,8 +1,8 @@
 # PSPNet on Cityscapes (Table 5), with MMSegmentation's recipe.
 _base_ = [
-    '../_base_/seg/pspnet_r101.py',
-    '../_base_/seg/cityscapes_512x1024_photometric.py',
-    '../_base_/seg/schedule_80k_sgd.py',
+    '../_base_/seg/models/pspnet_r101.py',
+    '../_base_/seg/datasets/cityscapes_512x1024_photometric.py',
+    '../_base_/seg/schedules/schedule_80k_sgd.py',
 ]
 
 model = dict(

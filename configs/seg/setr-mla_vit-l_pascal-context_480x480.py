@@ -1,9 +1,9 @@
 # SETR-MLA on PASCAL-Context (Table 5), with MMSegmentation's recipe for
 # ADE20K; it has none for these data.
 _base_ = [
-    '../_base_/seg/setr-mla_vit-l.py',
-    '../_base_/seg/pascal-context_480x480.py',
-    '../_base_/seg/schedule_80k_sgd.py',
+    '../_base_/seg/models/setr-mla_vit-l.py',
+    '../_base_/seg/datasets/pascal-context_480x480.py',
+    '../_base_/seg/schedules/schedule_80k_sgd.py',
 ]
 
 model = dict(data_preprocessor=dict(size=_base_.crop_size))

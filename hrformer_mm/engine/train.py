@@ -34,7 +34,7 @@ from ..tasks import get_task
 from ..utils.config import bare_name, name_types
 from ..utils.config_checks import (TESTED, TRAINED, check_checkpoint,
                                    check_inputs, check_parts, check_types)
-from ..utils.paths import configs_by_name
+from ..utils.paths import configs_by_name, moved_base
 from ..utils.suggest import did_you_mean, suggest
 from ..utils.tracebacks import logged_traceback
 from . import distributed
@@ -83,7 +83,8 @@ def read_config(path: str) -> Config:
         cfg = name_types(Config.fromfile(path))
     except Exception as error:  # configs are programs, which raise anything
         raise ValueError(f'{path} cannot be read as a config: '
-                         f'{type(error).__name__}: {error}') from error
+                         f'{type(error).__name__}: {error}'
+                         f'{moved_base(error)}') from error
     scope = cfg.get('default_scope')
     if scope in EXTRAS and find_spec(scope) is None:
         raise ImportError(

@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Find the files that belong to the package."""
+import re
 from pathlib import Path
 from typing import Dict
 
@@ -26,3 +27,10 @@ def root() -> Path:
 def configs_by_name() -> Dict[str, Path]:
     """Return all config files by their name, without folder and ending."""
     return {path.stem: path for path in root().glob('configs/[!_]*/*.py')}
+
+
+def moved_base(error: Exception) -> str:
+    """Return where a base that lay in ``_base_/TASK`` in 0.1 is now."""
+    path = re.search(r'([^\s"\']+/_base_/\w+)/([\w-]+\.py)', str(error))
+    found = sorted(Path(path[1]).glob(f'*/{path[2]}')) if path else []
+    return f'; this file moved to {found[0]}' if found else ''

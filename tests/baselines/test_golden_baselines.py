@@ -189,7 +189,7 @@ def test_weights_of_imagenet_load_from_the_file_of_timm(
     (tmp_path / 'weights').mkdir()
     save_file(theirs.state_dict(),
               tmp_path / 'weights/vit_base_r50_s16_384.safetensors')
-    cfg = Config.fromfile(CONFIGS / '_base_/seg/dpt_hybrid.py')
+    cfg = Config.fromfile(CONFIGS / '_base_/seg/models/dpt_hybrid.py')
     ours = hybrid_vit(hooks=(0, 1), init_cfg=cfg.model.backbone.init_cfg,
                       **options)
     ours.init_weights()

@@ -43,7 +43,7 @@ def randomise(module):
 
 def build_classifier(num_classes=3, arch=ARCH, **neck):
     init_default_scope('mmpretrain')
-    cfg = Config.fromfile(CONFIGS / '_base_/cls/hrformer_t.py').model
+    cfg = Config.fromfile(CONFIGS / '_base_/cls/models/hrformer_t.py').model
     cfg.backbone.arch = dict(arch)
     cfg.neck = dict(cfg.neck, in_channels=arch['channels'], **neck)
     cfg.head.num_classes = num_classes

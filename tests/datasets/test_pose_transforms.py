@@ -66,7 +66,7 @@ def test_half_bodies_are_sampled_like_the_released_code():
     from helpers import CONFIGS
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
-    augment = Config.fromfile(CONFIGS / '_base_/pose/coco.py').augment
+    augment = Config.fromfile(CONFIGS / '_base_/pose/datasets/coco.py').augment
     with DefaultScope.overwrite_default_scope('mmpose'):
         half = TRANSFORMS.build(augment[1])
     np.random.seed(0)

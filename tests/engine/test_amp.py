@@ -126,7 +126,7 @@ def test_mixed_precision_is_detected(kind, expected):
 
 
 @pytest.mark.parametrize('path', sorted(
-    CONFIGS.glob('_base_/*/schedule_*.py')), ids=lambda p: p.stem)
+    CONFIGS.glob('_base_/*/schedules/*.py')), ids=lambda p: p.stem)
 def test_every_config_has_an_optim_wrapper_that_works_without_a_gpu(path):
     kind = Config.fromfile(path).optim_wrapper.type
     assert kind in ('hrformer_mm.AmpOptimWrapper', 'OptimWrapper')

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT, write_tiny_coco
+from helpers import CONFIGS, ROOT, write_tiny_coco
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import load
 from mmengine.registry import HOOKS, DefaultScope
@@ -511,3 +511,11 @@ def test_slurm_scripts_request_the_gpus(script):
 def test_scripts_without_arguments_print_their_usage(name, words, script):
     done = script(name)
     assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_base_of_an_old_config_that_moved_is_located(tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text(
+        f"_base_ = {str(CONFIGS / '_base_/pose/hrformer_s.py')!r}")
+    with pytest.raises(ValueError, match='moved to .*/models/hrformer_s.py'):
+        training.read_config(str(config))

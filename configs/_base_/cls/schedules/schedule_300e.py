@@ -1,5 +1,5 @@
 # Section 4.1 of the paper: 300 epochs with AdamW in batches of 1024.
-_base_ = './runtime.py'
+_base_ = '../runtime.py'
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 optim_wrapper = dict(
     type='hrformer_mm.AmpOptimWrapper',

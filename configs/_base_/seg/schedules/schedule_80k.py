@@ -1,6 +1,6 @@
 # The official recipe: AdamW with warm-up and polynomial decay, stepped every
 # iteration. Neither biases, norms nor tables of relative positions decay.
-_base_ = './runtime.py'
+_base_ = '../runtime.py'
 
 optim_wrapper = dict(
     type='hrformer_mm.AmpOptimWrapper',

@@ -1,6 +1,6 @@
 # The released recipe: AdamW for 210 epochs, evaluated every tenth. Norms and
 # biases decay too; only the tables of relative positions do not.
-_base_ = './runtime.py'
+_base_ = '../runtime.py'
 
 optim_wrapper = dict(
     type='hrformer_mm.AmpOptimWrapper',
