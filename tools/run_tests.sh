@@ -15,8 +15,7 @@ if [ "${1:-}" = --slow ]; then
 fi
 python=$(bash tools/setup_env.sh --tests)
 
-"$python" -m flake8
-"$python" -m isort --check .
+"$python" -m ruff check
 "$python" -m codespell_lib
 "$python" tools/lint_language.py
 "$python" -m mypy

@@ -7,9 +7,10 @@ import re
 import tempfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Union
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -23,7 +24,7 @@ from .weights_index import direct_urls, page_of, substitutes
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
 URL = re.compile(r'(https?|file)://')
-PathLike = Union[str, Path]
+PathLike = str | Path
 
 
 def find_file(name: PathLike) -> Path:
@@ -78,7 +79,7 @@ def cache_folder() -> Path:
         torch.hub.get_dir()) / 'checkpoints'
 
 
-def weight_folders() -> List[Path]:
+def weight_folders() -> list[Path]:
     """Return the folders in which checkpoints are searched by name."""
     return [Path('weights'), cache_folder()]
 
@@ -169,7 +170,7 @@ def read_pickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
                          f'({type(error).__name__})') from None
 
 
-def protection() -> Dict[str, Any]:
+def protection() -> dict[str, Any]:
     """Return arguments of ``torch.load`` that restrict it to safe types.
 
     torch < 2.6 has no allow list to which these types could be added.
@@ -222,7 +223,7 @@ def check_sizes(checkpoint: Mapping, path: Path):
                              f'{tuple(tensor.shape)} is not all there')
 
 
-def read_safetensors(path: Path, map_location: Any) -> Dict[str, Any]:
+def read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
     """Read tensors and meta into the same entries as those of a ``.pth``."""
     from safetensors import SafetensorError, safe_open
     try:

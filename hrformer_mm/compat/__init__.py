@@ -8,6 +8,7 @@ import locale
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from functools import wraps
 from importlib.abc import MetaPathFinder
@@ -18,7 +19,7 @@ from logging import FileHandler
 from multiprocessing import current_process
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
 OPS_ERROR = (
@@ -181,7 +182,7 @@ def register_config_package() -> bool:
 def without_our_scope(find: Callable) -> Callable:
     """Wrap mmengine's function that finds the file and scope of a base."""
 
-    def find_base(base: str, filename: str) -> Tuple[str, Optional[str]]:
+    def find_base(base: str, filename: str) -> tuple[str, str | None]:
         path, scope = find(base, filename)
         return path, None if scope == 'hrformer_mm' else scope
 
@@ -218,7 +219,7 @@ class AfterImport:
     """
 
     def __init__(self) -> None:
-        self.actions: Dict[str, List[Action]] = {}
+        self.actions: dict[str, list[Action]] = {}
 
     def add(self, name: str, action: Action):
         """Run an action on a module: now if it is imported, else later."""
@@ -232,7 +233,7 @@ class AfterImport:
             sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None,
-                  target: Any = None) -> Optional[ModuleSpec]:
+                  target: Any = None) -> ModuleSpec | None:
         if name not in self.actions:
             return None
         for finder in sys.meta_path:

@@ -2,12 +2,17 @@
 """Parameter groups of the optimizer, and mixed precision."""
 import logging
 from collections import Counter
-from contextlib import contextmanager
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Union
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
-from mmengine.device import (is_cuda_available, is_mlu_available,
-                             is_musa_available, is_npu_available)
+from mmengine.device import (
+    is_cuda_available,
+    is_mlu_available,
+    is_musa_available,
+    is_npu_available,
+)
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
@@ -16,7 +21,7 @@ from torch import Tensor, nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-Groups = List[Dict[str, Any]]
+Groups = list[dict[str, Any]]
 # Arguments of AmpOptimWrapper that OptimWrapper does not have.
 AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 # Prefix of mmengine's log line for each option of each parameter.
@@ -56,8 +61,8 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     """
 
     def __init__(self,
-                 loss_scale: Union[str, float, Dict[str, Any]] = 'dynamic',
-                 dtype: Union[str, torch.dtype, None] = None,
+                 loss_scale: str | float | dict[str, Any] = 'dynamic',
+                 dtype: str | torch.dtype | None = None,
                  use_fsdp: bool = False,
                  **kwargs: Any):
         check_amp_arguments(loss_scale, dtype)
@@ -91,7 +96,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             state_dict.pop('loss_scaler', None)
         self.behaviour.load_state_dict(state_dict)
 
-    def optim_context(self, model: nn.Module) -> ContextManager[None]:
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
         return self.behaviour.optim_context(model)
 
 
@@ -111,14 +116,14 @@ def check_amp_arguments(loss_scale: Any, dtype: Any):
                          f'or a dict, got {loss_scale!r}')
 
 
-def merge_groups(groups: Groups, defaults: Dict[str, Any]) -> Groups:
+def merge_groups(groups: Groups, defaults: dict[str, Any]) -> Groups:
     """Merge parameter groups with equal options, in order of appearance.
 
     Args:
         groups: Parameter groups.
         defaults: Default options of groups.
     """
-    merged: Dict[tuple, Dict[str, Any]] = {}
+    merged: dict[tuple, dict[str, Any]] = {}
     for group in groups:
         options = {k: v for k, v in {**defaults, **group}.items()
                    if k != 'params' and v is not None}
@@ -168,7 +173,7 @@ class QuietConstructor(DefaultOptimWrapperConstructor):
                    params: Groups,
                    module: nn.Module,
                    prefix: str = '',
-                   is_dcn_module: Optional[Union[int, float]] = None):
+                   is_dcn_module: int | float | None = None):
         if prefix:  # recursive call for a submodule
             super().add_params(params, module, prefix, is_dcn_module)
             return
@@ -190,7 +195,7 @@ class FewGroupsConstructor(QuietConstructor):
                    params: Groups,
                    module: nn.Module,
                    prefix: str = '',
-                   is_dcn_module: Optional[Union[int, float]] = None):
+                   is_dcn_module: int | float | None = None):
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the whole model, after all submodules
             defaults = dict(lr=self.base_lr, weight_decay=self.base_wd)

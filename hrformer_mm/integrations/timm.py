@@ -43,7 +43,7 @@ except ModuleNotFoundError as error:
         f'{__name__} needs {error.name}, which is not installed: '
         f'{install_line("timm")}') from error
 
-Indices = Union[None, int, Sequence[int]]
+Indices = int | Sequence[int] | None
 HEAD_ARGUMENTS: Any = ('num_classes', 'global_pool', 'drop_rate')
 BIAS_TABLE = 'relative_position_bias_table'
 

@@ -8,9 +8,10 @@ import gc
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Iterator, List, Optional, TextIO, Tuple
+from typing import TextIO
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -30,7 +31,7 @@ CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
           steps.check_memory, steps.check_time, steps.check_disk)
 
 
-def place(launcher: str) -> Tuple[int, int]:
+def place(launcher: str) -> tuple[int, int]:
     """Return the rank of this process, and the number of processes.
 
     For a dry run, dist_train.sh sets the latter and starts one process only.
@@ -68,7 +69,7 @@ def plural(number: int, noun: str) -> str:
     return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
+def preflight(cfg: Config, stream: TextIO | None = None) -> int:
     """Check a run and print the findings, in one process for all.
 
     Args:
@@ -86,7 +87,7 @@ def preflight(cfg: Config, stream: Optional[TextIO] = None) -> int:
     if rank:
         return 0
     check_parts(cfg, *TRAINED)
-    states: List[str] = []
+    states: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for finding in look(cfg, processes, folder):
             print(finding, file=stream, flush=True)

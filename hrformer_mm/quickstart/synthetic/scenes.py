@@ -7,8 +7,8 @@ vehicles, people and signs. Sizes are fractions of the image height; classes
 are those of Cityscapes.
 """
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.random import Generator
 (ROAD, SIDEWALK, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR,
  BUS) = CLASSES = (0, 1, 2, 5, 7, 8, 9, 10, 11, 13, 15)
 UNLABELLED = 255
-Color = Union[Sequence[float], ndarray]
+Color = Sequence[float] | ndarray
 
 
 class Canvas:
@@ -186,7 +186,7 @@ def expose(rng: Generator, image: ndarray) -> ndarray:
 
 
 def draw_scene(rng: Generator,
-               size: Tuple[int, int] = (112, 224)) -> Tuple[ndarray, ndarray]:
+               size: tuple[int, int] = (112, 224)) -> tuple[ndarray, ndarray]:
     """Draw a scene and its labels.
 
     Args:
