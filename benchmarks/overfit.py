@@ -9,8 +9,9 @@ metric stays below the target.
 import copy
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any
 
 from mmengine.config import Config
 
@@ -82,11 +83,11 @@ def disable_regularization(cfg: Config, iters: int, lr: float):
 
 def overfit(config: str,
             work_dir: str,
-            data_root: Optional[str] = None,
+            data_root: str | None = None,
             iters: int = 100,
             batch_size: int = 12,
             lr: float = 1e-3,
-            cfg_options: Optional[dict] = None) -> Dict[str, Any]:
+            cfg_options: dict | None = None) -> dict[str, Any]:
     """Train a config on its training images and evaluate on the same ones.
 
     Args:

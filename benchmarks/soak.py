@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,8 +20,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from hrformer_mm.engine.train import (fit_machine, merge_options, read_config,
-                                      set_data_root)
+from hrformer_mm.engine.train import (
+    fit_machine,
+    merge_options,
+    read_config,
+    set_data_root,
+)
 from hrformer_mm.quickstart.progress import Progress
 from hrformer_mm.quickstart.runner import HISTORY, LOG, provide_data
 from hrformer_mm.tasks import get_task
@@ -36,7 +40,7 @@ EXAMPLES = """examples:
   python -m benchmarks.soak --task seg --iters 10000
 """
 
-ARCH: Dict[str, Any] = dict(
+ARCH: dict[str, Any] = dict(
     channels=(8, 16, 32, 64), heads=(1, 2, 4, 8), modules=(1, 1, 1), blocks=1)
 IMAGES = (40, 4)  # for training and for evaluation
 PERIODS = 20  # each ends with an evaluation and a checkpoint
@@ -59,9 +63,9 @@ class Watch(Hook):
 
     def __init__(self):
         self.process = psutil.Process()
-        self.memory: List[int] = []
-        self.workers: List[int] = []
-        self.seconds: List[float] = []
+        self.memory: list[int] = []
+        self.workers: list[int] = []
+        self.seconds: list[float] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.began = time.perf_counter()
@@ -127,7 +131,7 @@ def summarize(watch: Watch) -> Report:
 
 
 def make_config(name: str, iters: int, work_dir: Path,
-                cfg_options: Optional[dict]) -> Config:
+                cfg_options: dict | None) -> Config:
     """Build a small, long config of the quickstart and generate its data."""
     from hrformer_mm.quickstart import cls, pose, seg
     task = dict(pose=pose, seg=seg, cls=cls)[name].TASK
@@ -152,7 +156,7 @@ def make_config(name: str, iters: int, work_dir: Path,
 def soak(task: str,
          work_dir: str,
          iters: int = 2000,
-         cfg_options: Optional[dict] = None) -> Report:
+         cfg_options: dict | None = None) -> Report:
     """Train a small model of a task for many steps.
 
     Args:

@@ -4,8 +4,8 @@ import os
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from hrformer_mm.utils import cli
 
@@ -185,7 +185,7 @@ def run_predict(args: Namespace) -> int:
     return int(bool(outcome.failed))
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> Namespace:
+def parse_args(argv: Sequence[str] | None) -> Namespace:
     """Parse the command line; inputs may also come after options."""
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)

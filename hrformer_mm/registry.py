@@ -6,7 +6,6 @@ file by itself. A class is imported on its first use, so a task needs only its
 own framework.
 """
 from importlib import import_module
-from typing import Dict, Optional
 
 from mmengine import registry as mmengine
 
@@ -33,7 +32,7 @@ class LazyRegistry(mmengine.Registry):
             register them.
     """
 
-    def __init__(self, parent: mmengine.Registry, entries: Dict[str, str]):
+    def __init__(self, parent: mmengine.Registry, entries: dict[str, str]):
         super().__init__(
             f'hrformer_mm {parent.name}', parent=parent, scope='hrformer_mm')
         self.entries = entries
@@ -41,7 +40,7 @@ class LazyRegistry(mmengine.Registry):
     def import_from_location(self):
         """Do nothing: :meth:`get` imports each entry on demand."""
 
-    def get(self, key: str) -> Optional[type]:
+    def get(self, key: str) -> type | None:
         name = key.rpartition('.')[2]
         if name in self.entries and name not in self._module_dict:
             self.import_entry(name)

@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Table of the differences between the three frameworks."""
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Task:
     overfit_target: float
 
 
-TASKS: Dict[str, Task] = {
+TASKS: dict[str, Task] = {
     task.scope: task
     for task in (
         Task('pose', 'mmpose', 'PoseVisualizationHook', 'PosePredictor',

@@ -6,9 +6,10 @@ and folders of a published dataset, and says how a config names them. All
 numbers are random; keys, types and layout are those of the dataset.
 """
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ class Sample:
     """
     task: str
     write: Write
-    dataset: Callable[[str], Dict[str, Any]]
+    dataset: Callable[[str], dict[str, Any]]
     evaluator: Any
     metric: str
     classes: int = 0
@@ -72,10 +73,10 @@ class Pose:
 
 
 def triplets(rng: np.random.Generator, box: Sequence[float], points: int,
-             seen: Sequence[float] = (0, 1, 2)) -> List[float]:
+             seen: Sequence[float] = (0, 1, 2)) -> list[float]:
     """Random x, y, visibility inside a box; zeros where not labelled."""
     x, y, w, h = box
-    found: List[float] = []
+    found: list[float] = []
     for i in range(points):
         v = rng.choice(seen) if i else max(seen)  # one at least is labelled
         place = (rng.random(2) * (w, h) + (x, y)).round(1) if v else (0, 0)
@@ -183,7 +184,7 @@ def write_mpii(root: Path):
 
 def pose_sample(kind: str, evaluator: Any, metric: str, write: Write,
                 **more: Any) -> Sample:
-    def dataset(split: str) -> Dict[str, Any]:
+    def dataset(split: str) -> dict[str, Any]:
         own = more.get(split, {})
         return dict(
             type=kind, data_root='{}', ann_file=f'annotations/{split}.json',
@@ -193,14 +194,14 @@ def pose_sample(kind: str, evaluator: Any, metric: str, write: Write,
     return Sample('pose', write, dataset, evaluator, metric)
 
 
-def coco_metric(**more: Any) -> Dict[str, Any]:
+def coco_metric(**more: Any) -> dict[str, Any]:
     return dict(type='CocoMetric', ann_file='{}/annotations/val.json', **more)
 
 
 PCK = [dict(type='PCKAccuracy', thr=.2), dict(type='AUC'), dict(type='EPE')]
 NME = dict(type='NME', norm_mode='keypoint_distance')
 AP = 'coco/AP'
-SAMPLES: Dict[str, Sample] = {
+SAMPLES: dict[str, Sample] = {
     'coco-wholebody': pose_sample(
         'CocoWholeBodyDataset',
         dict(type='CocoWholeBodyMetric', ann_file='{}/annotations/val.json'),
@@ -290,7 +291,7 @@ def seg_sample(kind: str, classes: int, folders: Sequence[str],
                suffixes: Sequence[str], values: Sequence[int]) -> Sample:
     images, labels = folders
 
-    def dataset(split: str) -> Dict[str, Any]:
+    def dataset(split: str) -> dict[str, Any]:
         return dict(
             type=kind, data_root='{}', data_prefix=dict(
                 img_path=images.format(split=split),
@@ -324,7 +325,7 @@ def write_cub(root: Path):
     """Images by class, and three lists with a number in each line."""
     rng, lists = np.random.default_rng(0), ('images', 'image_class_labels',
                                             'train_test_split')
-    lines: List[List[str]] = [[], [], []]
+    lines: list[list[str]] = [[], [], []]
     for i in range(1, 2 * IMAGES + 1):
         label = 1 + i % 3
         name = f'{label:03d}.Bird_{label}/Bird_{i:04d}.jpg'

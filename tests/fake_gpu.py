@@ -8,7 +8,7 @@ inside the forward pass must be copied to the GPU, which waits, too, and stops
 the capture of a CUDA graph.
 """
 import traceback
-from typing import Any, List
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -35,7 +35,7 @@ class CPUTensors(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.found: List[str] = []
+        self.found: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -67,8 +67,8 @@ def move(model: nn.Module):
                 module._buffers[name] = fake(buffer)
 
 
-def cls_samples(cfg: Config, shape: List[int],
-                device: torch.device) -> List[Any]:
+def cls_samples(cfg: Config, shape: list[int],
+                device: torch.device) -> list[Any]:
     """Soft labels, as mixup and CutMix give them."""
     from mmpretrain.structures import DataSample
     classes = cfg.model.head.num_classes
@@ -78,8 +78,8 @@ def cls_samples(cfg: Config, shape: List[int],
     ]
 
 
-def seg_samples(cfg: Config, shape: List[int],
-                device: torch.device) -> List[Any]:
+def seg_samples(cfg: Config, shape: list[int],
+                device: torch.device) -> list[Any]:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
     meta = dict(img_shape=tuple(shape), ori_shape=tuple(shape))
@@ -90,8 +90,8 @@ def seg_samples(cfg: Config, shape: List[int],
     ]
 
 
-def pose_samples(cfg: Config, shape: List[int],
-                 device: torch.device) -> List[Any]:
+def pose_samples(cfg: Config, shape: list[int],
+                 device: torch.device) -> list[Any]:
     from mmengine.structures import InstanceData, PixelData
     from mmpose.structures import PoseDataSample
     count, codec = cfg.model.head.out_channels, cfg.codec
@@ -113,7 +113,7 @@ SAMPLES = dict(
     mmpretrain=cls_samples, mmseg=seg_samples, mmpose=pose_samples)
 
 
-def run(cfg: Config, loss: bool = True) -> List[str]:
+def run(cfg: Config, loss: bool = True) -> list[str]:
     """Run the forward pass and the loss of a config's model.
 
     Args:

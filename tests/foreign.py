@@ -4,17 +4,17 @@
 Written down from those code bases and not from our key map, which is tested
 with them. ``counts`` in the tests hold them to published numbers.
 """
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import gcd, prod
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from hrformer_mm.core.arch import Arch
 
-Shape = Tuple[int, ...]
-Named = Iterator[Tuple[str, Shape]]
+Shape = tuple[int, ...]
+Named = Iterator[tuple[str, Shape]]
 TINY = Arch((4, 8, 12, 16), (1, 2, 3, 4), (1, 2, 1), blocks=1)
 
 
@@ -180,8 +180,8 @@ def names(layout: str,
           window: int = 7,
           classes: int = 0,
           version: int = 2,
-          maps: Optional[int] = None,
-          tables: bool = True) -> List[Tuple[str, Shape]]:
+          maps: int | None = None,
+          tables: bool = True) -> list[tuple[str, Shape]]:
     """All tensors of a whole model in ``layout``.
 
     Args:
@@ -205,7 +205,7 @@ def names(layout: str,
                          bias=True)]  # yapf: disable
 
 
-@lru_cache()
+@lru_cache
 def index(window: int) -> Tensor:
     """Relative position index as Swin's code computes it."""
     axis = torch.arange(window)
@@ -214,8 +214,8 @@ def index(window: int) -> Tensor:
     return gap[0] * (2 * window - 1) + gap[1]
 
 
-def random_tensors(named: Sequence[Tuple[str, Shape]],
-                   dtype: torch.dtype = torch.float32) -> Dict[str, Tensor]:
+def random_tensors(named: Sequence[tuple[str, Shape]],
+                   dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Random values; counters and indices are what they must be.
 
     Tensors are slices of one random tensor, which is quick for large models.

@@ -8,8 +8,9 @@ tensors, see :func:`fill` and ``tests/data/golden/README.md``.
 """
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ SAMPLES = 2048
 def fill(name: str,
          shape: Sequence[int],
          dtype: str,
-         grid: Optional[Sequence[int]] = None) -> np.ndarray:
+         grid: Sequence[int] | None = None) -> np.ndarray:
     """Make one tensor of an official state dict from its name and shape.
 
     Args:
@@ -89,7 +90,7 @@ class Golden(NamedTuple):
         arrays: Samples of outputs and gradients by name.
     """
     meta: dict
-    arrays: Dict[str, Tensor]
+    arrays: dict[str, Tensor]
 
     @classmethod
     def read(cls, name: str) -> 'Golden':
@@ -98,7 +99,7 @@ class Golden(NamedTuple):
         meta = json.loads(bytes(arrays.pop('meta')))
         return cls(meta, {k: torch.from_numpy(v) for k, v in arrays.items()})
 
-    def state_dict(self) -> Dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The official state dict, with the authors' names.
 
         Raises:
@@ -118,10 +119,10 @@ class Golden(NamedTuple):
         shape = self.meta['input']
         return torch.from_numpy(rng.standard_normal(shape).astype('float32'))
 
-    def scalar(self, outputs: Dict[str, Tensor]) -> Tensor:
+    def scalar(self, outputs: dict[str, Tensor]) -> Tensor:
         """The scalar whose gradients are stored."""
         rng = np.random.RandomState(zlib.crc32(b'cotangent'))
-        terms: List[Tensor] = []
+        terms: list[Tensor] = []
         for name, made in self.meta['outputs'].items():
             if name in self.meta['in_scalar']:
                 c = torch.from_numpy(
@@ -129,7 +130,7 @@ class Golden(NamedTuple):
                 terms.append((outputs[name] * c.to(outputs[name])).sum())
         return torch.stack(terms).sum()
 
-    def assert_outputs_equal(self, outputs: Dict[str, Tensor],
+    def assert_outputs_equal(self, outputs: dict[str, Tensor],
                              norm_tolerance: float = 1e-6):
         """Compare all outputs with the tolerances of the README for float32.
 
@@ -146,7 +147,7 @@ class Golden(NamedTuple):
             assert abs(norm / made['norm'] - 1) <= norm_tolerance, name
 
     def assert_gradients_equal(self, input_grad: Tensor,
-                               grads: Dict[str, Tensor], tolerance: float):
+                               grads: dict[str, Tensor], tolerance: float):
         """Compare gradients in the precision that they were computed in.
 
         Args:
@@ -175,7 +176,7 @@ class Golden(NamedTuple):
 
 
 def outputs_of(model: nn.Module, task: str,
-               image: Tensor) -> Dict[str, Tensor]:
+               image: Tensor) -> dict[str, Tensor]:
     """The outputs of a model by their names in the golden files."""
     maps = model.backbone(image)
     found = {f'map{i}': x for i, x in enumerate(maps)}
@@ -192,7 +193,7 @@ def outputs_of(model: nn.Module, task: str,
 def gradients_of(model: nn.Module,
                  golden: Golden,
                  dtype: torch.dtype,
-                 device: str = 'cpu') -> Tuple[Tensor, Dict[str, Tensor]]:
+                 device: str = 'cpu') -> tuple[Tensor, dict[str, Tensor]]:
     """Gradients for the input, and for parameters by their official names."""
     task = golden.meta['task']
     model.to(dtype)

@@ -5,7 +5,7 @@ import sys
 import sysconfig
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,9 +37,9 @@ def shorten(cfg: Config):
     cfg.default_hooks.logger.interval = 1
 
 
-def tiny_row(config: Union[str, Path],
+def tiny_row(config: str | Path,
              work_dir: Path,
-             data_root: Optional[Path] = None,
+             data_root: Path | None = None,
              **options: Any) -> Config:
     """Return a config that trains for 2 iterations on CPU and evaluates.
 
@@ -79,7 +79,7 @@ def run_row(cfg: Config) -> Runner:
     return runner
 
 
-def last_scalars(runner: Runner) -> Dict[str, float]:
+def last_scalars(runner: Runner) -> dict[str, float]:
     """Last value of all that was logged, such as ``val/coco/AP``."""
     return {
         name: buffer.current()
@@ -122,7 +122,7 @@ def write_tiny_coco(root: Path, images: int = 3, people: int = 2) -> Path:
         if folder != 'test2017':
             content['annotations'] = anns
         (root / f'annotations/{name}.json').write_text(json.dumps(content))
-    found: List[dict] = [
+    found: list[dict] = [
         dict(image_id=a['image_id'], category_id=1, bbox=a['bbox'], score=.9)
         for a in anns
     ]

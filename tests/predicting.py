@@ -2,7 +2,6 @@
 """Tiny models of all three tasks, and things to predict on."""
 import json
 from pathlib import Path
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -36,7 +35,7 @@ ROWS = dict(
 PERSON = [20., 10., 40., 80.]  # x, y, width, height
 
 
-def write_row(task: str, folder: Path) -> Tuple[str, str]:
+def write_row(task: str, folder: Path) -> tuple[str, str]:
     """A config and random weights for it, as the Runner saves them."""
     row, small = ROWS[task]
     cfg = tiny_row(row, folder / 'work', **ARCH, **small)
@@ -107,7 +106,7 @@ def write_boxes(path: Path, boxes: dict) -> str:
     return str(path)
 
 
-def arguments(row: Tuple[str, str], *args) -> list:
+def arguments(row: tuple[str, str], *args) -> list:
     """Of the command, on CPU; with the whole image as box."""
     boxes = ['--boxes', 'whole'] if 'pose.py' in row[0] and \
         '--boxes' not in args else []

@@ -1,7 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """A few images in the real folder layout of each segmentation dataset."""
 from pathlib import Path
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -50,7 +49,7 @@ def draw_label(rng: np.random.Generator, low: int, high: int,
 
 
 def pair(root: Path, layout: dict, split: str,
-         name: str) -> Tuple[Path, Path]:
+         name: str) -> tuple[Path, Path]:
     return tuple(
         root / folder.format(split) / (name + suffix)
         for folder, suffix in (layout['images'], layout['labels']))

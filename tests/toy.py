@@ -5,8 +5,9 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ class ToyMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Any):
         self.results += [s['value'] for s in data_samples]
 
-    def compute_metrics(self, results: list) -> Dict[str, float]:
+    def compute_metrics(self, results: list) -> dict[str, float]:
         return dict(value=float(np.sum(results)), count=len(results))
 
 
@@ -117,7 +118,7 @@ def kill_second(runner):
 @HOOKS.register_module()
 class CallAt(Hook):
     """Call a function before an iteration, or before a batch of val."""
-    functions: Dict[str, Callable] = dict(kill_second=kill_second)
+    functions: dict[str, Callable] = dict(kill_second=kill_second)
 
     def __init__(self, name: str, at: int, where: str = 'train'):
         self.name, self.at, self.where = name, at, where
@@ -140,8 +141,8 @@ class RecordSteps(Hook):
 
     def __init__(self, path: str):
         self.path = path
-        self.losses: List[float] = []
-        self.gradients: Dict[str, torch.Tensor] = {}
+        self.losses: list[float] = []
+        self.gradients: dict[str, torch.Tensor] = {}
 
     def before_train(self, runner):
         names = {id(p): n.replace('module.', '')
@@ -223,7 +224,7 @@ def toy_config(work_dir: Path, by_epoch: bool = True, workers: int = 0,
     return cfg
 
 
-def toy_run(work_dir: Path, **options: Any) -> Dict[str, torch.Tensor]:
+def toy_run(work_dir: Path, **options: Any) -> dict[str, torch.Tensor]:
     """Train and give the weights at the end."""
     runner = QuietRunner.from_cfg(toy_config(work_dir, **options))
     runner.train()

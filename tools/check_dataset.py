@@ -53,8 +53,11 @@ def write_sheets(cfg, loaders, outputs):
 @cli.one_line_errors
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
-    from hrformer_mm.datasets.validation.common import (check, describe,
-                                                        distinct_loaders)
+    from hrformer_mm.datasets.validation.common import (
+        check,
+        describe,
+        distinct_loaders,
+    )
     args = parse_args(argv)
     cfg = training.config_for(args)
     outputs = args.out_dir and Outputs(Path(args.out_dir), args.force)

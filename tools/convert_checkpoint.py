@@ -5,7 +5,8 @@ The layout of the source is recognised by its names. Conversion is only needed
 to share weights with other code: configs of this package load every layout.
 """
 from argparse import Namespace
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from hrformer_mm.checkpoints.keymap import BASELINE_TARGETS, TARGETS
 from hrformer_mm.checkpoints.publish import convert_file, other_truths

@@ -11,13 +11,14 @@ import argparse
 import ast
 import re
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = ('.py', '.md', '.sh', '.yml', '.cfg', '.txt')
 # Pattern of a word to avoid: word to use.
-WORDS: Dict[str, str] = {
+WORDS: dict[str, str] = {
     r'mend(s|ed|ing)?': 'fix',
     r'(tells?|told)': 'report, print or log',
     r'(go|goes|going|went|gone) on': 'resume or continue',
@@ -80,7 +81,7 @@ def check_docstrings(path: Path, text: str) -> Iterator[Finding]:
             yield Finding(path, line, 'a docstring begins with "What"')
 
 
-def check_file(path: Path) -> List[Finding]:
+def check_file(path: Path) -> list[Finding]:
     """Find all violations in a file."""
     text = path.read_text(encoding='utf-8')
     found = list(check_lines(path, text))
@@ -89,7 +90,7 @@ def check_file(path: Path) -> List[Finding]:
     return sorted(found, key=lambda finding: finding.line)
 
 
-def list_files(paths: Sequence[str]) -> List[Path]:
+def list_files(paths: Sequence[str]) -> list[Path]:
     """List the files below some paths that git tracks."""
     names = subprocess.run(
         ['git', 'ls-files', *paths], cwd=ROOT, capture_output=True, text=True,
@@ -98,7 +99,7 @@ def list_files(paths: Sequence[str]) -> List[Path]:
             and name.endswith(SUFFIXES) and (ROOT / name).is_file()]
 
 
-def main(argv: Optional[Sequence[str]] = None):
+def main(argv: Sequence[str] | None = None):
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -5,7 +5,6 @@ Optimizer state and logs are removed; config, dataset and results are kept in
 the meta; part of the hash is added to the file name.
 """
 from argparse import Namespace
-from typing import Tuple
 
 from hrformer_mm.checkpoints.publish import publish
 from hrformer_mm.utils import cli
@@ -18,7 +17,7 @@ EXAMPLES = """examples:
 """
 
 
-def metric(text: str) -> Tuple[str, float]:
+def metric(text: str) -> tuple[str, float]:
     name, equals, value = text.rpartition('=')
     if not equals or not name:
         raise ValueError(text)

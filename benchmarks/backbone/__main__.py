@@ -8,11 +8,13 @@ interrupted run continues. benchmarks/backbone/README.md explains the table.
 import argparse
 import itertools
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
-                    Tuple)
+from typing import (
+    Any,
+)
 
 import torch
 from rich.console import Console
@@ -28,7 +30,7 @@ from .subjects import DTYPES, MODES, SUBJECTS, Case
 SEG, POSE = (512, 1024), (256, 192)
 INFERENCE = ('mmpose', 'ours', 'optimized')
 # Cases and networks of the README's tables.
-PRESETS: Dict[str, Any] = {
+PRESETS: dict[str, Any] = {
     'cpu': [
         *((Case(arch, POSE, 4, 'forward'),
            (*INFERENCE, 'optimized-bf16', 'hrnet_w32'))
@@ -59,7 +61,7 @@ PRESETS: Dict[str, Any] = {
 }
 
 
-def image_size(text: str) -> Tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition('x')
     try:
         return int(height), int(width)
@@ -68,7 +70,7 @@ def image_size(text: str) -> Tuple[int, int]:
             f'{text!r} is not HEIGHTxWIDTH, such as 256x192')
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.backbone', description=__doc__,
         epilog=EPILOG)
@@ -121,7 +123,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return args
 
 
-def cases(args: argparse.Namespace) -> Iterator[Tuple[Case, Sequence[str]]]:
+def cases(args: argparse.Namespace) -> Iterator[tuple[Case, Sequence[str]]]:
     if args.preset:
         for name in args.preset:
             yield from PRESETS[name]
@@ -143,7 +145,7 @@ def alone(function: Callable, *args: Any) -> Any:
         return pool.submit(function, *args).result()
 
 
-def run(args: argparse.Namespace, device: torch.device) -> List[dict]:
+def run(args: argparse.Namespace, device: torch.device) -> list[dict]:
     head = dict(
         report.describe_machine(device),
         command=' '.join(['python', '-m', 'benchmarks.backbone',
@@ -166,7 +168,7 @@ def run(args: argparse.Namespace, device: torch.device) -> List[dict]:
 
 
 @one_line_errors
-def main(argv: Optional[Sequence[str]] = None):
+def main(argv: Sequence[str] | None = None):
     args = parse_args(argv)
     if args.show:
         print(benchmark_table(args.show))

@@ -2,9 +2,10 @@
 """Measure time and memory of backbones, with interleaved timing."""
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class Step:
             return nullcontext()
         return torch.autocast(self.x.device.type, DTYPES[self.case.dtype])
 
-    def forward(self) -> List[Tensor]:
+    def forward(self) -> list[Tensor]:
         with torch.no_grad(), self.autocast():
             return [y.float() for y in self.model(self.x)]
 
@@ -129,7 +130,7 @@ def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return max(((x - y).norm() / y.norm()).item() for x, y in zip(a, b))
 
 
-def check_equal(steps: Dict[str, Step]) -> Dict[str, float]:
+def check_equal(steps: dict[str, Step]) -> dict[str, float]:
     """Compare the outputs with those of the first network, in eval mode.
 
     Raises:
@@ -153,7 +154,7 @@ def check_equal(steps: Dict[str, Step]) -> Dict[str, float]:
     return found
 
 
-def peak_memory(step: Step) -> Optional[int]:
+def peak_memory(step: Step) -> int | None:
     """Measure the peak memory of a step in bytes, without the weights."""
     device = step.x.device
     if device.type == 'cuda':
@@ -174,7 +175,7 @@ def peak_memory(step: Step) -> Optional[int]:
     return memory.peak
 
 
-def bounds(step: Step, limits: Limits) -> Dict[str, float]:
+def bounds(step: Step, limits: Limits) -> dict[str, float]:
     """Count the operations and bytes of a step, and their minimal time.
 
     A backward pass is counted as two forward passes, as torch's own count
@@ -194,7 +195,7 @@ def bounds(step: Step, limits: Limits) -> Dict[str, float]:
 
 
 def compare(case: Case, names: Sequence[str], device: torch.device,
-            repeats: int, limits: Limits) -> Dict[str, Any]:
+            repeats: int, limits: Limits) -> dict[str, Any]:
     """Time networks with interleaved rounds.
 
     Returns:
@@ -206,7 +207,7 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
     x = torch.randn(case.batch, 3, *case.size, device=device)
     steps = {name: Step(build(name, case, device), case, x) for name in names}
     differences = check_equal(steps)
-    times: Dict[str, List[float]] = {name: [] for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for step in steps.values():
         step()
         step()
@@ -230,7 +231,7 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
 
 
 def operations(case: Case, names: Sequence[str],
-               device: torch.device) -> Dict[str, Dict[str, float]]:
+               device: torch.device) -> dict[str, dict[str, float]]:
     """Profile the seconds of a step in each operation, by network."""
     torch.manual_seed(0)
     x = torch.randn(case.batch, 3, *case.size, device=device)

@@ -5,8 +5,9 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit() -> Optional[str]:
+def commit() -> str | None:
     """Return the short name of the measured commit, if git knows it."""
     try:
         return subprocess.run(
@@ -41,7 +42,7 @@ def commit() -> Optional[str]:
         return None
 
 
-def describe_machine(device: torch.device) -> Dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:
@@ -100,7 +101,7 @@ class Results:
 
 def table(entries: Sequence[Mapping]) -> str:
     """Render a table with one line for each network of each case."""
-    rows: List[Tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     for entry in entries:
         case = case_of(entry)
         for name, row in entry['subjects'].items():
@@ -123,7 +124,7 @@ def table(entries: Sequence[Mapping]) -> str:
 def operation_table(found: Mapping[str, Mapping[str, float]],
                     length: int = 14) -> str:
     """Render the milliseconds of each operation by network, longest first."""
-    longest: Dict[str, float] = {}
+    longest: dict[str, float] = {}
     for times in found.values():
         for name, value in times.items():
             longest[name] = max(longest.get(name, 0.), value)
@@ -139,7 +140,7 @@ def operation_table(found: Mapping[str, Mapping[str, float]],
     return markdown_table(['milliseconds in', *found], rows)
 
 
-def exponent(points: Sequence[Tuple[float, float]]) -> float:
+def exponent(points: Sequence[tuple[float, float]]) -> float:
     """Fit the slope of a line through points on logarithmic axes."""
     xs, ys = zip(*((math.log(x), math.log(y)) for x, y in points))
     x0, y0 = sum(xs) / len(xs), sum(ys) / len(ys)
@@ -148,9 +149,9 @@ def exponent(points: Sequence[Tuple[float, float]]) -> float:
 
 
 def curves(entries: Sequence[Mapping]
-           ) -> Dict[Tuple[str, str], List[Tuple[int, float, Any]]]:
+           ) -> dict[tuple[str, str], list[tuple[int, float, Any]]]:
     """Collect pixels, seconds and bytes of an image, by network."""
-    found: Dict[Tuple[str, str], list] = {}
+    found: dict[tuple[str, str], list] = {}
     for entry in entries:
         case = case_of(entry)
         label = f'{case.arch} {case.mode} {case.dtype}'

@@ -1,9 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Networks and cases of the benchmark."""
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Dict, Optional, Tuple
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ class Case:
         window: Window size of attention.
     """
     arch: str
-    size: Tuple[int, int]
+    size: tuple[int, int]
     batch: int
     mode: str
     dtype: str = 'fp32'
@@ -91,7 +91,7 @@ def ours(case: Case, **kwargs) -> nn.Module:
     return model
 
 
-def dtype_of(case: Case) -> Optional[torch.dtype]:
+def dtype_of(case: Case) -> torch.dtype | None:
     return None if case.dtype == 'fp32' else DTYPES[case.dtype]
 
 
@@ -134,7 +134,7 @@ def swin_t(case: Case) -> nn.Module:
 
 
 # Name: whether the outputs must equal those of the first network, builder.
-SUBJECTS: Dict[str, Tuple[bool, Callable[[Case], nn.Module]]] = {
+SUBJECTS: dict[str, tuple[bool, Callable[[Case], nn.Module]]] = {
     'mmpose': (True, lambda c: deepcopy(mmpose_hrformer(c.arch, c.window))),
     'ours': (True, ours),
     'ours-cp-ffn': (True, lambda c: ours(c, with_cp='ffn')),

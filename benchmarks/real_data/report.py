@@ -7,9 +7,10 @@ parameters and multiply-adds.
 """
 import argparse
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import yaml
 
@@ -24,7 +25,7 @@ ENTRY = r'(?ms)^- Name: {name}(?=[ \n]).*?(?=^- Name: |^\S|\Z)'
 
 
 def band(trained: study.Trained, metric: str
-         ) -> List[Tuple[float, float, float, float]]:
+         ) -> list[tuple[float, float, float, float]]:
     """Return iteration, mean, minimum and maximum over seeds of a metric."""
     runs = [{at: study.in_percent(metric, value)
              for key, points in trial['curves'].items()
@@ -98,7 +99,7 @@ def update_metafiles(groups: Sequence[study.Trained]):
         write_text(path, write_results(read_text(path), trained))
 
 
-def main(argv: Optional[Sequence[str]] = None):
+def main(argv: Sequence[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--figures', type=Path, default=HERE / 'figures',
                         help='folder for figures (default: %(default)s)')

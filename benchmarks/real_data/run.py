@@ -13,9 +13,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -51,7 +52,7 @@ class Trial(NamedTuple):
         return f'{Path(self.config).name}_seed{self.seed}'
 
 
-def list_trials(study: str, only: str = '*') -> List[Trial]:
+def list_trials(study: str, only: str = '*') -> list[Trial]:
     """List the trials of a study, or of all, whose name matches a pattern.
 
     Raises:
@@ -76,7 +77,7 @@ def list_trials(study: str, only: str = '*') -> List[Trial]:
 
 
 def train_command(trial: Trial, data_root: str, work_dir: Path,
-                  options: Sequence[str]) -> List[str]:
+                  options: Sequence[str]) -> list[str]:
     return [
         sys.executable,
         str(ROOT / 'tools/train.py'),
@@ -113,7 +114,7 @@ def seconds_of(work_dir: Path) -> float:
 
 
 def evaluations(work_dir: Path, metrics: Sequence[str]
-                ) -> Dict[str, List[Any]]:
+                ) -> dict[str, list[Any]]:
     """Collect the validation metrics that training logged, by iteration."""
     points = curves.read_run(str(work_dir)).points
     return {
@@ -123,7 +124,7 @@ def evaluations(work_dir: Path, metrics: Sequence[str]
 
 
 def test(trial: Trial, data_root: str, work_dir: Path,
-         log: Path) -> Dict[str, float]:
+         log: Path) -> dict[str, float]:
     """Evaluate the last checkpoint by ``tools/test.py``."""
     checkpoint = (work_dir / 'last_checkpoint').read_text('utf-8').strip()
     with tempfile.TemporaryDirectory() as folder:
@@ -144,8 +145,8 @@ def test(trial: Trial, data_root: str, work_dir: Path,
     }
 
 
-def result_of(trial: Trial, metrics: Dict[str, float], work_dir: Path,
-              options: Sequence[str]) -> Dict[str, Any]:
+def result_of(trial: Trial, metrics: dict[str, float], work_dir: Path,
+              options: Sequence[str]) -> dict[str, Any]:
     """Collect the settings and results of a finished trial."""
     cfg = read_config(str(ROOT / f'configs/{trial.config}.py'))
     size = zoo.input_size(trial.config)
@@ -174,14 +175,14 @@ def result_of(trial: Trial, metrics: Dict[str, float], work_dir: Path,
             'cuda' if torch.cuda.is_available() else 'cpu')))  # yapf: disable
 
 
-def write_result(path: Path, content: Dict[str, Any]):
+def write_result(path: Path, content: dict[str, Any]):
     fresh = path.with_suffix('.new')
     fresh.write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
     os.replace(fresh, path)
 
 
 def run_trial(trial: Trial, data_root: str, work_dir: Path, results: Path,
-              options: Sequence[str]) -> Dict[str, Any]:
+              options: Sequence[str]) -> dict[str, Any]:
     """Train, test and record one trial; continue it if it was interrupted."""
     work_dir = work_dir / trial.name
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -203,7 +204,7 @@ def missing(trials: Sequence[Trial], results: Path) -> Iterator[Trial]:
             yield trial
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -238,7 +239,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None):
+def main(argv: Sequence[str] | None = None):
     args = parse_args(argv)
     try:
         trials = list_trials(args.study, args.only)

@@ -3,16 +3,17 @@
 import os
 import posixpath
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, NamedTuple
 
 from .inputs import Frame, Source
 
 FORMATS = ('a list of {"image_id", "bbox"} as detectors write it, a COCO '
            'dataset, or {"photo.jpg": [[x, y, width, height, score], ...]}')
-Parts = Tuple[str, ...]
-Row = List[float]  # x, y, width, height, score
+Parts = tuple[str, ...]
+Row = list[float]  # x, y, width, height, score
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Entry:
         id: Id of the image in a dataset.
     """
     key: Any
-    rows: List[Tuple[Row, Any]] = field(default_factory=list)
+    rows: list[tuple[Row, Any]] = field(default_factory=list)
     id: Any = None
 
     def __str__(self) -> str:
@@ -49,19 +50,19 @@ def category_of(row: Any) -> Any:
     return None
 
 
-def read_entries(content: Any) -> Dict[Any, Entry]:
+def read_entries(content: Any) -> dict[Any, Entry]:
     """Return the boxes in the content of a JSON file, by image.
 
     Raises:
         ValueError: If the content has none of the ``FORMATS``.
     """
-    entries: Dict[Any, Entry] = {}
+    entries: dict[Any, Entry] = {}
 
     def entry(name: Any) -> Entry:
         return entries.setdefault(key_of(name), Entry(key_of(name)))
 
     try:
-        names: Dict[Any, Any] = {}
+        names: dict[Any, Any] = {}
         if isinstance(content, dict) and 'annotations' in content:
             names = {i['id']: i['file_name'] for i in content['images']}
             for number, name in names.items():
@@ -95,8 +96,8 @@ class Match(NamedTuple):
         score: Number of equal trailing parts of both paths, whether they are
             all parts of the entry, whether the file extension is among them.
     """
-    score: Tuple[int, bool, bool]
-    entries: List[Entry]
+    score: tuple[int, bool, bool]
+    entries: list[Entry]
 
 
 class Matcher:
@@ -110,20 +111,20 @@ class Matcher:
         entries: Entries by their key.
     """
 
-    def __init__(self, entries: Dict[Any, Entry]):
+    def __init__(self, entries: dict[Any, Entry]):
         self.entries = entries
         # Entries by each end of their path; two are enough to detect a tie.
-        self.ends: Dict[Parts, List[Entry]] = defaultdict(list)
+        self.ends: dict[Parts, list[Entry]] = defaultdict(list)
         for key, entry in entries.items():
             if isinstance(key, tuple):
                 for start in range(len(key)):
                     if len(self.ends[key[start:]]) < 2:
                         self.ends[key[start:]].append(entry)
-        self.images: Dict[str, Dict[str, Source]] = defaultdict(dict)
-        self.complete: Dict[str, Set[int]] = defaultdict(set)
-        self.claims: Dict[Any, Dict[str, tuple]] = defaultdict(dict)
+        self.images: dict[str, dict[str, Source]] = defaultdict(dict)
+        self.complete: dict[str, set[int]] = defaultdict(set)
+        self.claims: dict[Any, dict[str, tuple]] = defaultdict(dict)
 
-    def best(self, source: Source, index: int) -> Optional[Match]:
+    def best(self, source: Source, index: int) -> Match | None:
         """Return the entries that match a source best, ignoring others."""
         path = Path(os.path.abspath(source.path))
         number = f'#{index}' if source.is_clip else ''
@@ -138,7 +139,7 @@ class Matcher:
         return None
 
     def deepest(self, folders: Parts, name: str,
-                exact: bool) -> Optional[Match]:
+                exact: bool) -> Match | None:
         """Return the entries that share the longest path end with an image."""
         end: Parts = (name, )
         if end not in self.ends:
@@ -167,7 +168,7 @@ class Matcher:
             claims = self.claims[(match.entries[0].key, index)]
             claims[os.path.abspath(source.path)] = match.score
 
-    def find(self, frame: Frame) -> Tuple[Optional[Entry], str]:
+    def find(self, frame: Frame) -> tuple[Entry | None, str]:
         """Return the entry of a frame, or the reason why there is none.
 
         The reason is empty if no entry has the name of the image.

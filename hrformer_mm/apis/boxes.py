@@ -2,9 +2,12 @@
 """Boxes of the objects in an image: from a file, a detector, or the image."""
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterable, List, Mapping, NamedTuple,
-                    Optional, Sequence, Set, Tuple)
+from typing import (
+    Any,
+    NamedTuple,
+)
 
 import numpy as np
 import torch
@@ -32,8 +35,8 @@ class Boxes(NamedTuple):
 
 
 def make_boxes(rows: Any, threshold: float,
-               categories: Optional[Sequence[Any]] = None,
-               dropped: Optional[Counter] = None) -> Boxes:
+               categories: Sequence[Any] | None = None,
+               dropped: Counter | None = None) -> Boxes:
     """Convert rows (x, y, width, height, score) to boxes, dropping bad ones.
 
     Args:
@@ -79,11 +82,11 @@ class BoxSource:
         """Return the id of a frame in its dataset, if it has one."""
         return None
 
-    def complaints(self) -> List[str]:
+    def complaints(self) -> list[str]:
         """Return the errors found, after the last frame."""
         return []
 
-    def report(self) -> List[str]:
+    def report(self) -> list[str]:
         """Return the notes for the user, after the last frame."""
         return []
 
@@ -118,7 +121,7 @@ class CountingSource(BoxSource):
     def describe(self, category: Any) -> str:
         return str(category)
 
-    def report(self) -> List[str]:
+    def report(self) -> list[str]:
         lines, total = [], self.counts['all']
         if self.counts['low']:
             lines.append(
@@ -150,7 +153,7 @@ class BoxTable(CountingSource):
     """
 
     def __init__(self, content: Any, threshold: float,
-                 categories: Optional[Categories] = None,
+                 categories: Categories | None = None,
                  words: str = 'given'):
         super().__init__(threshold)
         self.words = words
@@ -159,7 +162,7 @@ class BoxTable(CountingSource):
         self.is_dataset = isinstance(content,
                                      dict) and 'annotations' in content
         self.matcher = Matcher(self.entries)
-        self.present: Dict[Any, Mapping] = {
+        self.present: dict[Any, Mapping] = {
             category: dict(name=category) if isinstance(
                 category, str) else {} for entry in self.entries.values()
             for _, category in entry.rows if category is not None
@@ -168,9 +171,9 @@ class BoxTable(CountingSource):
             self.present.update(
                 (c['id'], c) for c in content.get('categories') or ()
                 if c.get('id') in self.present)
-        self.selected: Set[Any] = self.categories.select(self.present)
+        self.selected: set[Any] = self.categories.select(self.present)
         self.used = False
-        self.warned: Set[str] = set()
+        self.warned: set[str] = set()
 
     def describe(self, category: Any) -> str:
         name = self.present.get(category, {}).get('name', '')
@@ -189,8 +192,8 @@ class BoxTable(CountingSource):
         if entry is None:
             return self.make([], [])
         self.used = True
-        rows: List[Row] = []
-        kinds: List[Any] = []
+        rows: list[Row] = []
+        kinds: list[Any] = []
         for row, category in entry.rows:
             if category is None or category in self.selected:
                 rows.append(row)
@@ -210,7 +213,7 @@ class BoxTable(CountingSource):
         last = np.array([width, height, width, height], np.float32) - 1
         return boxes._replace(corners=boxes.corners.clip(0, last))
 
-    def complaints(self) -> List[str]:
+    def complaints(self) -> list[str]:
         if self.used and self.counts['all'] and not self.counts['kept']:
             return [f'all boxes of {self.words} were dropped; {line}'
                     for line in self.report()[:1]]
@@ -222,7 +225,7 @@ class BoxTable(CountingSource):
 
 
 def read_boxes(path: str, threshold: float,
-               categories: Optional[Categories] = None) -> BoxTable:
+               categories: Categories | None = None) -> BoxTable:
     """Read boxes from a JSON file.
 
     Raises:
@@ -235,7 +238,7 @@ def read_boxes(path: str, threshold: float,
     return BoxTable(read_json(path), threshold, categories, str(path))
 
 
-def find_detector() -> Optional[Tuple[str, Path]]:
+def find_detector() -> tuple[str, Path] | None:
     """Return name and weights of torchvision's best available detector.
 
     Looks in torchvision's download folder, in ``weights`` and in
@@ -251,7 +254,7 @@ def find_detector() -> Optional[Tuple[str, Path]]:
     return None
 
 
-def detected_categories(name: str, categories: Categories) -> Set[int]:
+def detected_categories(name: str, categories: Categories) -> set[int]:
     """Return the labels of a detector that match a model's categories.
 
     The set is empty if the detector has none of them.
@@ -281,7 +284,7 @@ class Detector(CountingSource):
     """
 
     def __init__(self, device: str, threshold: float,
-                 categories: Optional[Categories] = None):
+                 categories: Categories | None = None):
         from torchvision.models import get_model
         super().__init__(threshold)
         found = find_detector()
@@ -315,7 +318,7 @@ class Detector(CountingSource):
 
 
 def choose_boxes(word: Any, device: str, threshold: float,
-                 categories: Optional[Categories] = None) -> BoxSource:
+                 categories: Categories | None = None) -> BoxSource:
     """Return the source of boxes that ``--boxes`` selects.
 
     Args:

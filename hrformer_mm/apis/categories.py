@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Categories of the objects whose keypoints a model predicts."""
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
 
@@ -24,7 +25,7 @@ def innermost(dataset: Mapping) -> Mapping:
     return dataset
 
 
-def from_annotations(cfg: Config) -> List[Mapping]:
+def from_annotations(cfg: Config) -> list[Mapping]:
     """Read the categories of a config's test data, if the file exists."""
     dataset = innermost(cfg.test_dataloader.dataset)
     file = dataset.get('ann_file')
@@ -50,15 +51,15 @@ class Categories:
     """
 
     def __init__(self, own: Sequence[Mapping] = (),
-                 metainfo: Optional[Mapping] = None,
+                 metainfo: Mapping | None = None,
                  chosen: Sequence[Any] = ()):
         metainfo = metainfo or {}
-        self.own: Dict[Any, Mapping] = {
+        self.own: dict[Any, Mapping] = {
             c['id']: c for c in own if isinstance(c, Mapping) and 'id' in c
         }  # yapf: disable
         self.assumed = 0  # number of boxes without a category
         self.chosen = [str(word).lower() for word in chosen]
-        self.seen: Dict[Any, Mapping] = {}  # in the files of boxes
+        self.seen: dict[Any, Mapping] = {}  # in the files of boxes
         points = ' '.join(metainfo.get('keypoint_name2id', ())).lower()
         names = {self.name_of(c) for c in self.own.values()}
         self.is_person = 'person' in names if self.own else all(
@@ -79,7 +80,7 @@ class Categories:
         return str(number).lower() in self.chosen or \
             self.name_of(category) in self.chosen
 
-    def choose(self, present: Mapping[Any, Mapping]) -> Set[Any]:
+    def choose(self, present: Mapping[Any, Mapping]) -> set[Any]:
         """Return the ids of the categories that the user selected.
 
         Raises:
@@ -95,7 +96,7 @@ class Categories:
                              f'the categories {valid}')
         return {k for k, c in present.items() if self.matches(k, c)}
 
-    def select(self, present: Mapping[Any, Mapping]) -> Set[Any]:
+    def select(self, present: Mapping[Any, Mapping]) -> set[Any]:
         """Return the ids of the categories whose boxes count.
 
         In order of precedence: the user's selection, categories with
@@ -137,7 +138,7 @@ class Categories:
             return self.default
         return number
 
-    def report(self) -> List[str]:
+    def report(self) -> list[str]:
         """Return the notes about categories for the user."""
         if not self.assumed or len(self.own) < 2:
             return []
@@ -145,7 +146,7 @@ class Categories:
         return [f'{self.assumed} results have category {self.default} {name}, '
                 f'the first of {len(self.own)}: their boxes have none']
 
-    def describe(self, used: Sequence[Any]) -> List[dict]:
+    def describe(self, used: Sequence[Any]) -> list[dict]:
         """Return the categories of results in the format of COCO's files.
 
         Args:

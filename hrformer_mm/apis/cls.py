@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Image classification: class names with scores."""
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -21,11 +21,11 @@ class ClsPredictor(Predictor):
         super().__init__(cfg, *args, **kwargs)
         self.names = self.meta.get('classes')
 
-    def gather(self, frame: Frame, results: List[Any]) -> ndarray:
+    def gather(self, frame: Frame, results: list[Any]) -> ndarray:
         """Return the probabilities of all classes."""
         return results[0].pred_score.cpu().numpy()
 
-    def best(self, scores: ndarray, number: int) -> List[dict]:
+    def best(self, scores: ndarray, number: int) -> list[dict]:
         """Return the most likely classes, in descending order."""
         order = np.argsort(-scores, kind='stable')[:number].tolist()
         return [
@@ -43,5 +43,5 @@ class ClsPredictor(Predictor):
     def record(self, frame: Frame, found: ndarray) -> dict:
         return dict(file_name=frame.label, classes=self.best(found, TOP))
 
-    def documents(self, records: List[dict]) -> Dict[str, Any]:
+    def documents(self, records: list[dict]) -> dict[str, Any]:
         return {'predictions.json': records}

@@ -6,9 +6,10 @@ functions below draw them. Letters: B batch, H and W of a map, C channels,
 n windows, t tokens of a window, h heads, d channels of a head, K classes.
 """
 import copy
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 from numpy import ndarray
@@ -36,10 +37,10 @@ class View:
         logits: The coarse segmentation behind OCR's regions, [K, H, W].
     """
     image: ndarray
-    streams: List[Tensor] = field(default_factory=list)
-    attended: List[Tuple[WindowAttention, Tensor]] = field(
+    streams: list[Tensor] = field(default_factory=list)
+    attended: list[tuple[WindowAttention, Tensor]] = field(
         default_factory=list)
-    logits: Optional[Tensor] = None
+    logits: Tensor | None = None
 
 
 class OneBox(WholeImage):
@@ -59,15 +60,15 @@ class Recorder:
     """
 
     def __init__(self):
-        self.inputs: Dict[nn.Module, tuple] = {}
-        self.outputs: Dict[nn.Module, Tensor] = {}
+        self.inputs: dict[nn.Module, tuple] = {}
+        self.outputs: dict[nn.Module, Tensor] = {}
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor):
         self.inputs.setdefault(module, inputs)
         self.outputs.setdefault(module, output)
 
 
-def last_branches(backbone: nn.Module) -> List[Any]:
+def last_branches(backbone: nn.Module) -> list[Any]:
     """Return the branches of the last module of an HRFormer.
 
     Raises:
@@ -108,7 +109,7 @@ def look(predictor: Predictor, path: str) -> View:
 
 
 def attention_weights(attn: Attention, x: Tensor,
-                      mask: Optional[Tensor] = None) -> Tensor:
+                      mask: Tensor | None = None) -> Tensor:
     """Return attention weights [B*n, h, t, t] of tokens [B*n, t, C]."""
     N, t, C = x.shape
     qkv = attn.qkv(x).view(N, t, 3, attn.heads, C // attn.heads)
@@ -125,13 +126,13 @@ def attention_weights(attn: Attention, x: Tensor,
 class Cut(nn.Module):
     """Replace attention, to capture the windows that are its input."""
 
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         self.windows, self.mask = x, mask
         return x
 
 
 def cut_windows(window: WindowAttention,
-                x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+                x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the windows [B*n, t, C] of a map [B, H, W, C], and their mask."""
     window = copy.copy(window)
     cut = Cut()
@@ -180,7 +181,7 @@ def principal_colors(stream: Tensor) -> ndarray:
     return colors.clamp(0, 1).view(H, W, 3).numpy()
 
 
-def panels(image: ndarray, count: int, rows: int = 1) -> Tuple:
+def panels(image: ndarray, count: int, rows: int = 1) -> tuple:
     """Create a figure with panels that fit an image; also return its axes."""
     width, height = 2.6, 2.6 * image.shape[0] / image.shape[1] + .3
     columns = -(-count // rows)
@@ -223,7 +224,7 @@ def draw_streams(view: View):
     return figure
 
 
-def draw_attention(view: View, at: Tuple[float, float] = (.5, .5)):
+def draw_attention(view: View, at: tuple[float, float] = (.5, .5)):
     """Draw the attention of one position in the window of each stream.
 
     Args:
@@ -275,8 +276,8 @@ def draw_regions(view: View, names: Sequence[str]):
     return figure
 
 
-def draw_all(view: View, at: Tuple[float, float],
-             names: Sequence[str]) -> Iterator[Tuple[str, Any]]:
+def draw_all(view: View, at: tuple[float, float],
+             names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield the name and the figure of each picture that a view supports."""
     yield 'streams', draw_streams(view)
     if view.attended:

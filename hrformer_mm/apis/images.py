@@ -2,7 +2,8 @@
 """Images from Python code: paths, arrays and PIL images."""
 import os
 import sys
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Tuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -113,7 +114,7 @@ def to_frame(image: Any, name: str, read: Callable[[str],
     raise TypeError(f'images are {KINDS}, got {type(image).__name__}{hint}')
 
 
-def to_list(images: Any) -> Tuple[Iterable[Any], bool]:
+def to_list(images: Any) -> tuple[Iterable[Any], bool]:
     """Return images as an iterable, and whether they are a single one.
 
     Raises:
@@ -145,7 +146,7 @@ class Results:
 
     def __init__(self, results: Iterator[Any], is_single: bool):
         self._results, self._is_single = results, is_single
-        self._first: List[Any] = []
+        self._first: list[Any] = []
 
     def __iter__(self) -> 'Results':
         return self

@@ -1,13 +1,15 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Inputs of predictions: images, folders, globs, videos and cameras."""
 import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from itertools import chain, count
 from pathlib import Path
-from typing import (Callable, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Set, Tuple)
+from typing import (
+    NamedTuple,
+)
 
 import cv2
 import numpy as np
@@ -67,7 +69,7 @@ class Clip(NamedTuple):
     """An open video; without a count, its length is unknown."""
     images: Iterator[ndarray]
     fps: float
-    count: Optional[int]  # type: ignore[assignment]
+    count: int | None  # type: ignore[assignment]
 
 
 def kind_of(path: Path) -> str:
@@ -85,7 +87,7 @@ def kind_of(path: Path) -> str:
     return 'image'
 
 
-def in_folder(folder: Path, without: Path) -> List[Path]:
+def in_folder(folder: Path, without: Path) -> list[Path]:
     """List images and videos at any depth, sorted, outside of ``without``."""
     without = without.resolve()
     return sorted(
@@ -94,7 +96,7 @@ def in_folder(folder: Path, without: Path) -> List[Path]:
         and without not in path.resolve().parents)
 
 
-def expand(text: str, without: Path) -> List[Tuple[Path, str]]:
+def expand(text: str, without: Path) -> list[tuple[Path, str]]:
     """Return the files that match an input, each with its name.
 
     Raises:
@@ -117,7 +119,7 @@ def expand(text: str, without: Path) -> List[Tuple[Path, str]]:
     return found
 
 
-def unique(name: str, taken: Set[str]) -> str:
+def unique(name: str, taken: set[str]) -> str:
     """Return the name, numbered if it is taken, and mark it as taken."""
     names = chain([name], (f'{name}_{i}' for i in count(2)))
     name = next(name for name in names if name not in taken)
@@ -126,7 +128,7 @@ def unique(name: str, taken: Set[str]) -> str:
 
 
 def find_sources(inputs: Iterable[str], failed: Log,
-                 without: Path) -> List[Source]:
+                 without: Path) -> list[Source]:
     """List the files and cameras that match the inputs, without duplicates.
 
     Args:
@@ -135,8 +137,8 @@ def find_sources(inputs: Iterable[str], failed: Log,
             still used.
         without: Folder to skip, because it takes the output.
     """
-    found: Dict[str, Source] = {}
-    taken: Set[str] = set()
+    found: dict[str, Source] = {}
+    taken: set[str] = set()
     for text in inputs:
         camera = CAMERA.match(text)
         if camera:
@@ -208,7 +210,7 @@ def open_clip(source: Source) -> Iterator[Clip]:
                    frames if frames > 0 else None)
 
 
-def length_of(source: Source, longest: Optional[int]) -> Optional[int]:
+def length_of(source: Source, longest: int | None) -> int | None:
     """Return the number of frames; None if unknown, 0 on errors."""
     if not source.is_clip:
         return 1
@@ -222,7 +224,7 @@ def length_of(source: Source, longest: Optional[int]) -> Optional[int]:
     return frames if longest is None else min(frames or longest, longest)
 
 
-def clip_frames(source: Source, longest: Optional[int]) -> Iterator[Frame]:
+def clip_frames(source: Source, longest: int | None) -> Iterator[Frame]:
     """Yield the frames of a clip, at most ``longest``.
 
     Raises:
@@ -239,7 +241,7 @@ def clip_frames(source: Source, longest: Optional[int]) -> Iterator[Frame]:
 
 
 def read_frames(sources: Iterable[Source], read: Callable[[str], ndarray],
-                failed: Log, longest: Optional[int]) -> Iterator[Frame]:
+                failed: Log, longest: int | None) -> Iterator[Frame]:
     """Yield the frames of all sources in order; skip unreadable ones.
 
     Args:

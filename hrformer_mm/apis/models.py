@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import List, Optional, Union
 
 from mmengine.config import Config, DictAction
 from torch import nn
@@ -17,7 +16,7 @@ from ..utils.suggest import suggest
 
 
 def list_models(pattern: str = '*',
-                pretrained: bool = False) -> List[str]:
+                pretrained: bool = False) -> list[str]:
     """List the names of our models, which are those of their configs.
 
     Args:
@@ -64,9 +63,9 @@ def find_weights(cfg: Config) -> Path:
         f'downloaded: get one of {places}')
 
 
-def get_model(name: Union[str, Config],
-              pretrained: Union[bool, str, Path] = False,
-              device: Optional[str] = None) -> nn.Module:
+def get_model(name: str | Config,
+              pretrained: bool | str | Path = False,
+              device: str | None = None) -> nn.Module:
     """Build a model of MMPose, MMSegmentation or MMPretrain by its name.
 
     Args:

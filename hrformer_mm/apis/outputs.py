@@ -2,10 +2,11 @@
 """Write images, videos and JSON files, each complete or not at all."""
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from os import environ
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any
 
 import cv2
 from numpy import ndarray
@@ -33,7 +34,7 @@ def open_video(path: Path) -> Iterator[Write]:
     Raises:
         OSError: If OpenCV cannot write it.
     """
-    video: Optional[cv2.VideoWriter] = None
+    video: cv2.VideoWriter | None = None
 
     def write(image: ndarray, fps: float):
         nonlocal video

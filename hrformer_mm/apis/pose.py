@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Keypoints of people and other objects, in COCO's results format."""
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -55,7 +56,7 @@ def iou_with(box: ndarray, others: ndarray) -> ndarray:
     return shared / np.maximum(union, 1e-9)
 
 
-def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> List[int]:
+def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> list[int]:
     """Return the indices of boxes to keep, without duplicates of better ones.
 
     Args:
@@ -63,14 +64,14 @@ def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> List[int]:
         scores: [N]
         threshold: Maximum intersection over union of boxes that are kept.
     """
-    kept: List[int] = []
+    kept: list[int] = []
     for i in np.argsort(-scores, kind='stable').tolist():
         if not (iou_with(corners[i], corners[kept]) > threshold).any():
             kept.append(i)
     return kept
 
 
-def image_ids(files: Sequence[str], known: Sequence[Any]) -> List[Any]:
+def image_ids(files: Sequence[str], known: Sequence[Any]) -> list[Any]:
     """Return an id for each file or frame.
 
     Images of a dataset keep their id; the others get the next free numbers.
@@ -126,13 +127,13 @@ class PosePredictor(Predictor):
         self.boxes.warn = warn
         self.boxes.expect(sources)
 
-    def complaints(self) -> List[str]:
+    def complaints(self) -> list[str]:
         return self.boxes.complaints()
 
-    def report(self) -> List[str]:
+    def report(self) -> list[str]:
         return [*self.boxes.report(), *self.categories.report()]
 
-    def samples(self, frame: Frame) -> List[dict]:
+    def samples(self, frame: Frame) -> list[dict]:
         found = []
         for corners, score, category in zip(*self.boxes(frame)):
             sample = self.pack(frame, **self.meta, bbox=corners[None],
@@ -141,7 +142,7 @@ class PosePredictor(Predictor):
             found.append(sample)
         return found
 
-    def gather(self, frame: Frame, results: List[Any]) -> People:
+    def gather(self, frame: Frame, results: list[Any]) -> People:
         count = self.meta['num_keypoints']
         if not results:
             return People(np.zeros((0, count, 2)), np.zeros((0, count)),
@@ -161,7 +162,7 @@ class PosePredictor(Predictor):
         return People(people.keypoints[keep], people.keypoint_scores[keep],
                       people.scores[keep], Boxes(*(x[keep] for x in boxes)))
 
-    def distinct(self, people: People, areas: List[float]) -> List[int]:
+    def distinct(self, people: People, areas: list[float]) -> list[int]:
         """Drop duplicates of an object, as MMPose's COCO metric does.
 
         Without sigmas in the metainfo, IoU of boxes replaces OKS.
@@ -205,7 +206,7 @@ class PosePredictor(Predictor):
         return dict(file_name=frame.label, height=height, width=width,
                     id=self.boxes.image_id(frame), people=people)
 
-    def documents(self, records: List[dict]) -> Dict[str, Any]:
+    def documents(self, records: list[dict]) -> dict[str, Any]:
         """Return COCO results, and the images they belong to.
 
         Evaluators load the former with ``COCO('images.json').loadRes(...)``.
@@ -223,7 +224,7 @@ class PosePredictor(Predictor):
                                 categories=self.described(people)),
         }  # yapf: disable
 
-    def described(self, people: Iterable[dict]) -> List[dict]:
+    def described(self, people: Iterable[dict]) -> list[dict]:
         """Return the categories of results with their keypoints."""
         names = [self.meta['keypoint_id2name'][i]
                  for i in range(self.meta['num_keypoints'])]

@@ -3,9 +3,11 @@
 import os
 import warnings
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from typing import (Any, Deque, Dict, Iterable, Iterator, List, Optional,
-                    Sequence, Tuple, Union)
+from typing import (
+    Any,
+)
 
 import torch
 from mmengine.config import Config
@@ -24,16 +26,16 @@ from .images import Results, to_frame, to_list
 from .inputs import Frame, Log, Source
 
 # One frame, the samples of its pipeline and the results so far.
-Waiting = Tuple[Frame, List[dict], List[Any]]
+Waiting = tuple[Frame, list[dict], list[Any]]
 # A sample, and the list that its result is appended to.
-Item = Tuple[dict, List[Any]]
+Item = tuple[dict, list[Any]]
 
 
 class OutOfMemory(ValueError):
     """A batch does not fit into the memory of the device."""
 
 
-def choose_device(name: Optional[str]) -> str:
+def choose_device(name: str | None) -> str:
     """Return the given device, or the best available one.
 
     Raises:
@@ -70,16 +72,16 @@ class Predictor:
     """
     unit = 'images'
     default_batch = 32
-    files: Tuple[str, ...] = ('predictions.json', )
+    files: tuple[str, ...] = ('predictions.json', )
     has_labels = False
-    notes: Tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warn: Log = staticmethod(warnings.warn)
 
     def __init__(self,
                  cfg: Config,
-                 weights: Union[str, os.PathLike],
-                 device: Optional[str] = None,
-                 batch_size: Optional[int] = None):
+                 weights: str | os.PathLike,
+                 device: str | None = None,
+                 batch_size: int | None = None):
         if not cfg.get('test_dataloader'):
             raise ValueError(f'{cfg.filename} has no test_dataloader, whose '
                              'pipeline prepares images')
@@ -119,11 +121,11 @@ class Predictor:
             dict(img=frame.image, img_path=frame.source.path, img_shape=size,
                  ori_shape=size, **more))
 
-    def samples(self, frame: Frame) -> List[dict]:
+    def samples(self, frame: Frame) -> list[dict]:
         """Return the samples of a frame; none if there are no objects."""
         return [self.pack(frame)]
 
-    def gather(self, frame: Frame, results: List[Any]) -> Any:
+    def gather(self, frame: Frame, results: list[Any]) -> Any:
         """Combine the results of the samples of a frame."""
         raise NotImplementedError
 
@@ -135,15 +137,15 @@ class Predictor:
         """Return the record of a result for a JSON file."""
         raise NotImplementedError
 
-    def documents(self, records: List[dict]) -> Dict[str, Any]:
+    def documents(self, records: list[dict]) -> dict[str, Any]:
         """Return the contents of the JSON files, by name, from all records."""
         raise NotImplementedError
 
-    def pictures(self, frame: Frame, found: Any) -> Dict[str, ndarray]:
+    def pictures(self, frame: Frame, found: Any) -> dict[str, ndarray]:
         """Return results that are images, by path without extension."""
         return {}
 
-    def complaints(self) -> List[str]:
+    def complaints(self) -> list[str]:
         """Return the errors found, after the last frame."""
         return []
 
@@ -156,7 +158,7 @@ class Predictor:
         """
         self.warn = warn
 
-    def report(self) -> List[str]:
+    def report(self) -> list[str]:
         """Return the notes for the user, after the last frame."""
         return []
 
@@ -191,7 +193,7 @@ class Predictor:
 
     def run(self,
             frames: Iterable[Frame],
-            failed: Optional[Log] = None) -> Iterator[Tuple[Frame, Any]]:
+            failed: Log | None = None) -> Iterator[tuple[Frame, Any]]:
         """Yield frames with their results, in their order.
 
         A batch combines samples of several frames, as long as they have the
@@ -202,8 +204,8 @@ class Predictor:
             failed: Called with a message for each frame that fails; the
                 others continue. By default the error is raised.
         """
-        waiting: Deque[Waiting] = deque()
-        batch: List[Item] = []
+        waiting: deque[Waiting] = deque()
+        batch: list[Item] = []
         for frame in frames:
             try:
                 samples = self.samples(frame)
@@ -212,7 +214,7 @@ class Predictor:
                     raise
                 failed(f'{frame.label}: {one_line(error)}')
                 continue
-            results: List[Any] = []
+            results: list[Any] = []
             waiting.append((frame, samples, results))
             for sample in samples:
                 if batch and sample['inputs'].shape != batch[0][0][
@@ -227,7 +229,7 @@ class Predictor:
         self.infer(batch, failed)
         yield from self.done(waiting, failed)
 
-    def infer(self, batch: List[Item], failed: Optional[Log] = None):
+    def infer(self, batch: list[Item], failed: Log | None = None):
         """Run the model on a batch, append its results and empty it.
 
         If ``failed`` is given, a batch that fails is retried in halves; the
@@ -258,7 +260,7 @@ class Predictor:
         batch.clear()
 
     @torch.inference_mode()
-    def forward(self, samples: List[dict]) -> List[Any]:
+    def forward(self, samples: list[dict]) -> list[Any]:
         """Run the model on samples of one size.
 
         Raises:
@@ -278,8 +280,8 @@ class Predictor:
         """Return the part of a result to keep until its frame is complete."""
         return result
 
-    def done(self, waiting: Deque[Waiting],
-             failed: Optional[Log]) -> Iterator[Tuple[Frame, Any]]:
+    def done(self, waiting: deque[Waiting],
+             failed: Log | None) -> Iterator[tuple[Frame, Any]]:
         """Yield and remove the leading frames whose results are complete."""
         while waiting and len(waiting[0][1]) == len(waiting[0][2]):
             frame, _, results = waiting.popleft()

@@ -1,21 +1,29 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Predict on inputs of all kinds; write images and JSON to a folder."""
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
 from os import PathLike, fspath
 from pathlib import Path
-from typing import (Any, Callable, Iterable, Iterator, List, Optional, Type,
-                    Union)
+from typing import (
+    Any,
+)
 
 from mmengine.config import Config
 from numpy import ndarray
 from rich.console import Console
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
-                           ProgressColumn, Task, TextColumn,
-                           TimeRemainingColumn)
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from ..engine.train import read_config
@@ -28,7 +36,7 @@ from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor
 
 
-def predictor_of(cfg: Config) -> Type[Predictor]:
+def predictor_of(cfg: Config) -> type[Predictor]:
     """Return the predictor class for a config.
 
     Raises:
@@ -38,15 +46,15 @@ def predictor_of(cfg: Config) -> Type[Predictor]:
     return getattr(import_module(f'.{task.name}', __package__), task.predictor)
 
 
-def config_of(config: Union[str, PathLike, Config]) -> Config:
+def config_of(config: str | PathLike | Config) -> Config:
     """Return a config, read from its path if needed, with types as names."""
     if isinstance(config, Config):
         return name_types(config)
     return read_config(fspath(config))
 
 
-def load_predictor(config: Union[str, PathLike, Config],
-                   weights: Union[None, str, PathLike] = None,
+def load_predictor(config: str | PathLike | Config,
+                   weights: None | str | PathLike = None,
                    **options: Any) -> Predictor:
     """Create the :class:`.predictor.Predictor` for the task of a config.
 
@@ -75,7 +83,7 @@ class Outcome:
     folder: Path
     frames: int = 0
     seconds: float = 0.
-    failed: List[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     stopped: bool = False
 
     def __str__(self) -> str:
@@ -102,7 +110,7 @@ def make_progress(console: Console) -> Progress:
         disable=not console.is_terminal)  # yapf: disable
 
 
-def planned(sources: Iterable[Source], task: Type[Predictor],
+def planned(sources: Iterable[Source], task: type[Predictor],
             overlay: bool) -> Iterator[str]:
     """Yield the names of the files and folders that will be written."""
     yield from task.files
@@ -132,13 +140,13 @@ class Run:
     """
 
     def __init__(self, predictor: Predictor, outputs: Outputs, overlay: bool,
-                 window: Optional[Window], longest: Optional[int],
+                 window: Window | None, longest: int | None,
                  outcome: Outcome, console: Console):
         self.predictor, self.outputs = predictor, outputs
         self.overlay, self.window = overlay, window
         self.longest, self.outcome = longest, outcome
         self.console = console
-        self.records: List[dict] = []
+        self.records: list[dict] = []
 
     def print(self, text: str):
         self.console.print(text, soft_wrap=True, markup=False,
@@ -152,7 +160,7 @@ class Run:
         self.outcome.failed.append(text)
         self.print(f'warning: {text}')
 
-    def __call__(self, sources: List[Source]):
+    def __call__(self, sources: list[Source]):
         """Predict until the end of the sources, or until the user stops it.
 
         Results so far are written in any case, also after an error.
@@ -167,7 +175,7 @@ class Run:
                         self.records).items():
                     self.outputs.write_json(name, content)
 
-    def predict(self, sources: List[Source]):
+    def predict(self, sources: list[Source]):
         lengths = [length_of(source, self.longest) for source in sources]
         known = [length for length in lengths if length is not None]
         total = sum(known) if len(known) == len(lengths) else None
@@ -202,7 +210,7 @@ class Run:
             self.failed(f'overlay of {source.path}: {error}')
             self.write_frames(group, None, advance)
 
-    def write_frames(self, group: Iterator, write: Optional[Write],
+    def write_frames(self, group: Iterator, write: Write | None,
                      advance: Callable):
         try:
             for frame, found in group:
@@ -211,7 +219,7 @@ class Run:
         except KeyboardInterrupt:
             self.outcome.stopped = True
 
-    def write_frame(self, frame: Frame, found: Any, write: Optional[Write]):
+    def write_frame(self, frame: Frame, found: Any, write: Write | None):
         """Write and show one frame, and keep its record.
 
         A frame whose results cannot be written is skipped.
@@ -240,7 +248,7 @@ class Run:
                                                 not frame.source.is_clip):
             raise KeyboardInterrupt
 
-    def draw(self, frame: Frame, found: Any) -> Optional[ndarray]:
+    def draw(self, frame: Frame, found: Any) -> ndarray | None:
         try:
             return self.predictor.draw(frame, found)
         except Exception as error:
@@ -248,13 +256,13 @@ class Run:
             return None
 
 
-def predict(config: Union[str, PathLike, Config],
-            weights: Union[None, str, PathLike],
-            inputs: Union[str, PathLike, Iterable[Union[str, PathLike]]],
-            out_dir: Union[str, Path] = 'predictions',
+def predict(config: str | PathLike | Config,
+            weights: None | str | PathLike,
+            inputs: str | PathLike | Iterable[str | PathLike],
+            out_dir: str | Path = 'predictions',
             overlay: bool = True,
             show: bool = False,
-            longest: Optional[int] = None,
+            longest: int | None = None,
             force: bool = False,
             **options: Any) -> Outcome:
     """Predict on images, folders, patterns, videos and cameras.
@@ -283,7 +291,7 @@ def predict(config: Union[str, PathLike, Config],
     task, console = predictor_of(cfg), Console(stderr=True)
     outputs = Outputs(Path(out_dir), force)
     outcome = Outcome(outputs.folder)
-    missing: List[str] = []
+    missing: list[str] = []
     if isinstance(inputs, (str, PathLike)):
         inputs = [inputs]
     sources = find_sources([fspath(path) for path in inputs],

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Semantic segmentation: labels of all pixels, written as PNGs."""
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -29,14 +29,14 @@ class SegPredictor(Predictor):
         labels = result.pred_sem_seg.data[0].cpu().numpy()
         return labels.astype(np.uint8 if len(self.names) < 256 else np.uint16)
 
-    def gather(self, frame: Frame, results: List[ndarray]) -> ndarray:
+    def gather(self, frame: Frame, results: list[ndarray]) -> ndarray:
         return results[0]
 
     def draw(self, frame: Frame, found: ndarray) -> ndarray:
         return draw_regions(as_bgr8(frame.image), found, self.palette,
                             self.names)
 
-    def pictures(self, frame: Frame, found: ndarray) -> Dict[str, ndarray]:
+    def pictures(self, frame: Frame, found: ndarray) -> dict[str, ndarray]:
         name = frame.source.name
         if frame.source.is_clip:
             name = f'{name}/{frame.index:06d}'
@@ -51,7 +51,7 @@ class SegPredictor(Predictor):
         return dict(file_name=frame.label, height=height, width=width,
                     labels=f'{picture}.png', shares=shares)
 
-    def documents(self, records: List[dict]) -> Dict[str, Any]:
+    def documents(self, records: list[dict]) -> dict[str, Any]:
         """Return the classes behind the labels, and their share per image."""
         classes = [dict(label=i, name=name, color=list(map(int, color)))
                    for i, (name, color) in enumerate(

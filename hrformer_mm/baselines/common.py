@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Modules shared by several baselines."""
 from copy import deepcopy
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class OnFinestMap(nn.Module):
         **kwargs: Arguments of the network.
     """
 
-    def __init__(self, init_cfg: Optional[dict] = None, **kwargs):
+    def __init__(self, init_cfg: dict | None = None, **kwargs):
         super().__init__(**kwargs)
         self.init_cfg = deepcopy(init_cfg)
 

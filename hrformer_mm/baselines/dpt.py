@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """DPT-Hybrid for MMSegmentation: backbone (timm), head, and loading."""
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 
-Level = Tuple[Tensor, ...]
+Level = tuple[Tensor, ...]
 
 
-def theirs_to_ours() -> Dict[str, str]:
+def theirs_to_ours() -> dict[str, str]:
     """Return the prefixes of this model by those of the authors' files.
 
     The authors number fusion blocks from the finest map, MMSegmentation from
@@ -83,7 +84,7 @@ class HybridViT(BaseModule):
                  num_heads: int = 12,
                  img_size: int = 384,
                  drop_path_rate: float = 0.,
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if len(hooks) != 2 or not 0 <= hooks[0] < hooks[1] < depth:
             raise ValueError(f'hooks must be two of the {depth} blocks in '
@@ -93,18 +94,18 @@ class HybridViT(BaseModule):
             embed_dim=embed_dim, num_heads=num_heads, img_size=img_size,
             drop_path_rate=drop_path_rate)
         self.hooks = tuple(hooks)
-        self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
+        self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.cls_token, self.pos_embed = vit.cls_token, vit.pos_embed
         self.patch_embed = vit.patch_embed
         self.blocks = vit.blocks[:hooks[1] + 1]
 
-    def positions(self, hw: Tuple[int, int]) -> Tensor:
+    def positions(self, hw: tuple[int, int]) -> Tensor:
         """Return the learned positions [1, 1 + N, C] for the size of a map."""
         return resample_abs_pos_embed(
             self.pos_embed, list(hw), list(self.grid),
             interpolation='bilinear', antialias=False)
 
-    def forward(self, x: Tensor) -> Tuple[Level, ...]:
+    def forward(self, x: Tensor) -> tuple[Level, ...]:
         resnet = self.patch_embed.backbone
         x, maps = resnet.stem(x), []
         for stage in resnet.stages:
@@ -115,7 +116,7 @@ class HybridViT(BaseModule):
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
         x = x + self.positions(hw)
-        levels: List[Level] = [(m, ) for m in maps[:2]]
+        levels: list[Level] = [(m, ) for m in maps[:2]]
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.hooks:
@@ -144,7 +145,7 @@ class Reassemble(BaseModule):
             nn.Conv2d(dim, channels, 1) for _ in range(2))
         self.down = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, levels: Sequence[Sequence[Tensor]]) -> List[Tensor]:
+    def forward(self, levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         maps = [levels[0][0], levels[1][0]]
         for (x, token), readout, project in zip(
                 levels[2:], self.readout_projects, self.projects):
@@ -189,7 +190,7 @@ class DPTHybrid(EncoderDecoder):
         self._register_load_state_dict_pre_hook(rename_official)
 
 
-def rename_official(state_dict: Dict[str, Tensor], prefix: str, *args: Any):
+def rename_official(state_dict: dict[str, Tensor], prefix: str, *args: Any):
     """Rename the tensors of the authors to our names (load hook)."""
     inside = [k for k in state_dict if k.startswith(prefix)]
     marks = (prefix + 'pretrained.', prefix + 'scratch.')

@@ -6,8 +6,9 @@ https://arxiv.org/abs/2104.06976. This is the second stage, on the crop of one
 person (Table 3 of HRFormer). Letters: B batch, C channels, Q queries, K
 keypoints, L layers of the decoder.
 """
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class PRTR(nn.Module):
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(),
             nn.Linear(dim, 2))
 
-    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x = self.reduce(self.represent(xs))
         at = sine_position(x.shape[-2:], x.shape[1], x.device).to(x.dtype)
         x = x.flatten(2).transpose(1, 2)  # [B, H*W, dim]
@@ -151,7 +152,7 @@ class PRTRHead(PRTR, BaseHead):
                  decoder: Mapping,
                  loss_weight: float = 5.,
                  none_weight: float = 0.1,
-                 init_cfg: Optional[dict] = None,
+                 init_cfg: dict | None = None,
                  **kwargs):
         super().__init__(**kwargs)
         self.init_cfg = deepcopy(init_cfg)
@@ -159,7 +160,7 @@ class PRTRHead(PRTR, BaseHead):
         self.loss_weight, self.none_weight = loss_weight, none_weight
 
     def layer_losses(self, logits: Tensor, points: Tensor, labels: Tensor,
-                     weights: Tensor) -> Tuple[Tensor, Tensor]:
+                     weights: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the class and distance losses of one decoder layer."""
         index = match(logits, points, labels, self.loss_weight)
         K = labels.shape[1]
@@ -173,7 +174,7 @@ class PRTRHead(PRTR, BaseHead):
         return found, self.loss_weight * distance.mean() * K
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: list,
-             train_cfg: Mapping = {}) -> Dict[str, Tensor]:
+             train_cfg: Mapping = {}) -> dict[str, Tensor]:
         """Compute losses of the last layer, and the sum of all others."""
         logits, points = (x.float() for x in self.forward(feats))
         labels, weights = (
@@ -186,7 +187,7 @@ class PRTRHead(PRTR, BaseHead):
         return dict(loss_class=losses[-1][0], loss_kpt=losses[-1][1],
                     loss_aux=aux)
 
-    def find(self, feats: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    def find(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict positions [B, K, 2] and scores [B, K] by the last layer."""
         logits, points = (x[-1].float() for x in self.forward(feats))
         # Without the class of no keypoint, as in the authors' code.
@@ -198,7 +199,7 @@ class PRTRHead(PRTR, BaseHead):
     def predict(self,
                 feats: Any,
                 batch_data_samples: list,
-                test_cfg: Mapping = {}) -> List[InstanceData]:
+                test_cfg: Mapping = {}) -> list[InstanceData]:
         """Predict keypoints in pixels of the input, with a flip test."""
         if test_cfg.get('flip_test', False):
             (places, scores), (mirrored, again) = map(self.find, feats)

@@ -10,8 +10,8 @@ feed-forward. The blocks are HRFormer's. Maps are [B, H, W, C] inside and
 [B, C, H, W] outside, as in ``hrformer``.
 """
 import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -20,8 +20,13 @@ from torch import Tensor, nn
 
 from ..checkpoints import find_file, read_checkpoint
 from ..checkpoints.convert import first_few, unwrap
-from ..core.arch import (ATTENTION_TYPES, CHECKPOINTING, FFN_TYPES,
-                         check_choice, check_out_indices)
+from ..core.arch import (
+    ATTENTION_TYPES,
+    CHECKPOINTING,
+    FFN_TYPES,
+    check_choice,
+    check_out_indices,
+)
 from ..core.blocks import Block
 from ..registry import MODELS
 
@@ -81,7 +86,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.downsample = None if is_last else PatchMerging(dim)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.blocks(x)
         return x, x if self.downsample is None else self.downsample(x)
 
@@ -95,7 +100,7 @@ RENAMED = {
 NEW = re.compile(r'norm\d\.')  # output norms, which classifiers lack
 
 
-def rename(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of MMPretrain's Swin to our names."""
     renamed = {}
     for name, value in tensors.items():
@@ -106,7 +111,7 @@ def rename(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
     return renamed
 
 
-def rename_in_place(state_dict: Dict[str, Tensor], *args):
+def rename_in_place(state_dict: dict[str, Tensor], *args):
     """Rename the tensors of a Swin or a whole model (load hook)."""
     renamed = rename(state_dict)
     state_dict.clear()
@@ -163,8 +168,8 @@ class SwinTransformer(BaseModule):
                  drop_path_rate: float = 0.,
                  ffn: str = 'mlp',
                  attention: str = 'shifted',
-                 with_cp: Union[bool, str] = False,
-                 init_cfg: Optional[dict] = None):
+                 with_cp: bool | str = False,
+                 init_cfg: dict | None = None):
         super().__init__(deepcopy(init_cfg))
         if len(depths) != 4 or len(heads) != 4:
             raise ValueError('depths and heads must have one number for each '
@@ -204,7 +209,7 @@ class SwinTransformer(BaseModule):
             window_size=self.window_size,
             shift=self.window_size // 2 if is_shifted else 0)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         maps, x = [], self.patch_embed(x)
         for i, stage in enumerate(self.stages):
             out, x = stage(x)

@@ -7,7 +7,8 @@ The stem is HRNet-W48 up to stage 3. Letters: B batch, N tokens, C channels, H
 and W of the map, K keypoints.
 """
 import math
-from typing import Iterable, Sequence, Tuple, cast
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -87,8 +88,8 @@ class TokenPose(nn.Module):
     def __init__(self,
                  in_channels: int,
                  out_channels: int,
-                 heatmap_size: Tuple[int, int],
-                 patch_size: Tuple[int, int] = (4, 3),
+                 heatmap_size: tuple[int, int],
+                 patch_size: tuple[int, int] = (4, 3),
                  dim: int = 192,
                  hidden: int = 576,
                  depths: Sequence[int] = (8, 8, 8),

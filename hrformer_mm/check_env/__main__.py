@@ -12,11 +12,11 @@ import re
 import subprocess
 import sys
 from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PROBES = PACKAGE / 'check_env' / 'probes.py'
@@ -96,7 +96,7 @@ class Fault:
     """
     what: str
     probe: str
-    of: Tuple[str, ...]
+    of: tuple[str, ...]
     fix: str
     ours: bool = False
     needed: bool = True
@@ -169,7 +169,7 @@ class Finding:
         return self.fault.fix.format(torch=installed(TORCH).get('torch'))
 
 
-def installed(names: Sequence[str]) -> Dict[str, str]:
+def installed(names: Sequence[str]) -> dict[str, str]:
     """Return the versions of the distributions that are installed."""
     found = {}
     for name in names:
@@ -180,7 +180,7 @@ def installed(names: Sequence[str]) -> Dict[str, str]:
     return found
 
 
-def run_probe(*names: str, fixed: bool) -> Tuple[bool, str]:
+def run_probe(*names: str, fixed: bool) -> tuple[bool, str]:
     """Run probes in one process; return whether they pass, and a remark."""
     code = (f'import runpy; probes = runpy.run_path({str(PROBES)!r})\n'
             f'for name in {names}: probes[name]()')
@@ -230,13 +230,13 @@ def print_versions():
         print(f'{name:24}{number}')
 
 
-def numbers(text: str) -> Tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
     """Convert a version to numbers: ``'2.10.0+cpu'`` to (2, 10, 0)."""
     found = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, found[0].split('.'))) if found else ()
 
 
-def untested(found: Mapping[str, str]) -> List[str]:
+def untested(found: Mapping[str, str]) -> list[str]:
     """Describe versions that are older or newer than those tested."""
     lines = []
     for name, (oldest, newest) in TESTED.items():
@@ -252,7 +252,7 @@ def untested(found: Mapping[str, str]) -> List[str]:
     return lines
 
 
-def conflicts(found: Mapping[str, str]) -> Dict[str, str]:
+def conflicts(found: Mapping[str, str]) -> dict[str, str]:
     """Return conflicts of versions, each with the command that fixes it."""
     return {
         f'{new} {found[new]} cannot be used with {old} {found[old]}': command
@@ -263,7 +263,7 @@ def conflicts(found: Mapping[str, str]) -> Dict[str, str]:
     }
 
 
-def print_combination() -> List[str]:
+def print_combination() -> list[str]:
     """Print whether the combination of versions is tested.
 
     Returns:
@@ -279,7 +279,7 @@ def print_combination() -> List[str]:
     return list(dict.fromkeys(problems.values()))
 
 
-def check(faults: Sequence[Fault]) -> List[Finding]:
+def check(faults: Sequence[Fault]) -> list[Finding]:
     """Test for faults, and print each result as soon as it is there."""
     findings = []
     width = max(len(fault.what) for fault in faults) + 2
@@ -302,7 +302,7 @@ def print_commands(findings: Sequence[Finding], title: str,
             print(f'  {command}')
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(
         prog='python -m hrformer_mm.check_env',
         description='Diagnose the environment: print versions, known faults '

@@ -8,8 +8,12 @@ mmengine's loader. Importing the package changes nothing outside of it.
 from .convert import Report, convert, interpolate_table
 from .files import find_file, read_checkpoint, write_checkpoint
 from .infer_arch import describe
-from .loading import (await_owner, load_pretrained, match_state_dict,
-                      write_truths)
+from .loading import (
+                      await_owner,
+                      load_pretrained,
+                      match_state_dict,
+                      write_truths,
+)
 
 __all__ = [
     'Report', 'await_owner', 'convert', 'describe', 'find_file',

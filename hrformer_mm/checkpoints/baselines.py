@@ -4,8 +4,8 @@
 All names are those of our layout; :mod:`.keymap` has the others.
 """
 from collections import OrderedDict
+from collections.abc import Callable
 from math import isqrt, log
-from typing import Callable, Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.positions import sine_position
 
-StateDict = Dict[str, Tensor]
+StateDict = dict[str, Tensor]
 PATCHES, DRAW = 'neck.patches.weight', 'neck.draw.1.weight'
 QUERIES = 'head.queries'
 AUX = 'decode_head.aux.conv.conv.weight'
@@ -21,7 +21,7 @@ AUX = 'decode_head.aux.conv.conv.weight'
 TRANSPOSE_GRID = (64, 48)
 
 
-def factors(count: int, ratio: float = 4 / 3) -> Tuple[int, int]:
+def factors(count: int, ratio: float = 4 / 3) -> tuple[int, int]:
     """Factor a number into height x width, closest to the given ratio."""
     pairs = [(n, count // n) for n in range(1, count + 1) if count % n == 0]
     return min(pairs, key=lambda hw: abs(log(hw[0] / hw[1] / ratio)))
@@ -56,7 +56,7 @@ def prtr_from_ours(tensors: StateDict) -> StateDict:
     return {**tensors, QUERIES: tensors[QUERIES][0]}
 
 
-def convolutions(tensors: StateDict) -> List[str]:
+def convolutions(tensors: StateDict) -> list[str]:
     """Return the names, without ``weight``, of convolutions with a norm."""
     end = '.conv.weight'
     return [k[:-len('weight')] for k in tensors
@@ -104,7 +104,7 @@ def hrnet_ocr_from_ours(tensors: StateDict) -> StateDict:
     return out
 
 
-def positions(grid: Tuple[int, int], dim: int) -> Tensor:
+def positions(grid: tuple[int, int], dim: int) -> Tensor:
     return sine_position(grid, dim, torch.device('cpu'))
 
 
@@ -125,18 +125,18 @@ def tokenpose_positions(tensors: StateDict) -> StateDict:
 
 
 Adapt = Callable[[StateDict], StateDict]
-TO_OURS: Dict[str, Adapt] = {
+TO_OURS: dict[str, Adapt] = {
     'tokenpose': tokenpose_to_ours,
     'prtr': prtr_to_ours,
     'hrnet-ocr': hrnet_ocr_to_ours,
 }
-FROM_OURS: Dict[str, Adapt] = {
+FROM_OURS: dict[str, Adapt] = {
     'tokenpose': tokenpose_from_ours,
     'prtr': prtr_from_ours,
     'hrnet-ocr': hrnet_ocr_from_ours,
 }
 # Tensors under the names of the layout, which our models compute.
-DERIVED: Dict[str, Adapt] = {
+DERIVED: dict[str, Adapt] = {
     'transpose': transpose_positions,
     'tokenpose': tokenpose_positions,
 }

@@ -1,9 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Convert checkpoints between our layout and any other, tensor by tensor."""
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,20 @@ from torch import Tensor
 from ..core.arch import ARCHS, Arch, get_arch
 from ..core.attention import relative_position_index
 from .baselines import DERIVED, FROM_OURS, TO_OURS
-from .keymap import (BACKBONE, INDEX, LAYOUTS, PLAIN_HRNET, Q_PROJ, QKV, ROOTS,
-                     TABLE, is_hrnet, recognise, rename, roots)
+from .keymap import (
+    BACKBONE,
+    INDEX,
+    LAYOUTS,
+    PLAIN_HRNET,
+    Q_PROJ,
+    QKV,
+    ROOTS,
+    TABLE,
+    is_hrnet,
+    recognise,
+    rename,
+    roots,
+)
 
 # Entries of a file that may hold the tensors, the preferred first: mmengine's
 # EMAHook stores the averaged weights as state_dict, the raw ones beside it.
@@ -23,10 +36,10 @@ MARK = 'hrformer_mm'  # our entry in the meta of files and of state dicts
 # Model semantics: arguments of the backbone that change its outputs, not its
 # tensors.
 TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
-StateDict = Dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
-def first_few(names: List[str], most: int = 3) -> str:
+def first_few(names: list[str], most: int = 3) -> str:
     """Return `` (a, b, c, ...)``, or an empty string if there are no names."""
     if not names:
         return ''
@@ -53,14 +66,14 @@ class Report:
         hrnet: Whether the network is an HRNet.
     """
     source: str
-    truths: Dict[str, Any] = field(default_factory=dict)
+    truths: dict[str, Any] = field(default_factory=dict)
     matched: int = 0
     converted: int = 0
-    interpolated: List[str] = field(default_factory=list)
-    added: List[str] = field(default_factory=list)
-    dropped: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
-    unexpected: List[str] = field(default_factory=list)
+    interpolated: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
     hrnet: bool = False
 
     def __str__(self) -> str:
@@ -77,7 +90,7 @@ class Report:
         return ', '.join(words)
 
 
-def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
+def unwrap(checkpoint: Mapping, key: str | None = None) -> Mapping:
     """Return the state dict of a checkpoint, or the checkpoint if it is one.
 
     Args:
@@ -100,7 +113,7 @@ def unwrap(checkpoint: Mapping, key: Optional[str] = None) -> Mapping:
     return checkpoint
 
 
-def strip(state_dict: Mapping) -> Tuple[StateDict, List[str]]:
+def strip(state_dict: Mapping) -> tuple[StateDict, list[str]]:
     """Remove wrappers such as ``module.`` from the names.
 
     ``torch.compile`` inserts its own in the middle of a name.
@@ -150,7 +163,7 @@ def reroot(state_dict: StateDict, source: str) -> StateDict:
         for k, v in state_dict.items())
 
 
-def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
+def stored_truths(checkpoint: Mapping) -> dict[str, Any]:
     """Return the model semantics stored in a checkpoint or a state dict."""
     meta = checkpoint.get('meta')
     modules = getattr(unwrap(checkpoint), '_metadata', None) or {}
@@ -164,7 +177,7 @@ def stored_truths(checkpoint: Mapping) -> Dict[str, Any]:
 
 
 def truths_of(source: str, state_dict: StateDict,
-              stored: Mapping[str, Any]) -> Dict[str, Any]:
+              stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model semantics of weights; stored values take precedence."""
     if is_hrnet(state_dict):
         known = LAYOUTS[source].semantics(hrnet=True)
@@ -179,7 +192,7 @@ def truths_of(source: str, state_dict: StateDict,
     return {**truths, **stored}
 
 
-def joined(key: str, state_dict: StateDict) -> Tuple[str, Optional[Tensor]]:
+def joined(key: str, state_dict: StateDict) -> tuple[str, Tensor | None]:
     """Concatenate queries, keys and values into one ``qkv`` tensor.
 
     Returns:
@@ -257,7 +270,7 @@ def without_tables(state_dict: StateDict, report: Report) -> StateDict:
         (k, v) for k, v in state_dict.items() if not k.endswith(TABLE))
 
 
-def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
+def with_zero_tables(state_dict: StateDict, arch: Arch | None,
                      report: Report) -> StateDict:
     """Add a bias table of zeros, which has no effect, to every attention.
 
@@ -285,8 +298,8 @@ def with_zero_tables(state_dict: StateDict, arch: Optional[Arch],
 
 def convert(checkpoint: Mapping,
             to: str = 'ours',
-            arch: Union[None, str, Arch, Mapping] = None,
-            prefix: str = '') -> Tuple[StateDict, Report]:
+            arch: None | str | Arch | Mapping = None,
+            prefix: str = '') -> tuple[StateDict, Report]:
     """Convert a checkpoint to the tensor names of another code base.
 
     The layout of the checkpoint is recognised from its names.
@@ -358,7 +371,7 @@ def check_place(state_dict: StateDict, to: str):
 def to_layout(state_dict: StateDict,
               to: str,
               report: Report,
-              arch: Union[None, str, Arch, Mapping] = None) -> StateDict:
+              arch: None | str | Arch | Mapping = None) -> StateDict:
     """Convert from our layout to another, with the bias tables it needs."""
     check_place(state_dict, to)
     if report.truths.get('rel_pos_bias', True) is False:

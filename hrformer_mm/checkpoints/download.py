@@ -6,15 +6,22 @@ import re
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, Iterator, Optional, Union
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 from rich.console import Console
-from rich.progress import (BarColumn, DownloadColumn, Progress, TextColumn,
-                           TimeRemainingColumn, TransferSpeedColumn)
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 try:
     import fcntl
@@ -27,7 +34,7 @@ BLOCK = 1 << 18
 NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError)
 
 
-def sha256(path: Union[str, Path]) -> str:
+def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
@@ -36,7 +43,7 @@ def sha256(path: Union[str, Path]) -> str:
     return digest.hexdigest()
 
 
-def check_hash(name: str, path: Union[str, Path]):
+def check_hash(name: str, path: str | Path):
     """Check a file against the hash in its name (OpenMMLab's convention).
 
     Raises:
@@ -63,7 +70,7 @@ def only_process(path: Path) -> Iterator[None]:
         yield
 
 
-def total_size(response: Any, start: int) -> Optional[int]:
+def total_size(response: Any, start: int) -> int | None:
     """Return the size of the whole file, if the server states it."""
     length = response.headers.get('Content-Length')
     return None if length is None else start + int(length)

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Prevent predictions with randomly initialised parameters."""
 import re
-from typing import Any, Dict, Set, Tuple
+from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
@@ -59,8 +59,8 @@ class PredictionGuard:
     """
 
     def __init__(self):
-        self.missing: Set[str] = set()
-        self.before: Dict[str, Tuple[nn.Parameter, int]] = {}
+        self.missing: set[str] = set()
+        self.before: dict[str, tuple[nn.Parameter, int]] = {}
         self.permit = self.whole = self.is_hooked = False
 
     def start_loading(self, model: nn.Module, *args: Any):

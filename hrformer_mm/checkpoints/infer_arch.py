@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Infer the arguments of a network from its tensors."""
 import re
-from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def count(keys: Iterable[str], pattern: str) -> int:
 
 
 def describe(state_dict: Mapping[str, Tensor],
-             arch: Union[None, str, Arch, Mapping] = None) -> Dict[str, Any]:
+             arch: None | str | Arch | Mapping = None) -> dict[str, Any]:
     """Infer the arguments of :class:`hrformer_mm.core.HRFormer`.
 
     Args:
@@ -41,7 +42,7 @@ def describe(state_dict: Mapping[str, Tensor],
 
 
 def describe_backbone(tensors: Mapping[str, Tensor],
-                      arch: Optional[Arch]) -> Dict[str, Any]:
+                      arch: Arch | None) -> dict[str, Any]:
     """Infer the arguments of a backbone from names and shapes."""
     fourth = ('stage4.', 'transition3.')  # networks of three branches lack
     final = 4 if any(k.startswith(fourth) for k in tensors) else 3
@@ -52,7 +53,7 @@ def describe_backbone(tensors: Mapping[str, Tensor],
     modules = tuple(
         count(tensors, rf'stage{stage}\.(\d+)\.')
         for stage in range(2, final + 1))
-    sizes: Dict[str, Any] = dict(
+    sizes: dict[str, Any] = dict(
         channels=channels,
         modules=modules,
         blocks=count(tensors, r'stage2\.0\.branches\.0\.(\d+)\.'))
@@ -81,8 +82,8 @@ def describe_backbone(tensors: Mapping[str, Tensor],
     return dict(arch=Arch(**sizes), **args)
 
 
-def heads_of(channels: Tuple[int, ...],
-             arch: Optional[Arch]) -> Tuple[int, ...]:
+def heads_of(channels: tuple[int, ...],
+             arch: Arch | None) -> tuple[int, ...]:
     """Return the numbers of heads of the size with these channels.
 
     Raises:

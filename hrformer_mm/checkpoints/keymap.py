@@ -10,11 +10,12 @@ only. Our own names are those of whole models of MMPose, MMSegmentation and
 MMPretrain: ``backbone.``, ``head.``, ``decode_head.``, ``neck.``.
 """
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any
 
-Pairs = Tuple[Tuple[str, str], ...]
-Parts = Tuple[Tuple[str, Optional[str]], ...]
+Pairs = tuple[tuple[str, str], ...]
+Parts = tuple[tuple[str, str | None], ...]
 
 BACKBONE = 'backbone.'
 TABLE = 'relative_position_bias_table'
@@ -55,10 +56,10 @@ class Layout:
     container: str = 'state_dict'
     wrapper: str = ''
     truths: Mapping[str, Any] = field(default_factory=dict)
-    hrnet: Optional[Mapping[str, Any]] = None
+    hrnet: Mapping[str, Any] | None = None
     transformer: bool = True
     needs: str = ''
-    derived: Tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
     def semantics(self, hrnet: bool) -> Mapping[str, Any]:
         """Return the model semantics of this code base."""
@@ -101,7 +102,7 @@ HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'head.'), ('head.fc.', None))
 OLD_HEATMAPS = ((BACKBONE, BACKBONE), ('head.', 'keypoint_head.'),
                 ('head.fc.', None))  # yapf: disable
 OFFICIAL_FFN = ('.ffn.', '.mlp.')
-OFFICIAL: Dict[str, Any] = dict(
+OFFICIAL: dict[str, Any] = dict(
     blocks=(OUT_PROJ, OFFICIAL_FFN), split_qkv=True)
 # Reading accepts all of them, as ports have mixed them.
 ALL_BLOCKS = (OUT_PROJ, OFFICIAL_FFN, *SEQUENTIAL_FFN)
@@ -136,7 +137,7 @@ TOKEN_LAYER = (
 PRTR_BODY, TOKEN_BODY = 'backbone.0.body.', 'pre_feature.'
 # Prefixes of backbones inside whole models.
 ROOTS = (BACKBONE, PRTR_BODY, TOKEN_BODY)
-BASELINE: Dict[str, Any] = dict(
+BASELINE: dict[str, Any] = dict(
     index=False, container='', transformer=False, hrnet=PLAIN_HRNET)
 
 LAYOUTS = {
@@ -203,7 +204,7 @@ BASELINE_TARGETS = ('hrnet-pose', 'hrnet-ocr', 'transpose', 'tokenpose',
                     'prtr')
 
 
-def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
+def rename(key: str, layout: Layout, to_ours: bool) -> str | None:
     """Rename a tensor from a layout to ours, or from ours to the layout.
 
     Returns:
@@ -227,7 +228,7 @@ def rename(key: str, layout: Layout, to_ours: bool) -> Optional[str]:
     return new + rest
 
 
-def roots(keys: Iterable[str]) -> List[str]:
+def roots(keys: Iterable[str]) -> list[str]:
     """Return the prefix of each backbone among the keys."""
     return sorted({k[:-len(ANCHOR)]
                    for k in keys if k.endswith(ANCHOR)},
@@ -279,7 +280,7 @@ def recognise(keys: Iterable[str]) -> str:
     return 'mmpose' if has(INDEX) else 'ours'
 
 
-def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
+def out_indices(keys: Iterable[str]) -> tuple[int, ...]:
     """Infer the returned branches from the outputs of the last module."""
     matches = map(
         re.compile(r'stage([34])\.(\d+)\.fuse_layers\.(\d)\.').search, keys)
@@ -288,7 +289,7 @@ def out_indices(keys: Iterable[str]) -> Tuple[int, ...]:
     return tuple(sorted(out[2] for out in outs if out[:2] == last))
 
 
-def task_of(keys: Iterable[str]) -> Optional[str]:
+def task_of(keys: Iterable[str]) -> str | None:
     """Return the task of a model in our layout, ``None`` for a backbone."""
     for task, parts in (('cls', ('neck.incre_modules.', 'head.fc.')),
                         ('pose', ('head.final_layer.', 'neck.draw.',

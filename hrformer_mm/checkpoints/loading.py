@@ -11,7 +11,8 @@ import logging
 import os
 import weakref
 from collections import OrderedDict
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -22,8 +23,17 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from ..core.hrformer import HRFormer
 from ..tasks import TASKS
 from ..utils.config_checks import check_checkpoint
-from .convert import (MARK, TRUTHS, Report, StateDict, convert, first_few,
-                      interpolate_table, unwrap, window_of)
+from .convert import (
+    MARK,
+    TRUTHS,
+    Report,
+    StateDict,
+    convert,
+    first_few,
+    interpolate_table,
+    unwrap,
+    window_of,
+)
 from .files import PathLike, find_file, read_checkpoint
 from .guard import guard_predictions, is_for_training
 from .keymap import BACKBONE, INDEX, TABLE, task_of
@@ -100,7 +110,7 @@ def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
 
 def refuse(report: Report,
            problem: str,
-           names: List[str],
+           names: list[str],
            way_out: str = ''):
     """Raise a one-line RuntimeError for weights that do not fit."""
     raise RuntimeError(
@@ -108,7 +118,7 @@ def refuse(report: Report,
         f'loaded: {problem}{first_few(names)}{way_out}')
 
 
-def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
+def match_state_dict(backbone: HRFormer, state_dict: dict[str, Tensor],
                      prefix: str, local_metadata: Mapping, *args):
     """Convert weights of any layout (load hook of a backbone).
 
@@ -130,7 +140,7 @@ def match_state_dict(backbone: HRFormer, state_dict: Dict[str, Tensor],
     warn_of_contradictions(truths, backbone)
 
 
-def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
+def match_model(model: nn.Module, state_dict: dict[str, Tensor], prefix: str,
                 *args):
     """Convert weights of any layout (load hook of a model with a backbone).
 
@@ -162,7 +172,7 @@ def match_model(model: nn.Module, state_dict: Dict[str, Tensor], prefix: str,
         warn_of_contradictions(report.truths, model.backbone)
 
 
-def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
+def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the parameters outside the backbone that tensors do not fill."""
     return [
         k for k, p in model.named_parameters()
@@ -180,7 +190,7 @@ def inside(state_dict: Mapping, prefix: str) -> Mapping:
     return found
 
 
-def replace(state_dict: Dict[str, Tensor], prefix: str, tensors: StateDict):
+def replace(state_dict: dict[str, Tensor], prefix: str, tensors: StateDict):
     for key in [k for k in state_dict if k.startswith(prefix)]:
         del state_dict[key]
     state_dict.update((prefix + k, v) for k, v in tensors.items())
@@ -199,7 +209,7 @@ def backbone_of(tensors: StateDict) -> StateDict:
                        if k.startswith(BACKBONE))
 
 
-def heads_of(tensors: StateDict) -> List[str]:
+def heads_of(tensors: StateDict) -> list[str]:
     """Return the names of all tensors outside the backbone."""
     return [k for k in tensors if not k.startswith(BACKBONE)]
 
@@ -227,15 +237,15 @@ def warn_of_contradictions(truths: Mapping[str, Any],
             'current', logging.WARNING)
 
 
-def current_task() -> Optional[str]:
+def current_task() -> str | None:
     """Return the task of the framework of the current default scope."""
     scope = DefaultScope.get_current_instance()
     task = TASKS.get(scope.scope_name) if scope else None
     return task.name if task else None
 
 
-def comparable(source: Optional[str],
-               target: Optional[str]) -> Sequence[str]:
+def comparable(source: str | None,
+               target: str | None) -> Sequence[str]:
     """Return the model semantics in which backbone and weights must agree.
 
     Each task has its own fusion, and weights of another task are fine-tuned
@@ -253,14 +263,14 @@ def comparable(source: Optional[str],
 
 
 def write_truths(backbone: HRFormer, state_dict: StateDict, prefix: str,
-                 local_metadata: Dict[str, Any]):
+                 local_metadata: dict[str, Any]):
     """Store the model semantics in checkpoints (save hook of a backbone)."""
     local_metadata[MARK] = {k: getattr(backbone, k) for k in TRUTHS}
 
 
 def load_pretrained(backbone: HRFormer,
                     checkpoint: PathLike,
-                    prefix: Optional[str] = None,
+                    prefix: str | None = None,
                     map_location: Any = 'cpu',
                     strict: bool = True) -> Report:
     """Load the weights of an ``init_cfg`` of type Pretrained.
@@ -306,7 +316,7 @@ def await_owner(backbone: HRFormer):
     """
     awaited = weakref.ref(backbone)
 
-    def adopt(owner: nn.Module, name: str, child: Optional[nn.Module]):
+    def adopt(owner: nn.Module, name: str, child: nn.Module | None):
         if child is None or child is not awaited():
             return
         handle.remove()
@@ -323,7 +333,7 @@ def await_owner(backbone: HRFormer):
     abandoned.atexit = False
 
 
-def load_weights(model: nn.Module, path: Union[str, os.PathLike]) -> dict:
+def load_weights(model: nn.Module, path: str | os.PathLike) -> dict:
     """Load all weights of a model from a file of any layout.
 
     Returns:

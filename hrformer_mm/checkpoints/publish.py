@@ -2,8 +2,9 @@
 """Convert a checkpoint file to another layout, or publish it."""
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any
 
 import torch
 
@@ -22,8 +23,8 @@ from .loading import backbone_of, fit
 def convert_file(source: PathLike,
                  target: PathLike,
                  to: str = 'ours',
-                 arch: Optional[str] = None,
-                 key: Optional[str] = None,
+                 arch: str | None = None,
+                 key: str | None = None,
                  prefix: str = '',
                  check: bool = False,
                  force: bool = False) -> Report:
@@ -80,7 +81,7 @@ def convert_file(source: PathLike,
     return report
 
 
-def other_truths(report: Report, to: str) -> Dict[str, Any]:
+def other_truths(report: Report, to: str) -> dict[str, Any]:
     """Return the semantics of a layout that differ from the weights'."""
     there = LAYOUTS[to].semantics(report.hrnet)
     return {
@@ -89,7 +90,7 @@ def other_truths(report: Report, to: str) -> Dict[str, Any]:
     }
 
 
-def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> Dict:
+def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> dict:
     """Return the description of a network for the meta; plain values."""
     return dict(
         version=__version__,
@@ -131,9 +132,9 @@ def without_tables(state_dict: StateDict) -> StateDict:
 
 def publish(source: PathLike,
             target: PathLike,
-            config: Optional[PathLike] = None,
-            metrics: Optional[Mapping[str, float]] = None,
-            commit: Optional[str] = None,
+            config: PathLike | None = None,
+            metrics: Mapping[str, float] | None = None,
+            commit: str | None = None,
             force: bool = False) -> Path:
     """Strip a training checkpoint for release.
 
@@ -192,7 +193,7 @@ def publish(source: PathLike,
     return final
 
 
-def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
+def last_metrics(checkpoint: Mapping) -> dict[str, float]:
     """Return the results of the last evaluation before a checkpoint.
 
     They belong to its weights if it was saved as the best checkpoint.
@@ -205,7 +206,7 @@ def last_metrics(checkpoint: Mapping) -> Dict[str, float]:
     }
 
 
-def current_commit() -> Optional[str]:
+def current_commit() -> str | None:
     """Return the git commit of the package, if it runs from a checkout."""
     here = Path(__file__).resolve().parent
     try:

@@ -7,8 +7,9 @@ Importing this module registers two schemes and leaves all others unchanged:
 ``*.safetensors`` is read in this format.
 """
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
 

@@ -6,9 +6,8 @@ the page and, for each task, the licence of a publisher. Fields that no public
 source states are omitted; an unknown file name is ``unknown``.
 """
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import List, Optional
 
 import yaml
 
@@ -71,8 +70,8 @@ class Weights:
                 f'--arch {self.arch} --check')
 
 
-@lru_cache(maxsize=None)
-def list_weights() -> List[Weights]:
+@cache
+def list_weights() -> list[Weights]:
     """Load all entries.
 
     Raises:
@@ -97,7 +96,7 @@ def list_weights() -> List[Weights]:
     return found
 
 
-def known_weights() -> List[Weights]:
+def known_weights() -> list[Weights]:
     """Return all entries, none if the package has no configs."""
     try:
         return list_weights()
@@ -105,12 +104,12 @@ def known_weights() -> List[Weights]:
         return []
 
 
-def direct_urls(name: str) -> List[str]:
+def direct_urls(name: str) -> list[str]:
     """Return URLs that send a file itself, not a page for people."""
     return [w.url for w in known_weights() if w.name == name and w.is_direct]
 
 
-def substitutes(name: str) -> List[str]:
+def substitutes(name: str) -> list[str]:
     """Return names of ImageNet checkpoints of the same network."""
     found = [w for w in known_weights() if w.name == name
              and w.layout == 'official-cls' and w.name.startswith('hrt_')]
@@ -118,7 +117,7 @@ def substitutes(name: str) -> List[str]:
             if w.backbone and w.arch == official.arch and w.is_direct]
 
 
-def weights_of(config: str) -> List[Weights]:
+def weights_of(config: str) -> list[Weights]:
     """Return the checkpoints that a config can be tested with.
 
     Those that can be downloaded come first.
@@ -131,7 +130,7 @@ def weights_of(config: str) -> List[Weights]:
     return sorted(found, key=lambda w: not w.is_direct)
 
 
-def page_of(name: str) -> Optional[str]:
+def page_of(name: str) -> str | None:
     """Return the page on which a file was released, if known."""
     pages = [w.page for w in known_weights() if w.name == name]
     return pages[0] if pages else None

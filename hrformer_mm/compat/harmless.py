@@ -16,9 +16,10 @@ import io
 import pathlib
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterable
 from importlib import import_module
 from pickle import UnpicklingError
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any
 
 import numpy as np
 
@@ -95,22 +96,22 @@ def short_range(*args: int) -> range:
     return made
 
 
-def as_list(items: Iterable = (), maxlen: Optional[int] = None) -> List[Any]:
+def as_list(items: Iterable = (), maxlen: int | None = None) -> list[Any]:
     """Replace a deque, to which torch cannot append, by a list."""
     return list(items)
 
 
-def as_dict(factory: Any = None) -> Dict[Any, Any]:
+def as_dict(factory: Any = None) -> dict[Any, Any]:
     """Replace a defaultdict, to which torch adds no items, by a dict."""
     return {}
 
 
-def numpy_globals() -> Dict[str, Any]:
+def numpy_globals() -> dict[str, Any]:
     """Return types and constructors of arrays and scalars by full name."""
     # numpy 1.26 has a numpy._core, but only stubs of its modules.
     core = 'core' if np.__version__.startswith('1.') else '_core'
     multiarray = import_module(f'numpy.{core}.multiarray')
-    found: Dict[str, Any] = {'numpy.ndarray': np.ndarray,
+    found: dict[str, Any] = {'numpy.ndarray': np.ndarray,
                              'numpy.dtype': plain_dtype}
     for module in ('numpy.core', 'numpy._core'):  # of numpy 1 and 2
         found[f'{module}.multiarray._reconstruct'] = empty_array
@@ -124,9 +125,9 @@ def numpy_globals() -> Dict[str, Any]:
     return found
 
 
-def path_globals() -> Dict[str, Any]:
+def path_globals() -> dict[str, Any]:
     """Return path types by full name; those of other systems become pure."""
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     here = type(pathlib.Path())
     for name in ('PosixPath', 'WindowsPath', 'PurePosixPath',
                  'PureWindowsPath'):
@@ -137,7 +138,7 @@ def path_globals() -> Dict[str, Any]:
     return found
 
 
-def harmless_globals() -> Dict[str, Any]:
+def harmless_globals() -> dict[str, Any]:
     """Return all harmless types by full name; requires mmengine."""
     import torch
     from mmengine.config import ConfigDict

@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Sizes of HRFormer (Table 2 of the paper), and argument checks."""
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 FFN_TYPES = ('dwconv', 'nodw', 'mlp')
 ATTENTION_TYPES = ('window', 'shifted')
@@ -18,7 +19,7 @@ def is_count(value: Any) -> bool:
         value, bool) and int(value) > 0
 
 
-def are_counts(values: Any, length: Optional[int] = None) -> bool:
+def are_counts(values: Any, length: int | None = None) -> bool:
     """Whether values are positive integers, ``length`` or at least one."""
     return isinstance(values, Sequence) and all(map(is_count, values)) and len(
         values) == (length or len(values) or 1)
@@ -48,7 +49,7 @@ def check_rate(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
+def check_windows(window_size: int | Sequence[int]) -> tuple[int, ...]:
     """Return one window size for each of the four branches."""
     sizes = (
         tuple(window_size) if isinstance(window_size, Sequence) else
@@ -58,8 +59,8 @@ def check_windows(window_size: Union[int, Sequence[int]]) -> Tuple[int, ...]:
     return sizes
 
 
-def check_out_indices(out_indices: Union[int, Sequence[int]],
-                      branches: int = 4) -> Tuple[int, ...]:
+def check_out_indices(out_indices: int | Sequence[int],
+                      branches: int = 4) -> tuple[int, ...]:
     """Return the branches to output; negative numbers count from the last."""
     given: Sequence[Any] = (
         out_indices if isinstance(out_indices, Sequence) else [out_indices])
@@ -80,9 +81,9 @@ class Arch:
     With three branches and two numbers of ``modules`` the network ends after
     stage 3, like the stem of TransPose and TokenPose.
     """
-    channels: Tuple[int, ...]  # of the four branches, finest first
-    heads: Tuple[int, ...]  # of each branch
-    modules: Tuple[int, ...]  # multi-branch modules in stages 2, 3, 4
+    channels: tuple[int, ...]  # of the four branches, finest first
+    heads: tuple[int, ...]  # of each branch
+    modules: tuple[int, ...]  # multi-branch modules in stages 2, 3, 4
     blocks: int = 2  # blocks of a branch in each module
     mlp_ratio: int = 4  # hidden channels of the FFN, as a multiple
 
@@ -109,7 +110,7 @@ ARCHS = {
 }  # yapf: disable
 
 
-def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
+def get_arch(arch: str | Arch | Mapping) -> Arch:
     """Get a size by name, or create one from a mapping of its fields.
 
     Raises:
@@ -136,7 +137,7 @@ def get_arch(arch: Union[str, Arch, Mapping]) -> Arch:
     return Arch(**values)
 
 
-def drop_path_rates(rate: float, arch: Arch) -> List[List[float]]:
+def drop_path_rates(rate: float, arch: Arch) -> list[list[float]]:
     """Compute the stochastic depth rate of each block of each module.
 
     It grows linearly with depth from 0 to ``rate``, and is the same in all

@@ -4,8 +4,8 @@
 Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
 """
+from collections.abc import Sequence
 from functools import partial
-from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import kernels
 
-Pads = Tuple[Tuple[int, int], Tuple[int, int]]  # before and after each axis
+Pads = tuple[tuple[int, int], tuple[int, int]]  # before and after each axis
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
@@ -57,8 +57,8 @@ def pad_and_shift(x: Tensor, pads: Pads, shifts: Sequence[int]) -> Tensor:
     return x.roll([-s for s in shifts], (1, 2)) if any(shifts) else x
 
 
-def axis_regions(length: int, padding: Tuple[int, int], size: int, shift: int,
-                 device: torch.device) -> Tuple[Tensor, Tensor]:
+def axis_regions(length: int, padding: tuple[int, int], size: int, shift: int,
+                 device: torch.device) -> tuple[Tensor, Tensor]:
     """Compute the region of each row (or column) of a padded, shifted map.
 
     Returns:
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         window_size: Height and width of a window.
         rel_pos_bias: Add a learned bias per relative position and head.
     """
-    fixed_bias: Optional[Tensor]
+    fixed_bias: Tensor | None
     relative_position_index: Tensor
 
     def __init__(self, dim: int, heads: int, window_size: int,
@@ -124,7 +124,7 @@ class Attention(nn.Module):
                 relative_position_index(window_size).flatten(),
                 persistent=False)
 
-    def bias(self) -> Optional[Tensor]:
+    def bias(self) -> Tensor | None:
         """Compute the relative position bias of token pairs, [1, h, t, t]."""
         table = self.relative_position_bias_table
         if table is None or self.fixed_bias is not None:
@@ -137,7 +137,7 @@ class Attention(nn.Module):
         """Gather the bias from its table once, for inference."""
         self.fixed_bias = self.bias()
 
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         d = x.shape[-1] // self.heads
         qkv = kernels.to_heads(self.qkv, x, 3 * self.heads, d)
         q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # [B*n, h, t, d]

@@ -4,7 +4,7 @@
 Transformer blocks work on [B, H, W, C], convolutional ones on [B, C, H, W] in
 channels-last memory format, which has the same memory layout.
 """
-from typing import List, Sequence, Union
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -148,7 +148,7 @@ class Block(nn.Module):
                  mlp_ratio: int = 4,
                  drop_path: float = 0.,
                  ffn: str = 'dwconv',
-                 with_cp: Union[bool, str] = False,
+                 with_cp: bool | str = False,
                  eps: float = 1e-6,
                  **attention):
         super().__init__()
@@ -177,7 +177,7 @@ def conv_bn(c_in: int,
             c_out: int,
             kernel: int,
             stride: int = 1,
-            groups: int = 1) -> List[nn.Module]:
+            groups: int = 1) -> list[nn.Module]:
     """Build a convolution without bias and its batch norm."""
     conv = nn.Conv2d(
         c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)

@@ -4,7 +4,7 @@
 It fuses the maps of all branches into one with 2048 channels for pooling and
 classification. Parameter names are those of the official code.
 """
-from typing import List, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ def downsample(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
 
     Its convolutions have biases before batch norms, as in the official code.
     """
-    layers: List[nn.Module] = []
+    layers: list[nn.Module] = []
     if dw_conv:
         layers += [
             nn.Conv2d(c_in, c_in, 3, stride=2, padding=1, groups=c_in),

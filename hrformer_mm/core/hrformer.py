@@ -9,17 +9,29 @@ them, and the network. Read ``arch``, ``attention`` and ``blocks`` first;
 ``kernels`` has the device-specific code. Parameter names are those of MMPose
 and HRNet. Maps are [B, C, H, W] in channels-last memory format.
 """
-from typing import (Iterable, Iterator, List, Mapping, Optional, Sequence,
-                    Tuple, Union, cast)
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arch import (ATTENTION_TYPES, BLOCK_TYPES, CHECKPOINTING, FFN_TYPES,
-                   SWITCH, UPSAMPLE_MODES, Arch, check_choice, check_counts,
-                   check_out_indices, check_rate, check_windows,
-                   drop_path_rates, get_arch)
+from .arch import (
+    ATTENTION_TYPES,
+    BLOCK_TYPES,
+    CHECKPOINTING,
+    FFN_TYPES,
+    SWITCH,
+    UPSAMPLE_MODES,
+    Arch,
+    check_choice,
+    check_counts,
+    check_out_indices,
+    check_rate,
+    check_windows,
+    drop_path_rates,
+    get_arch,
+)
 from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
 from .kernels import by_images
 
@@ -37,12 +49,12 @@ class TransformerBranch(nn.Sequential):
 
 
 def optional_modules(
-        modules: Iterable[Optional[nn.Module]]) -> nn.ModuleList:
+        modules: Iterable[nn.Module | None]) -> nn.ModuleList:
     """Build a module list in which None stands for the identity."""
-    return nn.ModuleList(cast(List[nn.Module], list(modules)))
+    return nn.ModuleList(cast(list[nn.Module], list(modules)))
 
 
-def downsample(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
+def downsample(c_in: int, c_out: int, dw_conv: bool) -> list[nn.Module]:
     """Build a layer of stride 2: depth-wise separable or dense (HRNet)."""
     if dw_conv:
         return (conv_bn(c_in, c_in, 3, stride=2, groups=c_in) +
@@ -51,7 +63,7 @@ def downsample(c_in: int, c_out: int, dw_conv: bool) -> List[nn.Module]:
 
 
 def fuse_path(src: int, dst: int, channels: Sequence[int],
-              dw_conv: bool) -> Optional[nn.Sequential]:
+              dw_conv: bool) -> nn.Sequential | None:
     """Build the layers from branch ``src`` to the channels of ``dst``.
 
     They also downsample a finer source to the resolution of ``dst``; a coarser
@@ -124,7 +136,7 @@ class Fusion(nn.ModuleDict):
             parts.append(x)
         return sum(parts[1:], parts[0])
 
-    def forward(self, xs: Sequence[Tensor]) -> List[Tensor]:
+    def forward(self, xs: Sequence[Tensor]) -> list[Tensor]:
         return [F.relu(self.fuse(int(dst), xs)) for dst in self]
 
 
@@ -141,7 +153,7 @@ class HighResolutionModule(nn.Module):
         self.branches = nn.ModuleList(branches)
         self.fuse_layers = fuse
 
-    def forward(self, xs: Sequence[Tensor]) -> List[Tensor]:
+    def forward(self, xs: Sequence[Tensor]) -> list[Tensor]:
         return self.fuse_layers(
             [branch(x) for branch, x in zip(self.branches, xs)])
 
@@ -190,10 +202,10 @@ class HRFormer(nn.Module):
     """
 
     def __init__(self,
-                 arch: Union[str, Arch, Mapping] = 'base',
+                 arch: str | Arch | Mapping = 'base',
                  in_channels: int = 3,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
-                 window_size: Union[int, Sequence[int]] = 7,
+                 window_size: int | Sequence[int] = 7,
                  drop_path_rate: float = 0.,
                  ffn: str = 'dwconv',
                  attention: str = 'window',
@@ -201,7 +213,7 @@ class HRFormer(nn.Module):
                  rel_pos_bias: bool = True,
                  upsample: str = 'nearest',
                  mask_padding: bool = False,
-                 with_cp: Union[bool, str] = False):
+                 with_cp: bool | str = False):
         super().__init__()
         self.arch = get_arch(arch)
         self.out_indices = check_out_indices(out_indices,
@@ -255,7 +267,7 @@ class HRFormer(nn.Module):
     def build_stage(self, stage: int,
                     rates: Iterator[Sequence[float]]) -> nn.Sequential:
         """Build the modules of a stage, whose number is that of branches."""
-        outs: List[Sequence[int]] = [range(stage)
+        outs: list[Sequence[int]] = [range(stage)
                                      ] * self.arch.modules[stage - 2]
         if stage == len(self.arch.channels):
             outs[-1] = self.out_indices
@@ -290,14 +302,14 @@ class HRFormer(nn.Module):
             mask_padding=self.mask_padding,
             shift=shift) for rate, shift in zip(rates, shifts)))
 
-    def forward_stem(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward_stem(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images to the first two branches, through stage 1."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.layer1(x)
         return tuple(transition(x) for transition in self.transition1)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = x.contiguous(memory_format=torch.channels_last)
         stem = (self.conv1, self.bn1, self.conv2, self.bn2, self.layer1,
                 self.transition1)

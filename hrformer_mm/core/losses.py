@@ -5,7 +5,6 @@ Logits are [B, K, H, W], labels [B, H, W]. A single channel of logits stands
 for two classes, the first of which has the logit zero. Class weights are [K].
 Computation is in float32, without synchronisation with the accelerator.
 """
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ def two_classes(logits: Tensor) -> Tensor:
 
 
 def pixel_losses(logits: Tensor, labels: Tensor,
-                 ignore_index: Optional[int]) -> Tuple[Tensor, Tensor, Tensor]:
+                 ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Compute -log p, class and validity of each pixel; all [B, H, W].
 
     Pixels without a label count as class 0.
@@ -35,7 +34,7 @@ def pixel_losses(logits: Tensor, labels: Tensor,
 
 
 def pixel_weights(classes: Tensor, labelled: Tensor,
-                  class_weight: Optional[Tensor]) -> Tensor:
+                  class_weight: Tensor | None) -> Tensor:
     """Return the class weight of each pixel [B, H, W]; 0 without label."""
     if class_weight is None:
         return labelled.float()
@@ -44,8 +43,8 @@ def pixel_weights(classes: Tensor, labelled: Tensor,
 
 def cross_entropy(logits: Tensor,
                   labels: Tensor,
-                  class_weight: Optional[Tensor] = None,
-                  ignore_index: Optional[int] = 255) -> Tensor:
+                  class_weight: Tensor | None = None,
+                  ignore_index: int | None = 255) -> Tensor:
     """Compute the weighted mean over all labelled pixels, as in PyTorch.
 
     It is zero, not NaN, if no pixel has a label.
@@ -57,7 +56,7 @@ def cross_entropy(logits: Tensor,
 
 
 def pixel_accuracy(logits: Tensor, labels: Tensor,
-                   ignore_index: Optional[int]) -> Tensor:
+                   ignore_index: int | None) -> Tensor:
     """Compute the percentage of correctly classified labelled pixels.
 
     As in MMSegmentation, it has shape [1] and is 100 without labels; unlike
@@ -76,8 +75,8 @@ def ohem_cross_entropy(logits: Tensor,
                        labels: Tensor,
                        thresh: float = 0.9,
                        min_kept: int = 100000,
-                       class_weight: Optional[Tensor] = None,
-                       ignore_index: Optional[int] = 255) -> Tensor:
+                       class_weight: Tensor | None = None,
+                       ignore_index: int | None = 255) -> Tensor:
     """Compute the mean over hard pixels (online hard example mining).
 
     In hard pixels the probability of the true class is below a bound. It is

@@ -9,14 +9,20 @@ aggregate one object-region representation per class, and every pixel attends
 to these representations. Letters: K classes, C channels of a pixel, H x W the
 size of the finest map, of stride 4.
 """
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arch import (SWITCH, are_counts, check, check_choice, check_counts,
-                   check_rate)
+from .arch import (
+    SWITCH,
+    are_counts,
+    check,
+    check_choice,
+    check_counts,
+    check_rate,
+)
 from .kernels import attention
 
 
@@ -153,7 +159,7 @@ class OCR(nn.Module):
                  num_classes: int,
                  channels: int = 512,
                  ocr_channels: int = 256,
-                 aux_channels: Optional[int] = None,
+                 aux_channels: int | None = None,
                  dropout_ratio: float = 0.05,
                  kernel_size: int = 3,
                  groups: int = 1,
@@ -166,7 +172,7 @@ class OCR(nn.Module):
             aux_channels, dropout_ratio, kernel_size, groups)
 
     def add_layers(self, c_in: int, num_classes: int, channels: int,
-                   ocr_channels: int, aux_channels: Optional[int],
+                   ocr_channels: int, aux_channels: int | None,
                    dropout_ratio: float, kernel_size: int, groups: int):
         """Build the layers; subclasses with another parent call this."""
         aux = channels if aux_channels is None else aux_channels
@@ -187,7 +193,7 @@ class OCR(nn.Module):
         self.dropout = nn.Dropout2d(dropout_ratio)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
-    def forward(self, xs: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x = join_maps(xs, self.align_corners)
         aux = self.aux(x)
         pixels = self.ocr(self.bottleneck(x), aux)

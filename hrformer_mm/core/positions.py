@@ -1,13 +1,12 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Sinusoidal position encoding of TransPose, TokenPose and PRTR."""
 import math
-from typing import Tuple
 
 import torch
 from torch import Tensor
 
 
-def sine_position(hw: Tuple[int, int], dim: int,
+def sine_position(hw: tuple[int, int], dim: int,
                   device: torch.device) -> Tensor:
     """Compute the sinusoidal positions of a map, [1, H*W, dim], as in DETR.
 

@@ -5,7 +5,8 @@ The package uses APIs newer than torch 2.1 only through this module.
 """
 import inspect
 import re
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.torch_version import TorchVersion

@@ -5,11 +5,11 @@ Samples are drawn by the visualizers of MMPose, MMSegmentation and MMPretrain.
 The function of each task takes a packed sample, enlarges small images, so that
 lines stay thin, and passes it to the visualizer.
 """
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable, Dict, List
 
 import cv2
 import numpy as np
@@ -60,7 +60,7 @@ def draw_cls(visualizer: Visualizer, image: ndarray, sample, path: str):
         enlarge(image, HEIGHT), sample, out_file=path)
 
 
-DRAW: Dict[str, Callable] = dict(pose=draw_pose, seg=draw_seg, cls=draw_cls)
+DRAW: dict[str, Callable] = dict(pose=draw_pose, seg=draw_seg, cls=draw_cls)
 
 
 def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:
@@ -77,7 +77,7 @@ def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:
 def browse(cfg: Config,
            loader: str = 'train_dataloader',
            number: int = 12,
-           seed: int = 0) -> List[ndarray]:
+           seed: int = 0) -> list[ndarray]:
     """Draw samples of a data loader after all of its transforms.
 
     Transforms inside the model (normalisation, Mixup) are not applied.

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Create MMPose metainfo from the names of custom keypoints."""
 import warnings
-from typing import Dict, List, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 from .sides import OTHER, find_pairs, find_unpaired, side_of, words_of
 
@@ -9,7 +9,7 @@ from .sides import OTHER, find_pairs, find_unpaired, side_of, words_of
 COLORS = dict(left=(40, 150, 235), right=(245, 110, 40), none=(90, 200, 90))
 
 
-def check_names(names: Sequence[str], links: Sequence[Tuple[str, str]],
+def check_names(names: Sequence[str], links: Sequence[tuple[str, str]],
                 sigmas: Sequence[float]):
     """Raise ValueError if names, links and sigmas do not fit together."""
     twice = sorted({name for name in names if list(names).count(name) > 1})
@@ -43,9 +43,9 @@ def check_sides(names: Sequence[str]):
 
 
 def describe(names: Sequence[str],
-             links: Sequence[Tuple[str, str]] = (),
-             sigmas: Union[float, Sequence[float]] = 0.05,
-             dataset_name: str = 'custom') -> Dict:
+             links: Sequence[tuple[str, str]] = (),
+             sigmas: float | Sequence[float] = 0.05,
+             dataset_name: str = 'custom') -> dict:
     """Create the ``metainfo`` of an MMPose dataset with custom keypoints.
 
     Args:
@@ -81,7 +81,7 @@ def describe(names: Sequence[str],
         sigmas=list(sigmas))
 
 
-def describe_points(names: Sequence[str]) -> Dict[int, Dict]:
+def describe_points(names: Sequence[str]) -> dict[int, dict]:
     pairs = find_pairs(names)
     return {
         i: dict(id=i, name=name, color=list(COLORS[side_of(name)]), type='',
@@ -90,6 +90,6 @@ def describe_points(names: Sequence[str]) -> Dict[int, Dict]:
     }  # yapf: disable
 
 
-def link_color(link: Sequence[str]) -> List[int]:
+def link_color(link: Sequence[str]) -> list[int]:
     sides = {side_of(name) for name in link}
     return list(COLORS[sides.pop() if len(sides) == 1 else 'none'])

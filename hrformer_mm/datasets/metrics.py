@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Keypoint metrics that MMPose supports for one dataset only."""
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmpose.evaluation.functional import keypoint_pck_accuracy
@@ -25,7 +26,7 @@ class TorsoPCK(PCKAccuracy):
     """
 
     def __init__(self,
-                 torso: Tuple[int, int],
+                 torso: tuple[int, int],
                  thr: float = 0.2,
                  **kwargs: Any):
         super().__init__(thr=thr, norm_item='bbox', **kwargs)
@@ -44,7 +45,7 @@ class TorsoPCK(PCKAccuracy):
             result['torso_size'] = np.full((1, 2), max(length, 1e-6))
             result['torso_mask'] = result['mask'] & has_torso
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute ``PCK`` and ``tPCK``, as fractions of 1."""
         metrics = super().compute_metrics(results)
         _, accuracy, _ = keypoint_pck_accuracy(

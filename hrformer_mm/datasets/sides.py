@@ -5,7 +5,7 @@ Case and separators are ignored: ``left_ear``, ``Left Ear``, ``left-ear``,
 ``leftEar``, ``ear.L``, ``L_Ear``, ``earL`` and ``LEar`` all mean the left ear.
 """
 import re
-from typing import Collection, Dict, Iterator, List, Sequence, Tuple
+from collections.abc import Collection, Iterator, Sequence
 
 OTHER = dict(left='right', right='left')
 # Abbreviations count only if no whole word states the side.
@@ -16,7 +16,7 @@ SHORT = dict(l='left', r='right', lt='left', rt='right', lft='left',
 # LEFT | Left, left | 12 | letters without case
 WORDS = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+')
 SHORTEST = 3  # letters that must remain beside an attached l or r
-Key = Tuple[str, ...]
+Key = tuple[str, ...]
 
 
 def words_of(name: str) -> Key:
@@ -46,7 +46,7 @@ def mirrored_words(words: Key) -> Key:
                  for word in words)  # yapf: disable
 
 
-def attached(name: str) -> Iterator[Tuple[str, str]]:
+def attached(name: str) -> Iterator[tuple[str, str]]:
     """Yield side and mirrored spelling of names such as ``lefteye``.
 
     These have no boundary between the side and the rest; a single letter is a
@@ -63,7 +63,7 @@ def attached(name: str) -> Iterator[Tuple[str, str]]:
             yield side, other[0] + plain[1:]
 
 
-def find_pairs(names: Sequence[str]) -> Dict[str, str]:
+def find_pairs(names: Sequence[str]) -> dict[str, str]:
     """Return the counterpart of each name that has one, in both directions.
 
     Names with several possible counterparts get none.
@@ -72,12 +72,12 @@ def find_pairs(names: Sequence[str]) -> Dict[str, str]:
         >>> find_pairs(['Nose', 'L_Ear', 'R_Ear'])
         {'L_Ear': 'R_Ear', 'R_Ear': 'L_Ear'}
     """
-    by_words: Dict[Key, List[str]] = {}
-    by_letters: Dict[str, List[str]] = {}
+    by_words: dict[Key, list[str]] = {}
+    by_letters: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         by_words.setdefault(words_of(name), []).append(name)
         by_letters.setdefault(''.join(words_of(name)), []).append(name)
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     for name in dict.fromkeys(names):
         if side_of(name) != 'none':
             others = by_words.get(mirrored_words(words_of(name)), [])
@@ -91,7 +91,7 @@ def find_pairs(names: Sequence[str]) -> Dict[str, str]:
 
 
 def find_unpaired(names: Sequence[str],
-                  paired: Collection[str] = ()) -> List[str]:
+                  paired: Collection[str] = ()) -> list[str]:
     """Return names that look like one side of a pair, but have no counterpart.
 
     A letter with a number, such as L1, is not a side: vertebrae are named so.

@@ -7,11 +7,15 @@ in PyTorch.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import (TYPE_CHECKING, Any, Callable, Dict, List, Optional,
-                    Sequence, Tuple, cast)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    cast,
+)
 
 import numpy as np
 import torch
@@ -69,11 +73,11 @@ class Report:
     nodes: int  # operators in the graph
     names: Sequence[str]  # names of the outputs
     # Worst difference of each output, by image shape.
-    differences: Dict[Tuple[int, ...], Dict[str, float]] = field(
+    differences: dict[tuple[int, ...], dict[str, float]] = field(
         default_factory=dict)
 
 
-def input_shape(cfg: Config, model: nn.Module) -> Tuple[int, int]:
+def input_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
     """Return height and width of the images that a config is for.
 
     Raises:
@@ -93,8 +97,8 @@ def find_step(cfg: Config, name: str) -> dict:
 
 
 def describe(cfg: Config, model: nn.Module, meta: dict,
-             shape: Optional[Tuple[int, int]],
-             post: bool) -> Dict[str, Any]:
+             shape: tuple[int, int] | None,
+             post: bool) -> dict[str, Any]:
     """Return the metadata that a user of the file needs, as JSON values.
 
     Args:
@@ -111,7 +115,7 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         (``minimum``), scaled by ``padding``.
     """
     task, normal = get_task(cfg).name, cast(Any, model.data_preprocessor)
-    facts: Dict[str, Any] = dict(
+    facts: dict[str, Any] = dict(
         task=task,
         post=post,
         shape=shape,
@@ -165,14 +169,14 @@ def check_before(out: Path, format: str, force: bool):
                           f"{install_line('export')}")
 
 
-def load(cfg: Config, weights: str) -> Tuple[nn.Module, dict]:
+def load(cfg: Config, weights: str) -> tuple[nn.Module, dict]:
     """Build a model with its weights; return it and its dataset's metainfo."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
         return model, {**data_of(cfg), **load_weights(model, weights)}
 
 
-def open_dimensions(task: str, dynamic: bool) -> Dict[int, Any]:
+def open_dimensions(task: str, dynamic: bool) -> dict[int, Any]:
     """Return the dimensions of the images that a graph leaves open."""
     if not dynamic:
         return {}
@@ -183,15 +187,15 @@ def open_dimensions(task: str, dynamic: bool) -> Dict[int, Any]:
     return found
 
 
-def example_shape(shape: Tuple[int, int],
-                  dimensions: Dict[int, Any]) -> Tuple[int, ...]:
+def example_shape(shape: tuple[int, int],
+                  dimensions: dict[int, Any]) -> tuple[int, ...]:
     """Return a shape to trace with, whose open dimensions are unusual."""
     batch = 2 if 0 in dimensions else 1
     return (batch, 3, *(OPEN_EXAMPLE if 2 in dimensions else shape))
 
 
-def trace(network: nn.Module, shape: Tuple[int, ...],
-          dimensions: Dict[int, Any]) -> ExportedProgram:
+def trace(network: nn.Module, shape: tuple[int, ...],
+          dimensions: dict[int, Any]) -> ExportedProgram:
     """Trace the graph of a network, with the given dimensions open.
 
     Args:
@@ -222,7 +226,7 @@ def trace(network: nn.Module, shape: Tuple[int, ...],
 
 
 def write_onnx(program: ExportedProgram, path: Path,
-               dimensions: Dict[int, Any], names: Sequence[str], opset: int,
+               dimensions: dict[int, Any], names: Sequence[str], opset: int,
                meta: dict) -> int:
     """Write an ONNX file; return the number of its operators."""
     axes = {i: dimension.__name__ for i, dimension in dimensions.items()}
@@ -278,19 +282,19 @@ def difference(name: str, found: ndarray, wanted: ndarray) -> float:
     return float(apart.max() / np.abs(wanted).max())
 
 
-def shapes_to_check(shape: Tuple[int, int], dimensions: Dict[int, Any],
-                    thorough: bool) -> List[Tuple[int, ...]]:
+def shapes_to_check(shape: tuple[int, int], dimensions: dict[int, Any],
+                    thorough: bool) -> list[tuple[int, ...]]:
     """List the shapes of the images to compare with."""
     sizes = [shape, *OPEN_SIZES] if 2 in dimensions else [shape]
-    shapes: List[Tuple[int, ...]] = [(1, 3, *size) for size in sizes]
+    shapes: list[tuple[int, ...]] = [(1, 3, *size) for size in sizes]
     if thorough and 0 in dimensions:
         shapes += [(n, 3, *sizes[-1]) for n in (2, 3, 8)]
     return [*shapes] if thorough else shapes[:1]
 
 
 def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
-            shapes: Sequence[Tuple[int, ...]],
-            tolerance: Tolerance) -> Dict[Tuple[int, ...], Dict[str, float]]:
+            shapes: Sequence[tuple[int, ...]],
+            tolerance: Tolerance) -> dict[tuple[int, ...], dict[str, float]]:
     """Compare all outputs on random images; return differences by shape.
 
     Args:
@@ -327,7 +331,7 @@ def export(cfg: Config,
            weights: str,
            out: str,
            format: str = 'onnx',
-           shape: Optional[Tuple[int, int]] = None,
+           shape: tuple[int, int] | None = None,
            dynamic: bool = False,
            half: bool = False,
            post: bool = False,

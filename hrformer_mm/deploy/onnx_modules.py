@@ -6,7 +6,7 @@ and for speed in PyTorch, by the modules below. Their outputs are equal. The
 size of a map may be open, a ``torch.SymInt``, where the core would branch on
 whether it needs padding.
 """
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class WindowAttention(nn.Module):
             otherwise it is decomposed.
     """
 
-    bias: Optional[Tensor]
+    bias: Tensor | None
 
     def __init__(self, source: attention.WindowAttention, fused: bool):
         super().__init__()

@@ -7,8 +7,9 @@ older opset, or an error names the operator.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +34,14 @@ class Graph:
     def __init__(self, proto: Any, opset: int):
         from onnx import numpy_helper
         self.proto, self.opset, self.numbers = proto, opset, count()
-        self.constants: Dict[str, np.ndarray] = {
+        self.constants: dict[str, np.ndarray] = {
             t.name: numpy_helper.to_array(t)
             for t in proto.initializer if len(t.dims) < 2}
         for node in proto.node:
             if node.op_type == 'Constant' and node.attribute[0].HasField('t'):
                 self.constants[node.output[0]] = numpy_helper.to_array(
                     node.attribute[0].t)
-        self.shapes: Dict[str, Tuple[int, Optional[List[Optional[int]]]]] = {}
+        self.shapes: dict[str, tuple[int, list[int | None] | None]] = {}
         for value in (*proto.input, *proto.output, *proto.value_info):
             kind = value.type.tensor_type
             sizes = [d.dim_value if d.HasField('dim_value') else None
@@ -79,7 +80,7 @@ def refusal(opset: int, node: Any, why: str) -> ValueError:
                       f'with --opset {WRITTEN_OPSET} or higher')
 
 
-def attributes_of(node: Any) -> Dict[str, Any]:
+def attributes_of(node: Any) -> dict[str, Any]:
     from onnx import helper
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
@@ -90,7 +91,7 @@ def make(kind: str, inputs: Sequence[str], outputs: Sequence[str],
     return helper.make_node(kind, list(inputs), list(outputs), **attributes)
 
 
-def copy(node: Any, inputs: Optional[Sequence[str]] = None,
+def copy(node: Any, inputs: Sequence[str] | None = None,
          **changed: Any) -> Any:
     """Copy a node with other inputs or attributes; ``None`` drops one."""
     attributes = {**attributes_of(node), **changed}
@@ -229,7 +230,7 @@ def compute_in_float(graph: Graph, node: Any) -> Sequence[Any]:
 
 
 # The conversions for opsets below a number, from the newest to the oldest.
-REWRITES: Dict[str, Sequence[Tuple[int, Rewrite]]] = {
+REWRITES: dict[str, Sequence[tuple[int, Rewrite]]] = {
     **{f'Reduce{name}': ((18, axes_as_attribute), ) for name in (
         'L1', 'L2', 'LogSum', 'LogSumExp', 'Max', 'Mean', 'Min', 'Prod',
         'SumSquare')},

@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Optimize trained networks for inference."""
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import wraps
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
-def conv_norm_pairs(module: nn.Module) -> Iterator[Tuple[str, str]]:
+def conv_norm_pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of convolutions of a module and the norms after them.
 
     A norm follows a convolution if it is the next child and has the same
@@ -50,7 +51,7 @@ def fold_batch_norm(model: nn.Module) -> int:
     return count
 
 
-def parts(model: nn.Module) -> Tuple[nn.Module, ...]:
+def parts(model: nn.Module) -> tuple[nn.Module, ...]:
     """Return the networks of an OpenMMLab model: backbone, neck, heads.
 
     Their surroundings (normalization of images, decoding, losses) remain
@@ -91,7 +92,7 @@ def run_in(module: nn.Module, dtype: torch.dtype):
 
 @torch.no_grad()
 def optimize(model: nn.Module,
-             dtype: Optional[torch.dtype] = None,
+             dtype: torch.dtype | None = None,
              compile: bool = False,
              **compile_options) -> nn.Module:
     """Return a copy of the model for inference, with the same outputs.

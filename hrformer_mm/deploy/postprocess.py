@@ -4,7 +4,8 @@
 The modules compute with tensors what the frameworks compute in NumPy after the
 network. Letters: K keypoints or classes, H x W a heatmap, h x w an image.
 """
-from typing import Any, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 MAPS = dict(pose='heatmaps', seg='logits', cls='logits')
 
 
-def peaks(maps: Tensor) -> Tuple[Tensor, Tensor]:
+def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return positions and values of the maxima of [B, K, H, W], each [B, K].
 
     A position is the index of the pixel in the flattened map.
@@ -66,7 +67,7 @@ class Keypoints(nn.Module):
         """Return the size of the image in pixels of a map, (x, y)."""
         return torch.tensor([self.width, self.height])
 
-    def forward(self, maps: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         place, score = peaks(maps)
         x, y = place % self.width, place // self.width
         point = torch.stack([x, y], dim=-1) + self.refine(maps, place, x, y)
@@ -175,7 +176,7 @@ class Labels(nn.Module):
         self.align_corners, self.threshold = head.align_corners, head.threshold
         self.dtype = torch.uint8 if head.num_classes <= 256 else torch.int32
 
-    def forward(self, logits: Tensor, image: Tensor) -> Tuple[Tensor]:
+    def forward(self, logits: Tensor, image: Tensor) -> tuple[Tensor]:
         logits = F.interpolate(
             logits,
             image.shape[-2:],
@@ -192,7 +193,7 @@ class Probabilities(nn.Module):
     """Probability of each class, [B, K]."""
     names = ('scores', )
 
-    def forward(self, logits: Tensor, image: Tensor) -> Tuple[Tensor]:
+    def forward(self, logits: Tensor, image: Tensor) -> tuple[Tensor]:
         return logits.softmax(dim=1),
 
 
@@ -221,7 +222,7 @@ def slides(model: Any) -> bool:
     return cfg.get('mode') == 'slide'
 
 
-def window_starts(length: int, window: int, stride: int) -> List[int]:
+def window_starts(length: int, window: int, stride: int) -> list[int]:
     """Return the starts of the windows along a side, as MMSegmentation does.
 
     The last window ends at the image border.

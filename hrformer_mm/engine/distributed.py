@@ -7,7 +7,7 @@ same configs run on CPU, where the tests of distributed training run.
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any, List, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,7 +36,7 @@ STARTED_BY = dict(
     mpi='mpirun of Open MPI')
 
 # Completed meetings, kept because PyTorch uses their store, too.
-meetings: List[Meeting] = []
+meetings: list[Meeting] = []
 
 
 class Sum(torch.autograd.Function):
@@ -144,7 +144,7 @@ def adopt_launcher(launcher: str):
     os.environ.setdefault('MASTER_PORT', str(29500 + job))
 
 
-def machines_of_slurm() -> List[str]:
+def machines_of_slurm() -> list[str]:
     """Return the host names of a Slurm job, or [] if they are unknown."""
     nodes = os.environ.get('SLURM_JOB_NODELIST')
     if not nodes:
@@ -198,8 +198,8 @@ def has_no_gpu() -> bool:
     return get_device() in ('cpu', 'mps')
 
 
-def join_by_gloo(launcher: str, timeout: Optional[timedelta] = None,
-                 port: Optional[int] = None, **kwargs: Any):
+def join_by_gloo(launcher: str, timeout: timedelta | None = None,
+                 port: int | None = None, **kwargs: Any):
     """Initialize the process group without selecting a GPU.
 
     Args:

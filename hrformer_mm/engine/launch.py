@@ -18,9 +18,9 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Callable, Dict, List, Optional, Sequence
 
 from torch.distributed import TCPStore
 from torch.distributed import run as torchrun
@@ -123,7 +123,7 @@ class Machines(threading.Thread):
 
 def ranges(numbers: Sequence[int]) -> str:
     """Format sorted numbers like '0, 4-7'."""
-    runs: List[List[int]] = []
+    runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1] = [runs[-1][0], number]
@@ -156,8 +156,8 @@ class Meeting:
         self.rank, self.world = rank, world
         self.address, self.port = address, port
         self.speaks, self.machines = speaks, machines
-        self.store: Optional[TCPStore] = None
-        self.there: Dict[int, str] = {}  # machines by process
+        self.store: TCPStore | None = None
+        self.there: dict[int, str] = {}  # machines by process
 
     def wait(self, timeout: float) -> TCPStore:
         """Wait until all processes have joined.
@@ -249,7 +249,7 @@ class Meeting:
                 f'{where}')
 
 
-def watch_machines(args: Namespace) -> Optional[Machines]:
+def watch_machines(args: Namespace) -> Machines | None:
     """Set torchrun's timeout for other machines, and report missing ones."""
     count = int(args.nnodes) if str(args.nnodes).isdigit() else 1
     if count == 1:
@@ -285,7 +285,7 @@ def wait_for_children(seconds: float) -> None:
                 time.sleep(.1)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = torchrun.parse_args(
         list(sys.argv[1:] if argv is None else argv))
     # torchrun kills processes 30 seconds after it passed on a signal.

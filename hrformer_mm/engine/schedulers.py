@@ -6,7 +6,6 @@ Rates are factors of the base rate of a group, so they follow
 further state.
 """
 from math import cos, pi
-from typing import List
 
 from mmengine.optim import _ParamScheduler
 
@@ -65,7 +64,7 @@ class WarmupLR(_ParamScheduler):
             return self.decay(step)
         return self.start_ratio + (1 - self.start_ratio) * step / self.warmup
 
-    def _get_value(self) -> List[float]:
+    def _get_value(self) -> list[float]:
         return [base * self.ratio(self.last_step) for base in self.base_values]
 
 

@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Patches for training with several processes on a machine without GPU."""
+from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
-from typing import Any, Callable
+from typing import Any
 
 from ..compat import after_import
 

@@ -12,11 +12,12 @@ import shutil
 import time
 import traceback
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, Optional
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -32,8 +33,14 @@ from ..datasets.validation.common import name_loading_faults
 from ..registry import EXTRAS, install_line
 from ..tasks import get_task
 from ..utils.config import bare_name, name_types
-from ..utils.config_checks import (TESTED, TRAINED, check_checkpoint,
-                                   check_inputs, check_parts, check_types)
+from ..utils.config_checks import (
+    TESTED,
+    TRAINED,
+    check_checkpoint,
+    check_inputs,
+    check_parts,
+    check_types,
+)
 from ..utils.paths import configs_by_name, moved_base
 from ..utils.suggest import did_you_mean, suggest
 from ..utils.tracebacks import logged_traceback
@@ -55,7 +62,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SIGNAL_WAIT = 2
 
 
-def near_configs(path: str) -> List[str]:
+def near_configs(path: str) -> list[str]:
     """Return paths of configs with names similar to that of a path."""
     found = configs_by_name()
     return [os.path.relpath(found[name])
@@ -93,7 +100,7 @@ def read_config(path: str) -> Config:
     return cfg
 
 
-def merge_options(cfg: Config, options: Optional[Mapping[str, Any]]):
+def merge_options(cfg: Config, options: Mapping[str, Any] | None):
     """Merge ``--cfg-options``; their top-level keys must be known.
 
     Raises:
@@ -159,13 +166,13 @@ def set_data_root(cfg: Config, folder: str):
         cfg[key] = replace_prefix(cfg[key], old, new)
 
 
-def set_work_dir(cfg: Config, work_dir: Optional[str]):
+def set_work_dir(cfg: Config, work_dir: str | None):
     """Set the work dir: argument, else config, else ``work_dirs/NAME``."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join(
         'work_dirs', Path(cfg.filename).stem)
 
 
-def set_resume(cfg: Config, resume: Optional[str]):
+def set_resume(cfg: Config, resume: str | None):
     """Resume from a checkpoint, or with 'auto' from the last one in work_dir.
 
     If there is none yet, 'auto' starts from ``load_from`` of the config. It
@@ -246,7 +253,7 @@ def skip_validation(cfg: Config):
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
-def show_predictions(cfg: Config, show: bool, folder: Optional[str],
+def show_predictions(cfg: Config, show: bool, folder: str | None,
                      interval: int, wait_time: float):
     """Draw every interval-th prediction, in a window or to a folder.
 
@@ -457,7 +464,7 @@ def train(cfg: Config):
         runner.train()
 
 
-def test(cfg: Config, checkpoint: str, out: Optional[str] = None):
+def test(cfg: Config, checkpoint: str, out: str | None = None):
     """Check a config and evaluate a checkpoint on the test data.
 
     Args:

@@ -8,27 +8,28 @@ framework. Names of the framework and paths are resolved as before.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any
 
 from ..compat import after_import
 from ..tasks import TASKS
 
 
-def models_of(scope: str) -> Dict[str, str]:
+def models_of(scope: str) -> dict[str, str]:
     """Return our config files for a framework by model name."""
     from .. import zoo
     return {row.name.lower(): str(row.path)
             for row in zoo.list_rows(task=TASKS[scope].name) if row.config}
 
 
-def path_of(name: str, scope: str) -> Optional[str]:
+def path_of(name: str, scope: str) -> str | None:
     """Return the config file of a model, if this package has one."""
     return models_of(scope).get(name.lower())
 
 
-def scope_of(folder: str) -> Optional[str]:
+def scope_of(folder: str) -> str | None:
     """Return the framework whose metafiles are in a folder.
 
     The folder is ``.mim`` in the package, or its parent in a checkout.
@@ -107,7 +108,7 @@ def find_in_model_hub(module: Any):
     hub.get = classmethod(wraps(get.__func__)(find))
 
 
-PATCHES: Dict[str, Callable[[Any], None]] = {
+PATCHES: dict[str, Callable[[Any], None]] = {
     'mmengine.infer.infer': list_in_inferencers,
     'mmpose.apis.inference': take_names('mmpose'),
     'mmseg.apis.inference': take_names('mmseg'),

@@ -15,16 +15,21 @@ Works with timm 0.9.2 and newer.
 """
 import warnings
 from collections import OrderedDict
-from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
-                    Set, Tuple, Union)
+from collections.abc import Callable, Mapping, Sequence
+from typing import (
+    Any,
+)
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import convert, find_file, read_checkpoint
 from ..checkpoints.keymap import BACKBONE, task_of
-from ..checkpoints.loading import (comparable, match_model,
-                                   warn_of_contradictions)
+from ..checkpoints.loading import (
+    comparable,
+    match_model,
+    warn_of_contradictions,
+)
 from ..core.arch import check_out_indices
 from ..core.blocks import FFN, Block, Residual
 from ..core.cls_head import OUT_CHANNELS, RepresentationHead
@@ -34,10 +39,15 @@ from ..registry import install_line
 try:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from timm.layers import ClassifierHead
-    from timm.models import (FeatureInfo, build_model_with_cfg,
-                             generate_default_cfgs, load_pretrained,
-                             register_model, register_notrace_module,
-                             resolve_pretrained_cfg)
+    from timm.models import (
+        FeatureInfo,
+        build_model_with_cfg,
+        generate_default_cfgs,
+        load_pretrained,
+        register_model,
+        register_notrace_module,
+        resolve_pretrained_cfg,
+    )
 except ModuleNotFoundError as error:
     raise ImportError(
         f'{__name__} needs {error.name}, which is not installed: '
@@ -51,7 +61,7 @@ BIAS_TABLE = 'relative_position_bias_table'
 register_notrace_module(HRFormer)
 
 
-def take_indices(indices: Indices, count: int = 4) -> Tuple[int, ...]:
+def take_indices(indices: Indices, count: int = 4) -> tuple[int, ...]:
     """Return the branches that timm's ``indices`` select.
 
     Args:
@@ -72,7 +82,7 @@ def take_indices(indices: Indices, count: int = 4) -> Tuple[int, ...]:
     return check_out_indices(tuple(indices), count)
 
 
-def describe_maps(channels: Sequence[int]) -> List[Dict[str, Any]]:
+def describe_maps(channels: Sequence[int]) -> list[dict[str, Any]]:
     """Return timm's description of the map of each branch."""
     return [
         dict(num_chs=c, reduction=4 * 2**i, module=f'maps.{i}')
@@ -116,12 +126,12 @@ class HRFormerBase(nn.Module):
         self.backbone.with_cp = enable
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
+    def no_weight_decay(self) -> set[str]:
         """Return the position bias tables, as timm does for Swin."""
         return {n for n, _ in self.named_parameters() if BIAS_TABLE in n}
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return timm's patterns that group parameters by depth.
 
         Fusion and transitions belong to the blocks before them.
@@ -163,7 +173,7 @@ class HRFormerClassifier(HRFormerBase):
         self.feature_info = describe_maps(channels)
         # Name the maps, for timm's extraction by hooks and by torch.fx.
         self.maps = nn.ModuleList(nn.Identity() for _ in channels)
-        self.neck: Optional[nn.Module] = RepresentationHead(channels)
+        self.neck: nn.Module | None = RepresentationHead(channels)
         self.head = ClassifierHead(OUT_CHANNELS, num_classes, global_pool,
                                    drop_rate)
 
@@ -178,20 +188,20 @@ class HRFormerClassifier(HRFormerBase):
 
     def reset_classifier(self,
                          num_classes: int,
-                         global_pool: Optional[str] = None):
+                         global_pool: str | None = None):
         """Replace the classifier, and the pooling if it is given."""
         self.num_classes = num_classes
         device = next(self.parameters()).device
         self.head.reset(num_classes, global_pool)
         self.head.to(device)
 
-    def forward_maps(self, x: Tensor) -> List[Tensor]:
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
         """Return the maps of the branches, finest first."""
         found = self.backbone(x)
         return [self.maps[i](found[at])
                 for at, i in enumerate(self.backbone.out_indices)]
 
-    def aggregate(self, maps: List[Tensor]) -> Any:
+    def aggregate(self, maps: list[Tensor]) -> Any:
         return maps if self.neck is None else self.neck(maps)
 
     def forward_features(self, x: Tensor) -> Any:
@@ -214,7 +224,7 @@ class HRFormerClassifier(HRFormerBase):
             stop_early: bool = False,
             output_fmt: str = 'NCHW',
             intermediates_only: bool = False
-    ) -> Union[List[Tensor], Tuple[Any, List[Tensor]]]:
+    ) -> list[Tensor] | tuple[Any, list[Tensor]]:
         """Return the features and the maps of branches.
 
         Args:
@@ -235,7 +245,7 @@ class HRFormerClassifier(HRFormerBase):
     def prune_intermediate_layers(self,
                                   indices: Indices = 1,
                                   prune_norm: bool = False,
-                                  prune_head: bool = True) -> List[int]:
+                                  prune_head: bool = True) -> list[int]:
         """Remove what the maps of some branches do not need.
 
         Returns:
@@ -269,11 +279,11 @@ class HRFormerFeatures(HRFormerBase):
         self.feature_info = FeatureInfo(
             describe_maps(self.backbone.arch.channels), taken)
 
-    def forward(self, x: Tensor) -> List[Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         return list(self.backbone(x))
 
 
-def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> Dict[str, Any]:
+def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> dict[str, Any]:
     """Convert a checkpoint of any layout to the tensors of a model.
 
     Raises:
@@ -298,7 +308,7 @@ def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> Dict[str, Any]:
                        if k in own or k.startswith(BACKBONE))
 
 
-def load(model: HRFormerBase, cfg: Dict[str, Any]):
+def load(model: HRFormerBase, cfg: dict[str, Any]):
     """Load the pretrained weights that a config of timm names.
 
     Files and URLs go through :func:`hrformer_mm.checkpoints.find_file`; the
@@ -317,7 +327,7 @@ def load(model: HRFormerBase, cfg: Dict[str, Any]):
 
 
 def builder(arch: str, cls: Callable[..., HRFormerBase],
-            cfg: Optional[Dict[str, Any]]) -> Callable[..., HRFormerBase]:
+            cfg: dict[str, Any] | None) -> Callable[..., HRFormerBase]:
     """Return a function that builds a model and loads its weights."""
 
     def build(device: Any = None, dtype: Any = None,
@@ -360,7 +370,7 @@ def create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         **kwargs)
 
 
-def describe(file: str, **more: Any) -> Dict[str, Any]:
+def describe(file: str, **more: Any) -> dict[str, Any]:
     """Return timm's description of the ImageNet weights in a file."""
     return dict(
         file=file,

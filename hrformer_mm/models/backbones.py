@@ -1,22 +1,33 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer as a registered OpenMMLab backbone."""
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, List, Mapping, Optional, Tuple, Union, cast
+from typing import Any, cast
 
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints import schemes  # noqa: F401  registers *.safetensors
-from ..checkpoints import (await_owner, load_pretrained, match_state_dict,
-                           write_truths)
+from ..checkpoints import (
+    await_owner,
+    load_pretrained,
+    match_state_dict,
+    schemes,  # noqa: F401  registers *.safetensors
+    write_truths,
+)
 from ..checkpoints.loading import current_task
 from ..core import hrformer
 from ..core.arch import Arch
 from ..core.blocks import Residual
 from ..registry import MODELS
-from .extra import (apply_norm_cfg, apply_transformer_norm_cfg, check_conv_cfg,
-                    is_extra, translate_extra, translate_pretrained)
+from .extra import (
+    apply_norm_cfg,
+    apply_transformer_norm_cfg,
+    check_conv_cfg,
+    is_extra,
+    translate_extra,
+    translate_pretrained,
+)
 
 STAGES = (('conv1', 'bn1', 'conv2', 'bn2'), ('layer1', 'transition1'),
           ('stage2', 'transition2'), ('stage3', 'transition3'), ('stage4', ))
@@ -53,18 +64,18 @@ class HRFormer(hrformer.HRFormer, BaseModule):
     """
 
     def __init__(self,
-                 arch: Union[str, Arch, Mapping] = 'base',
+                 arch: str | Arch | Mapping = 'base',
                  in_channels: int = 3,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  allow_random_head: bool = False,
-                 init_cfg: Union[None, dict, List[dict]] = None,
-                 extra: Optional[Mapping] = None,
-                 norm_cfg: Optional[Mapping] = None,
-                 transformer_norm_cfg: Optional[Mapping] = None,
-                 conv_cfg: Optional[Mapping] = None,
+                 init_cfg: None | dict | list[dict] = None,
+                 extra: Mapping | None = None,
+                 norm_cfg: Mapping | None = None,
+                 transformer_norm_cfg: Mapping | None = None,
+                 conv_cfg: Mapping | None = None,
                  zero_init_residual: bool = False,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  **kwargs):
         check_conv_cfg(conv_cfg)
         if extra is None and is_extra(arch):
@@ -96,7 +107,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
 
     def get_layer_depth(self,
                         param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+                        prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter, for layer-wise learning rates.
 
         The stem has depth 0, the first stage 1, and each block of a branch
@@ -128,7 +139,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         block = int(rest[3]) + 1 if is_block else blocks
         return 1 + before * blocks + block, last + 1
 
-    def frozen_modules(self) -> List[nn.Module]:
+    def frozen_modules(self) -> list[nn.Module]:
         return [
             getattr(self, name)
             for names in STAGES[:self.frozen_stages + 1] for name in names

@@ -4,7 +4,6 @@
 MMPose's registry of codecs has no scopes, so configs need the full path:
 ``type='hrformer_mm.models.codecs.UnbiasedUDPHeatmap'``.
 """
-from typing import Optional, Tuple
 
 import numpy as np
 from mmpose.codecs import MSRAHeatmap, RegressionLabel
@@ -43,7 +42,7 @@ class UnbiasedUDPHeatmap(MSRAHeatmap):
 
     def encode(self,
                keypoints: np.ndarray,
-               keypoints_visible: Optional[np.ndarray] = None) -> dict:
+               keypoints_visible: np.ndarray | None = None) -> dict:
         """Encode keypoints [1, K, 2] as heatmaps [K, H, W].
 
         Keypoints more than three sigmas outside the map have weight 0.
@@ -64,7 +63,7 @@ class UnbiasedUDPHeatmap(MSRAHeatmap):
         return dict(
             heatmaps=maps.astype(np.float32), keypoint_weights=weights)
 
-    def decode(self, encoded: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def decode(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decode heatmaps to keypoints [1, K, 2] and their scores [1, K].
 
         As in ``UDPHeatmap``, coordinates assume an input w steps wide, as the
@@ -85,7 +84,7 @@ class UncroppedRegressionLabel(RegressionLabel):
 
     def encode(self,
                keypoints: np.ndarray,
-               keypoints_visible: Optional[np.ndarray] = None) -> dict:
+               keypoints_visible: np.ndarray | None = None) -> dict:
         """Divide keypoints [1, K, 2] by the size of the input."""
         if keypoints_visible is None:
             keypoints_visible = np.ones(keypoints.shape[:2], np.float32)

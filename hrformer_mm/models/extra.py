@@ -3,15 +3,16 @@
 
 Unsupported values raise an error, as in MMPose, instead of being ignored.
 """
+from collections.abc import Mapping, Sequence
 from logging import WARNING
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Our name: names of MMPose's and the official configs in a stage, default.
-EXTRA_WORDS: Dict[str, Tuple[Sequence[str], Optional[int]]] = dict(
+EXTRA_WORDS: dict[str, tuple[Sequence[str], int | None]] = dict(
     channels=(('num_channels', ), None),
     heads=(('num_heads', ), None),
     blocks=(('num_blocks', ), None),
@@ -69,7 +70,7 @@ def check_stage1(stage: Mapping):
 
 
 def branches(stages: Sequence[Mapping], names: Sequence[str],
-             default: Optional[int]) -> Tuple[int, ...]:
+             default: int | None) -> tuple[int, ...]:
     """Return a field of ``extra`` for the four branches, equal in all stages.
 
     Raises:
@@ -115,7 +116,7 @@ def translate_upsample(cfg: Mapping) -> str:
                      f'the latter without align_corners, got {dict(cfg)}')
 
 
-def translate_extra(extra: Mapping[str, Any]) -> Dict[str, Any]:
+def translate_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Translate ``extra`` to the arguments of our HRFormer.
 
     Args:
@@ -157,7 +158,7 @@ def translate_extra(extra: Mapping[str, Any]) -> Dict[str, Any]:
     return args
 
 
-def check_conv_cfg(conv_cfg: Optional[Mapping]):
+def check_conv_cfg(conv_cfg: Mapping | None):
     """Raise ValueError for convolutions other than the plain ones."""
     kind = (conv_cfg or {}).get('type')
     if kind not in (None, 'Conv2d', 'Conv', nn.Conv2d):
@@ -212,7 +213,7 @@ def apply_transformer_norm_cfg(model: nn.Module, norm_cfg: Mapping):
             module.requires_grad_(trains)
 
 
-def translate_pretrained(pretrained: Optional[str],
+def translate_pretrained(pretrained: str | None,
                          init_cfg: Any) -> Any:
     """Translate MMSegmentation's ``pretrained`` to an ``init_cfg``.
 

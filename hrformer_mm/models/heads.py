@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer's segmentation head for MMSegmentation."""
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,20 +66,20 @@ class OCRHead(OCR, BaseDecodeHead):
                  num_classes: int,
                  channels: int = 512,
                  ocr_channels: int = 256,
-                 aux_channels: Optional[int] = None,
+                 aux_channels: int | None = None,
                  dropout_ratio: float = 0.05,
                  kernel_size: int = 3,
                  groups: int = 1,
-                 loss_decode: Union[dict, List[dict]] = dict(
+                 loss_decode: dict | list[dict] = dict(
                      type='hrformer_mm.OHEMCrossEntropyLoss'),
-                 loss_aux: Optional[dict] = dict(
+                 loss_aux: dict | None = dict(
                      type='hrformer_mm.PixelCrossEntropyLoss',
                      loss_weight=0.4),
                  align_corners: bool = True,
-                 out_channels: Optional[int] = None,
-                 threshold: Optional[float] = None,
+                 out_channels: int | None = None,
+                 threshold: float | None = None,
                  ignore_index: int = 255,
-                 init_cfg: Union[None, dict, List[dict]] = None):
+                 init_cfg: None | dict | list[dict] = None):
         total = check_maps(in_channels)
         BaseDecodeHead.__init__(
             self,
@@ -105,7 +106,7 @@ class OCRHead(OCR, BaseDecodeHead):
         return super().forward(inputs)[0]
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list,
-             train_cfg: Any) -> Dict[str, Tensor]:
+             train_cfg: Any) -> dict[str, Tensor]:
         """Compute losses and accuracies of the main and auxiliary logits."""
         logits, guess = OCR.forward(self, inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
@@ -122,14 +123,14 @@ class OCRHead(OCR, BaseDecodeHead):
         return result
 
     def judge(self, logits: Tensor, labels: Tensor,
-              losses: Sequence[Tuple[str, nn.Module]],
-              accuracy_name: str) -> Dict[str, Tensor]:
+              losses: Sequence[tuple[str, nn.Module]],
+              accuracy_name: str) -> dict[str, Tensor]:
         """Compute losses by name, and the percentage of correct pixels.
 
         The computation is in float32 at the size of the labels [B, H, W].
         """
         logits = self.enlarge(logits.float(), labels.shape[-2:])
-        result: Dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for name, loss in losses:
             value = loss(logits, labels, ignore_index=self.ignore_index)
             result[name] = result[name] + value if name in result else value

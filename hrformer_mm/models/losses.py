@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Pixel-wise cross-entropy losses for MMSegmentation's heads."""
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ class PixelCrossEntropyLoss(nn.Module):
             are trained on.
     """
 
-    class_weight: Optional[Tensor]
+    class_weight: Tensor | None
 
     def __init__(self,
-                 class_weight: Optional[Sequence[float]] = None,
+                 class_weight: Sequence[float] | None = None,
                  loss_weight: float = 1.,
                  loss_name: str = 'loss_ce'):
         super().__init__()
@@ -38,8 +38,8 @@ class PixelCrossEntropyLoss(nn.Module):
     def forward(self,
                 logits: Tensor,
                 labels: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: Optional[int] = 255) -> Tensor:
+                weight: Tensor | None = None,
+                ignore_index: int | None = 255) -> Tensor:
         """Compute the loss of logits [B, K, H, W] for labels [B, H, W].
 
         Raises:
@@ -57,7 +57,7 @@ class PixelCrossEntropyLoss(nn.Module):
         return self.loss_weight * self.reduce(logits, labels, ignore_index)
 
     def reduce(self, logits: Tensor, labels: Tensor,
-               ignore_index: Optional[int]) -> Tensor:
+               ignore_index: int | None) -> Tensor:
         return losses.cross_entropy(logits, labels, self.class_weight,
                                     ignore_index)
 
@@ -85,7 +85,7 @@ class OHEMCrossEntropyLoss(PixelCrossEntropyLoss):
         self.thresh, self.min_kept = thresh, min_kept
 
     def reduce(self, logits: Tensor, labels: Tensor,
-               ignore_index: Optional[int]) -> Tensor:
+               ignore_index: int | None) -> Tensor:
         return losses.ohem_cross_entropy(logits, labels, self.thresh,
                                          self.min_kept, self.class_weight,
                                          ignore_index)

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """HRFormer's representation head as a neck for MMPretrain."""
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Optional, Sequence, Tuple
 
 from mmengine.model import BaseModule
 from mmpretrain.models.necks import GlobalAveragePooling
@@ -33,12 +33,12 @@ class HRFormerClsNeck(RepresentationHead, BaseModule):
                  in_channels: Sequence[int],
                  dw_conv: bool = True,
                  pool: bool = True,
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: dict | None = None):
         super().__init__(in_channels, dw_conv)
         self.init_cfg = deepcopy(init_cfg)
         self.gap = GlobalAveragePooling() if pool else None
 
     def forward(  # type: ignore[override]
-            self, xs: Sequence[Tensor]) -> Tuple[Tensor]:
+            self, xs: Sequence[Tensor]) -> tuple[Tensor]:
         x = super().forward(xs)
         return (x if self.gap is None else self.gap(x), )

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Random padding and test-time augmentation that MMSegmentation lacks."""
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from mmengine.model import BaseTTAModel
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..registry import MODELS
 
 
-def random_shift(room: Tuple[int, int, int, int]) -> Tuple[int, int]:
+def random_shift(room: tuple[int, int, int, int]) -> tuple[int, int]:
     """Sample the rows and columns by which to move an image in its padding.
 
     Args:
@@ -31,7 +31,7 @@ class RandomPadPreProcessor(SegDataPreProcessor):
     after normalisation, so that padding is the mean.
     """
 
-    def forward(self, data: dict, training: bool = False) -> Dict[str, Any]:
+    def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         data = super().forward(data, training)
         if training:
             for image, sample in zip(data['inputs'], data['data_samples']):
@@ -60,7 +60,7 @@ class LogitsTTAModel(BaseTTAModel):
     for two classes, MMSegmentation returns its probability, which is averaged.
     """
 
-    def test_step(self, data: Dict[str, list]) -> List[Any]:
+    def test_step(self, data: dict[str, list]) -> list[Any]:
         """Predict a batch; each entry of ``data`` is a list of views."""
         views = [{k: v[i] for k, v in data.items()}
                  for i in range(len(data['inputs']))]
@@ -71,8 +71,8 @@ class LogitsTTAModel(BaseTTAModel):
         return self.merge_preds([merged], len(views))
 
     def merge_preds(self,
-                    data_samples_list: List[List[Any]],
-                    views: int = 1) -> List[Any]:
+                    data_samples_list: list[list[Any]],
+                    views: int = 1) -> list[Any]:
         """Predict classes from the sums of the logits of ``views``."""
         for sample in data_samples_list[0]:
             logits = sample.seg_logits.data / views

@@ -4,18 +4,25 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
-from typing import Any, Callable, Iterator, List, Mapping, Tuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS,
-                               VISUALIZERS)
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    TRANSFORMS,
+    VISUALIZERS,
+)
 from mmengine.runner import load_checkpoint
 from torch import nn
 
@@ -127,7 +134,7 @@ def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
                 'or set its folder with --data-root DIR')
 
 
-def check_files(flight: Flight, loaders: List[str]) -> Iterator[Finding]:
+def check_files(flight: Flight, loaders: list[str]) -> Iterator[Finding]:
     """Check a sample of the files, like ``tools/check_dataset.py``.
 
     Loaders are checked together, since their classes must agree.
@@ -187,7 +194,7 @@ def check_data(flight: Flight) -> Iterator[Finding]:
         yield Finding(
             'data', OK, f'{loader}: {flight.sizes[loader]} samples, '
             f'{1000 * flight.reading[loader]:.0f} ms to read and augment one')
-    found: List[Finding] = []
+    found: list[Finding] = []
     if present and flight.cfg.get('default_scope') in TASKS:
         found = list(check_files(flight, present))
     for loader, error in errors:
@@ -208,7 +215,7 @@ class Words(logging.Handler):
     def emit(self, record: logging.LogRecord):
         self.text += record.getMessage() + '\n'
 
-    def names(self, pattern: str) -> List[str]:
+    def names(self, pattern: str) -> list[str]:
         """Return the tensor names that follow a phrase of MMEngine."""
         found = re.findall(pattern + r':? (.*)', self.text)
         return [name for line in found for name in re.split(r', ', line)]
@@ -225,7 +232,7 @@ def logged() -> Iterator[Words]:
         logger.removeHandler(words)
 
 
-def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
+def load_loosely(module: nn.Module, load: Callable) -> tuple[str, str]:
     """Load weights like MMEngine, which continues even if few of them match.
 
     Args:
@@ -250,13 +257,13 @@ def load_loosely(module: nn.Module, load: Callable) -> Tuple[str, str]:
     return (WARN if len(anew) < len(own) else FAIL), found
 
 
-def load_backbone(backbone: HRFormer, arguments: Mapping) -> Tuple[str, str]:
+def load_backbone(backbone: HRFormer, arguments: Mapping) -> tuple[str, str]:
     """Load weights that must cover a backbone; see :func:`load_loosely`."""
     report = load_pretrained(backbone, **arguments)
     return (WARN if report.missing else OK), str(report)
 
 
-def find_weights(flight: Flight) -> Iterator[Tuple[str, Callable]]:
+def find_weights(flight: Flight) -> Iterator[tuple[str, Callable]]:
     """Yield path and load function of each checkpoint that a run loads."""
     assert flight.model is not None
     for module in flight.model.modules():

@@ -9,7 +9,7 @@ import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -45,7 +45,7 @@ class Measured:
     states: int = 0
     peak: int = 0
     slope: float = 0.
-    losses: List[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
     def memory(self, batch: int) -> int:
         """Estimate the bytes for a batch of a size, by a linear model."""
@@ -188,7 +188,7 @@ class Rehearsal:
             self.step(batch)
         return time.perf_counter() - began
 
-    def evaluate(self) -> Dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Evaluate one batch as if it were the whole dataset.
 
         Returns:

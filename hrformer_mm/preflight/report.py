@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 from torch import nn
@@ -54,15 +55,15 @@ class Flight:
     cfg: Config
     processes: int
     folder: str
-    model: Optional[nn.Module] = None
+    model: nn.Module | None = None
     is_built: bool = False
-    sizes: Dict[str, int] = field(default_factory=dict)
-    reading: Dict[str, float] = field(default_factory=dict)
-    rehearsal: Optional[Rehearsal] = None
+    sizes: dict[str, int] = field(default_factory=dict)
+    reading: dict[str, float] = field(default_factory=dict)
+    rehearsal: Rehearsal | None = None
     evaluating: float = 0.
 
     @property
-    def loaders(self) -> List[str]:
+    def loaders(self) -> list[str]:
         """Return the names of the data loaders that training uses."""
         return [name for name in LOADERS[:2] if self.cfg.get(name)]
 
@@ -81,7 +82,7 @@ def describe_error(error: Exception) -> str:
     return line if cli.is_mistake(error) else f'{type(error).__name__}: {line}'
 
 
-def attempt(what: str, build: Callable, *args: Any) -> Tuple[Any, str]:
+def attempt(what: str, build: Callable, *args: Any) -> tuple[Any, str]:
     """Call a function; return its result, and its error as text or ''."""
     try:
         return build(*args), ''

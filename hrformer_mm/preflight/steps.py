@@ -3,9 +3,9 @@
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Iterator
 
 import psutil
 import torch
@@ -15,8 +15,17 @@ from ..engine.hooks.lengths import Length, build, remarks
 from ..utils import costs
 from .inputs import parts
 from .rehearsal import STEPS, Rehearsal
-from .report import (FAIL, OK, SKIP, WARN, Finding, Flight, attempt, duration,
-                     size)
+from .report import (
+    FAIL,
+    OK,
+    SKIP,
+    WARN,
+    Finding,
+    Flight,
+    attempt,
+    duration,
+    size,
+)
 
 TIGHT = 0.8  # share of memory or disk above which a run may not fit
 PATIENCE = 30  # maximum seconds of a step with the whole batch

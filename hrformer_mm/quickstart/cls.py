@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quickstart of classification: handwritten digits in ImageNet's layout."""
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ RIGHT, WRONG = '#2a7f3f', '#c44e52'
 
 class Predictions(NamedTuple):
     """Predictions of a model for all validation images."""
-    paths: List[str]
+    paths: list[str]
     truth: ndarray  # [N], classes
     scores: ndarray  # [N, classes], probabilities
-    names: List[str]  # of the classes
+    names: list[str]  # of the classes
 
 
 def predict(cfg: Config, checkpoint: str) -> Predictions:
@@ -89,7 +89,7 @@ def draw_images(found: Predictions, path: Path):
     figure.savefig(path)
 
 
-def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
+def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     """Draw the confusion matrix and the least certain images."""
     found = predict(cfg, checkpoint)
     paths = [out_dir / 'confusion_matrix.png', out_dir / 'predictions.png']
@@ -122,11 +122,11 @@ def use_data_root(cfg: Config, root: str):
             loader.dataset.metainfo = dict(classes=names)
 
 
-def folders(root: Path) -> List[str]:
+def folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def next_commands(outcome: Outcome) -> List[str]:
+def next_commands(outcome: Outcome) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',

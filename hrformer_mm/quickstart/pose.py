@@ -1,8 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quickstart of pose estimation: drawn people in COCO's layout."""
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import List, Sequence
 
 import cv2
 import numpy as np
@@ -41,7 +41,7 @@ def draw_truth(image: ndarray, points: ndarray, seen: Sequence[bool]):
                          color, thick, cv2.LINE_AA, 4)
 
 
-def draw_image(model, people: List[dict]) -> ndarray:
+def draw_image(model, people: list[dict]) -> ndarray:
     """Predict and draw the poses of an image in its labelled boxes."""
     from mmpose.apis import inference_topdown
     path = people[0]['img_path']
@@ -64,7 +64,7 @@ def draw_image(model, people: List[dict]) -> ndarray:
     return image
 
 
-def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
+def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     """Draw a grid of validation images with both kinds of skeletons.
 
     These are the predicted and the labelled ones.
@@ -85,7 +85,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
     return [path]
 
 
-def next_commands(outcome: Outcome) -> List[str]:
+def next_commands(outcome: Outcome) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, TextIO
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -42,9 +42,9 @@ class Progress(Hook):
     def __init__(self, path: Path, metric: str, label: str, stream: TextIO):
         self.path, self.metric = path, metric
         self.label, self.stream = label, stream
-        self.losses: List[float] = []
-        self.loss: Optional[float] = None
-        self.value: Optional[float] = None
+        self.losses: list[float] = []
+        self.loss: float | None = None
+        self.value: float | None = None
         self.shown = 0.
         self.printed = 0
         # A run that was killed in an evaluation resumes with it.
@@ -65,7 +65,7 @@ class Progress(Hook):
             file.write(json.dumps(values) + '\n')
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
-                         data_batch=None, outputs: Optional[dict] = None):
+                         data_batch=None, outputs: dict | None = None):
         done = runner.iter + 1
         self.losses.append(float((outputs or {})['loss'].detach()))
         if done % max(runner.max_iters // POINTS, 1) == 0:
@@ -88,7 +88,7 @@ class Progress(Hook):
             self.show(runner, f'evaluating {batch_idx + 1}/{total}')
 
     def after_val_epoch(self, runner: Runner,
-                        metrics: Optional[Dict[str, float]] = None):
+                        metrics: dict[str, float] | None = None):
         values = {k: float(v) for k, v in (metrics or {}).items()
                   if isinstance(v, (int, float)) or getattr(v, 'ndim', 1) == 0}
         self.record(iter=runner.iter, **values)

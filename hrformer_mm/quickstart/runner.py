@@ -4,19 +4,24 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
 from tempfile import TemporaryDirectory
-from typing import Callable, List, Optional, TextIO, Tuple
+from typing import TextIO
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..checkpoints.schemes import protected_loading
-from ..engine.train import (fit_machine, merge_options,
-                            one_error_for_dead_workers, read_config,
-                            set_data_root)
+from ..engine.train import (
+    fit_machine,
+    merge_options,
+    one_error_for_dead_workers,
+    read_config,
+    set_data_root,
+)
 from ..utils.io import read_history, read_json
 from ..utils.paths import root
 from ..utils.redirect import redirect_output
@@ -34,10 +39,10 @@ LOG = 'log.txt'
 class Outcome:
     """Result of a quickstart."""
     config: Path  # dumped, self-contained, with the dataset used
-    checkpoint: Optional[Path]
+    checkpoint: Path | None
     work_dir: Path
     metrics: dict  # metrics of the last evaluation by name
-    pictures: List[Path]
+    pictures: list[Path]
     data_root: Path
 
 
@@ -74,16 +79,16 @@ class Task:
     metric: str
     metric_label: str
     make_data: Callable[[Path, int, int, int], None]
-    images: Tuple[int, int]
-    draw: Callable[[Config, str, Path], List[Path]]
-    next_commands: Callable[[Outcome], List[str]]
+    images: tuple[int, int]
+    draw: Callable[[Config, str, Path], list[Path]]
+    next_commands: Callable[[Outcome], list[str]]
     layout: str
-    needs: Tuple[str, ...]
+    needs: tuple[str, ...]
     data_version: int = 1
     use_data_root: Callable[[Config, str], None] = set_data_root
 
 
-def folder_of(task: Task, cfg: Config, images: Tuple[int, int],
+def folder_of(task: Task, cfg: Config, images: tuple[int, int],
               seed: int) -> Path:
     """Return the folder of generated data.
 
@@ -95,7 +100,7 @@ def folder_of(task: Task, cfg: Config, images: Tuple[int, int],
     return folder.with_name(f'{folder.name}_{images[0]}_{images[1]}_{seed}')
 
 
-def provide_data(task: Task, folder: Path, images: Tuple[int, int],
+def provide_data(task: Task, folder: Path, images: tuple[int, int],
                  seed: int, report: Callable[[str], None]):
     """Make the synthetic data, unless it exists already.
 
@@ -214,7 +219,7 @@ def write_json(path: Path, content: dict):
     os.replace(fresh, path)
 
 
-def check_counts(epochs: Optional[int], images: Optional[Tuple[int, int]]):
+def check_counts(epochs: int | None, images: tuple[int, int] | None):
     """Raise ValueError for a count below one."""
     counts = dict(epochs=epochs)
     if images:
@@ -224,9 +229,9 @@ def check_counts(epochs: Optional[int], images: Optional[Tuple[int, int]]):
             raise ValueError(f'{name} must be at least 1, got {value}')
 
 
-def fill_config(task: Task, cfg: Config, data_root: Optional[str],
-                epochs: Optional[int], images: Optional[Tuple[int, int]],
-                seed: int, cfg_options: Optional[dict],
+def fill_config(task: Task, cfg: Config, data_root: str | None,
+                epochs: int | None, images: tuple[int, int] | None,
+                seed: int, cfg_options: dict | None,
                 report: Callable[[str], None]):
     """Set the dataset and the options of the user in the config."""
     check_counts(epochs, images)
@@ -246,7 +251,7 @@ def fill_config(task: Task, cfg: Config, data_root: Optional[str],
     merge_options(cfg, cfg_options)
 
 
-def last_checkpoint(work_dir: Path) -> Optional[Path]:
+def last_checkpoint(work_dir: Path) -> Path | None:
     """Return the path of the last checkpoint that the Runner has noted."""
     note = work_dir / 'last_checkpoint'
     if not note.exists():
@@ -305,13 +310,13 @@ def summary(task: Task, outcome: Outcome, seconds: float) -> str:
 
 
 def run(task: Task,
-        data_root: Optional[str] = None,
-        work_dir: Optional[str] = None,
-        epochs: Optional[int] = None,
-        images: Optional[Tuple[int, int]] = None,
+        data_root: str | None = None,
+        work_dir: str | None = None,
+        epochs: int | None = None,
+        images: tuple[int, int] | None = None,
         seed: int = 0,
-        cfg_options: Optional[dict] = None,
-        stream: Optional[TextIO] = None) -> Outcome:
+        cfg_options: dict | None = None,
+        stream: TextIO | None = None) -> Outcome:
     """Make data, train, evaluate, draw predictions and print a summary.
 
     Args:

@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quickstart of segmentation: drawn streets in the layout of Cityscapes."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Sequence
 
 import cv2
 import numpy as np
@@ -45,7 +45,7 @@ def draw_legend(names: Sequence[str], palette: Sequence,
     return legend
 
 
-def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
+def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     """Draw validation images, their labels and predictions, in rows."""
     from mmengine.registry import DATASETS, init_default_scope
     from mmseg.apis import inference_model, init_model
@@ -79,7 +79,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> List[Path]:
     return [path]
 
 
-def next_commands(outcome: Outcome) -> List[str]:
+def next_commands(outcome: Outcome) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     return [

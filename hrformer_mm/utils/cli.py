@@ -5,10 +5,11 @@ import os
 import sys
 import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -94,7 +95,7 @@ def one_line_errors(main: Callable) -> Callable:
     """
 
     @wraps(main)
-    def wrapped(argv: Optional[Sequence[str]] = None):
+    def wrapped(argv: Sequence[str] | None = None):
         if argv is None:  # this process runs nothing else
             restart_in_utf8_mode()
         escape_what_the_locale_lacks()

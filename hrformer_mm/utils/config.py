@@ -8,8 +8,9 @@ these forms by the registered name with its scope (``mmpose.LoadImage``), which
 our tools and those of the frameworks expect.
 """
 import inspect
-from functools import lru_cache
-from typing import Any, Iterator, Optional
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 from mmengine import registry as mmengine
 from mmengine.config import Config
@@ -38,8 +39,8 @@ def registries() -> Iterator[Registry]:
         waiting += registry.children.values()
 
 
-@lru_cache(maxsize=None)
-def registered_name(kind: Any) -> Optional[str]:
+@cache
+def registered_name(kind: Any) -> str | None:
     """Return the registered name of a class or function with its scope.
 
     Names in mmengine's own registries have no scope, as in configs. Returns

@@ -6,14 +6,25 @@ checks, hooks and loops would fail on the same errors hours later.
 """
 import inspect
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import (Any, Iterator, Mapping, Optional, Set, Tuple, Union,
-                    get_args, get_origin)
+from typing import (
+    Any,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from mmengine.config import Config
-from mmengine.registry import (HOOKS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS,
-                               PARAM_SCHEDULERS, Registry)
+from mmengine.registry import (
+    HOOKS,
+    LOOPS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    Registry,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,7 +38,7 @@ TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 TESTED = ('model', 'test_dataloader')
 
 
-def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
+def downloads(dataset: Mapping, scope: str | None) -> bool:
     """Return whether a dataset such as CIFAR10 may download its files."""
     kind = dataset_class(dataset, scope)
     return (kind is not None and dataset.get('download', True)
@@ -35,8 +46,8 @@ def downloads(dataset: Mapping, scope: Optional[str]) -> bool:
 
 
 def data_paths(dataset: Mapping,
-               scope: Optional[str] = None
-               ) -> Iterator[Tuple[str, Optional[str]]]:
+               scope: str | None = None
+               ) -> Iterator[tuple[str, str | None]]:
     """Yield files and folders that a dataset reads; a path may be empty."""
     if isinstance(dataset.get('dataset'), Mapping):
         yield from data_paths(dataset['dataset'], scope)
@@ -76,7 +87,7 @@ NUMBERS = {'int': int, 'float': float, 'bool': bool, 'None': type(None),
            'Tensor': Tensor}  # types by their names in annotations
 
 
-def typed_parts(cfg: Config) -> Iterator[Tuple[str, Mapping, Any]]:
+def typed_parts(cfg: Config) -> Iterator[tuple[str, Mapping, Any]]:
     """Yield parts that are built late: key, part, and registry or class."""
     loop = 'EpochBasedTrainLoop' if cfg.train_cfg.get('by_epoch') else (
         'IterBasedTrainLoop')
@@ -97,7 +108,7 @@ def typed_parts(cfg: Config) -> Iterator[Tuple[str, Mapping, Any]]:
 
 
 def class_of(key: str, part: Mapping, source: Any,
-             scope: Optional[str]) -> Optional[type]:
+             scope: str | None) -> type | None:
     """Return the class of a part of a config, or None if it is unknown.
 
     Raises:
@@ -117,7 +128,7 @@ def class_of(key: str, part: Mapping, source: Any,
     return found
 
 
-def numbers(annotation: Any) -> Set[type]:
+def numbers(annotation: Any) -> set[type]:
     """Return the types of an argument that takes only numbers, else none."""
     if isinstance(annotation, str):  # from __future__ import annotations
         kinds = {
@@ -131,7 +142,7 @@ def numbers(annotation: Any) -> Set[type]:
     return kinds if kinds <= {*NUMBERS.values()} else set()
 
 
-def misfit(value: Any, kinds: Set[type]) -> str:
+def misfit(value: Any, kinds: set[type]) -> str:
     """Describe what a value should be; return '' if its type is right."""
     is_real = bool(kinds & {float, Tensor})
     if not kinds or value is None or isinstance(value, int) or (isinstance(

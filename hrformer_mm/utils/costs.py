@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Compute the cost of training: memory, bytes on disk, and iterations."""
 import weakref
-from typing import Any, Iterable, Iterator, Mapping, Tuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -58,7 +59,7 @@ def count_checkpoints(cfg: Config) -> int:
 
 
 def count_iterations(cfg: Config, samples: int,
-                     processes: int) -> Tuple[int, int]:
+                     processes: int) -> tuple[int, int]:
     """Return the iterations of a training run, and of one epoch.
 
     Args:

@@ -3,9 +3,10 @@
 import inspect
 import io
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, Registry
@@ -32,7 +33,7 @@ class Leaf:
     loader: str
     cfg: Mapping[str, Any]
     scope: str
-    wrappers: Tuple[Mapping[str, Any], ...] = field(default=())
+    wrappers: tuple[Mapping[str, Any], ...] = field(default=())
 
     @property
     def name(self) -> str:
@@ -41,11 +42,11 @@ class Leaf:
         return ' in '.join(names)
 
     @property
-    def kind(self) -> Optional[type]:
+    def kind(self) -> type | None:
         """Return the class of the dataset, None if it is not registered."""
         return class_of(self.cfg, self.scope)
 
-    def steps(self) -> List[Mapping[str, Any]]:
+    def steps(self) -> list[Mapping[str, Any]]:
         """Return the transforms of the dataset and its wrappers in order."""
         return [
             step for part in (self.cfg, *self.wrappers[::-1])
@@ -53,7 +54,7 @@ class Leaf:
             if isinstance(step, Mapping)
         ]
 
-    def transforms(self) -> Dict[str, Mapping[str, Any]]:
+    def transforms(self) -> dict[str, Mapping[str, Any]]:
         """Return the transforms by class name."""
         return {type_name(step): step for step in self.steps()}
 
@@ -64,7 +65,7 @@ class Leaf:
                    for name, step in self.transforms().items()
                    if name in ('LoadImage', 'LoadImageFromFile'))
 
-    def foreign_transforms(self) -> List[str]:
+    def foreign_transforms(self) -> list[str]:
         """Return names of transforms of packages that are not ``KNOWN``.
 
         They may renumber labels.
@@ -74,7 +75,7 @@ class Leaf:
         return [name for name, kind in kinds.items()
                 if not (kind and kind.__module__.split('.')[0] in KNOWN)]
 
-    def foreign_loading(self) -> List[str]:
+    def foreign_loading(self) -> list[str]:
         """Return names of loading transforms that the checks cannot mimic."""
         foreign = self.foreign_transforms()
         return [name for name in self.transforms()
@@ -115,8 +116,8 @@ def type_name(part: Mapping) -> str:
 
 
 def class_of(part: Mapping,
-             scope: Optional[str],
-             registry: Registry = DATASETS) -> Optional[type]:
+             scope: str | None,
+             registry: Registry = DATASETS) -> type | None:
     """Return the class of a part of a config, None if it is not registered."""
     kind = part.get('type')
     if not isinstance(kind, str):
@@ -126,7 +127,7 @@ def class_of(part: Mapping,
         return found.get(kind)
 
 
-def accepts(kind: Optional[type], name: str) -> bool:
+def accepts(kind: type | None, name: str) -> bool:
     """Return whether a constructor, or that of a base, takes an argument."""
     for base in inspect.getmro(kind) if kind else ():
         if '__init__' not in vars(base) or base is object:
@@ -139,12 +140,12 @@ def accepts(kind: Optional[type], name: str) -> bool:
     return False
 
 
-def unwrap(cfg: Config, loader: str) -> List[Leaf]:
+def unwrap(cfg: Config, loader: str) -> list[Leaf]:
     """Return the datasets that a data loader reads."""
     scope = cfg.get('default_scope')
 
     def walk(key: str, dataset: Mapping,
-             wrappers: Tuple[Mapping, ...]) -> Iterator[Leaf]:
+             wrappers: tuple[Mapping, ...]) -> Iterator[Leaf]:
         parts = dataset.get('datasets') or ()
         inside = [(i, part) for i, part in enumerate(parts)
                   if isinstance(part, Mapping)]

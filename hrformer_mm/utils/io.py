@@ -7,7 +7,7 @@ import json
 import sys
 from os import PathLike
 from pathlib import Path
-from typing import Any, Dict, List, Union
+from typing import Any, Union
 
 StrPath = Union[str, 'PathLike[str]']
 
@@ -48,7 +48,7 @@ def write_json(path: StrPath, content: Any, **options: Any):
     write_text(path, json.dumps(content, **options))
 
 
-def read_records(path: Path) -> List[Dict]:
+def read_records(path: Path) -> list[dict]:
     """Read a file of one JSON record per line; ignore a truncated last one."""
     records = []
     text = read_text(path) if path.exists() else ''
@@ -60,6 +60,6 @@ def read_records(path: Path) -> List[Dict]:
     return records
 
 
-def read_history(path: Path, until: int = sys.maxsize) -> List[Dict]:
+def read_history(path: Path, until: int = sys.maxsize) -> list[dict]:
     """Read the records of a training run up to an iteration."""
     return [r for r in read_records(path) if r['iter'] <= until]

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Format tables in Markdown."""
-from typing import Sequence
+from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str],

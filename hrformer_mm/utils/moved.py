@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
 PACKAGE = 'hrformer_mm'
 MOVED = {  # old module: new module
@@ -81,7 +81,7 @@ class MovedFinder(MetaPathFinder):
     """Find the old names in :data:`MOVED` only."""
 
     def find_spec(self, name: str, path: Any = None,
-                  target: Any = None) -> Optional[ModuleSpec]:
+                  target: Any = None) -> ModuleSpec | None:
         package, _, module = name.partition('.')
         if package != PACKAGE or module not in MOVED:
             return None

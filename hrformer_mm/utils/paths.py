@@ -2,7 +2,6 @@
 """Find the files that belong to the package."""
 import re
 from pathlib import Path
-from typing import Dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -24,7 +23,7 @@ def root() -> Path:
         'reinstall the package')
 
 
-def configs_by_name() -> Dict[str, Path]:
+def configs_by_name() -> dict[str, Path]:
     """Return all config files by their name, without folder and ending."""
     return {path.stem: path for path in root().glob('configs/[!_]*/*.py')}
 

@@ -3,10 +3,12 @@
 import inspect
 import re
 import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import (Any, Callable, Dict, Iterable, Iterator, List, Mapping,
-                    Optional, Sequence, Set, Tuple)
+from typing import (
+    Any,
+)
 
 # Messages of Python and mmengine for unknown names.
 ARGUMENT = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument "
@@ -34,24 +36,24 @@ def parameters(call: Callable) -> Mapping[str, inspect.Parameter]:
     return {}
 
 
-def arguments(kind: Callable) -> Dict[str, Any]:
+def arguments(kind: Callable) -> dict[str, Any]:
     """Return annotations of the arguments of a function or a class.
 
     For a class, the arguments of its bases are included.
     """
     calls = [vars(c)['__init__'] for c in inspect.getmro(kind)
              if '__init__' in vars(c)] if inspect.isclass(kind) else [kind]
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for call in reversed(calls):
         found.update((k, p.annotation) for k, p in parameters(call).items())
     return {k: v for k, v in found.items()
             if k not in ('self', 'args', 'kwargs')}
 
 
-def registered(registry: Any, name: str) -> Set[str]:
+def registered(registry: Any, name: str) -> set[str]:
     """Return the names in a registry, with the same scope as ``name``."""
     scope = name.rpartition('.')[0]
-    found: Set[str] = set()
+    found: set[str] = set()
     while registry is not None:
         child = registry.children.get(scope)
         if not scope:
@@ -72,20 +74,20 @@ def registries() -> Iterator[Any]:
             yield from root.children.values()
 
 
-def find_registry(scope: Optional[str], name: str) -> Any:
+def find_registry(scope: str | None, name: str) -> Any:
     """Return the registry of a scope (default: mmengine's) and a name."""
     return next((r for r in registries()
                  if r.name == name and r.scope == (scope or 'mmengine')), None)
 
 
-def own_scopes() -> List[str]:
+def own_scopes() -> list[str]:
     """Return the current scope, if there is one, and this package's."""
     from mmengine import DefaultScope
     current = DefaultScope.get_current_instance()
     return [*([current.scope_name] if current else ()), 'hrformer_mm']
 
 
-def owners(entry: Callable) -> Iterator[Tuple[Callable, Callable]]:
+def owners(entry: Callable) -> Iterator[tuple[Callable, Callable]]:
     """Yield pairs of an entry and its function.
 
     For a class, these are the class and its bases, and their ``__init__``.
@@ -104,7 +106,7 @@ def callables(name: str) -> Iterator[Callable]:
     If several frameworks have a class of that name, only those of the current
     scope and of this package are returned.
     """
-    found: Dict[Callable, str] = {}
+    found: dict[Callable, str] = {}
     for registry in registries():
         for entry in registry.module_dict.values():
             for owner, call in owners(entry):
@@ -114,7 +116,7 @@ def callables(name: str) -> Iterator[Callable]:
     yield from meant or found
 
 
-def passing_arguments(error: BaseException) -> Set[str]:
+def passing_arguments(error: BaseException) -> set[str]:
     """Return arguments of constructors that pass ``kwargs`` to a base."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(
         error.__traceback__)]

@@ -8,9 +8,10 @@ traceback must be kept.
 import logging
 import os
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Optional
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command lines start without it
     from mmengine.runner import Runner
@@ -64,6 +65,6 @@ def write_traceback(runner: 'Runner', error: Exception) -> Path:
     return path
 
 
-def log_of(error: BaseException) -> Optional[str]:
+def log_of(error: BaseException) -> str | None:
     """Return the file with the traceback of an error, None without one."""
     return getattr(error, ATTRIBUTE, None)

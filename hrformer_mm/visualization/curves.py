@@ -4,10 +4,12 @@
 MMEngine's LoggerHook writes one JSON record per line to
 ``WORK_DIR/TIME/vis_data/scalars.json``; training records have an iteration.
 """
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (Any, Dict, Iterable, List, Mapping, Optional, Sequence,
-                    Tuple)
+from typing import (
+    Any,
+)
 
 from ..utils.io import read_records
 from .figures import new_figure
@@ -15,17 +17,17 @@ from .figures import new_figure
 PLACES = ('*/vis_data/scalars.json', 'vis_data/scalars.json', 'scalars.json')
 COUNTERS = {'iter', 'epoch', 'step', 'time', 'data_time', 'memory'}
 METRICS = ('coco/AP', 'mIoU', 'accuracy/top1')
-Points = List[Tuple[int, float]]  # iterations and values
+Points = list[tuple[int, float]]  # iterations and values
 
 
 @dataclass(frozen=True)
 class Run:
     """Logged values of a training, by key."""
     name: str
-    points: Dict[str, Points]
+    points: dict[str, Points]
 
 
-def find_logs(path: Path) -> List[Path]:
+def find_logs(path: Path) -> list[Path]:
     """List the logs of a work dir by time, or a single log file.
 
     Raises:
@@ -40,13 +42,13 @@ def find_logs(path: Path) -> List[Path]:
     return found
 
 
-def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
+def collect(records: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
     """Return the curves of one log, by key.
 
     An evaluation record has an epoch, or (without evaluations by epoch)
     nothing, so it is placed at the last iteration logged before it.
     """
-    points: Dict[str, Points] = {}
+    points: dict[str, Points] = {}
     at = 0
     for record in records:
         at = record.get('iter', at)
@@ -56,7 +58,7 @@ def collect(records: Iterable[Mapping[str, Any]]) -> Dict[str, Points]:
     return points
 
 
-def join(earlier: Dict[str, Points], later: Dict[str, Points]):
+def join(earlier: dict[str, Points], later: dict[str, Points]):
     """Append the log of a resumed run, which replaces repeated iterations."""
     if not later:
         return
@@ -66,7 +68,7 @@ def join(earlier: Dict[str, Points], later: Dict[str, Points]):
         earlier[key] = kept + later.get(key, [])
 
 
-def read_run(path: str, name: Optional[str] = None) -> Run:
+def read_run(path: str, name: str | None = None) -> Run:
     """Read the logs of a run that may have been resumed.
 
     Args:
@@ -77,7 +79,7 @@ def read_run(path: str, name: Optional[str] = None) -> Run:
         FileNotFoundError: If there is no log.
     """
     where = Path(path)
-    points: Dict[str, Points] = {}
+    points: dict[str, Points] = {}
     for log in find_logs(where):
         join(points, collect(read_records(log)))
     if where.is_file() and where.parent.name == 'vis_data':
@@ -86,7 +88,7 @@ def read_run(path: str, name: Optional[str] = None) -> Run:
 
 
 def choose_keys(runs: Sequence[Run],
-                keys: Optional[Sequence[str]] = None) -> List[str]:
+                keys: Sequence[str] | None = None) -> list[str]:
     """Return the requested keys; by default loss, learning rate and metrics.
 
     Raises:

@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Draw keypoints, labels and class names on BGR images."""
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ def as_bgr8(image: ndarray) -> ndarray:
     return np.ascontiguousarray(image[..., :3])
 
 
-def draw_text(image: ndarray, text: str, center: Tuple[int, int],
+def draw_text(image: ndarray, text: str, center: tuple[int, int],
               scale: float) -> Rectangle:
     """Write text in white with a dark outline, inside the image.
 
@@ -133,7 +134,7 @@ def name_regions(image: ndarray, labels: ndarray, names: Sequence[str]):
     Names do not cover each other.
     """
     scale = max(min(labels.shape) / 1000, 0.35)
-    taken: List[Rectangle] = []
+    taken: list[Rectangle] = []
     for label in np.unique(labels):
         if label >= len(names):
             continue
@@ -177,7 +178,7 @@ def draw_lines(image: ndarray, lines: Sequence[str]) -> ndarray:
 GOLDEN = 0.618034  # multiples around a circle are far from each other
 
 
-def make_palette(classes: int) -> List[List[int]]:
+def make_palette(classes: int) -> list[list[int]]:
     """Return RGB colours that are easy to distinguish."""
     return [[
         round(255 * c) for c in hsv_to_rgb(i * GOLDEN % 1, 0.8, 1 - i % 3 / 4)

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Figures, and images arranged in rows."""
-from typing import Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np

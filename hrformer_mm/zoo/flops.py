@@ -7,9 +7,9 @@ convention then defines the cost of each operation. All of them count one
 multiply-add as one.
 """
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -54,13 +54,13 @@ def baddbmm_macs(out: Tensor, bias: Tensor, a: Tensor, *_, **__) -> int:
 
 def einsum_macs(out: Tensor, equation: str, *operands, **_) -> int:
     """Count the product of the extents of all indices, for two operands."""
-    sizes: Dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for term, x in zip(equation.split('->')[0].split(','), operands):
         sizes.update(zip(term.strip(), x.shape))
     return int(torch.Size(sizes.values()).numel())
 
 
-PRODUCTS: Dict[str, Callable[..., int]] = dict(
+PRODUCTS: dict[str, Callable[..., int]] = dict(
     conv1d=conv_macs, conv2d=conv_macs, conv_transpose2d=deconv_macs,
     linear=matmul_macs, matmul=matmul_macs, bmm=matmul_macs, mm=matmul_macs,
     baddbmm=baddbmm_macs, addmm=baddbmm_macs,
@@ -76,10 +76,10 @@ ALIASES = dict(iadd='add', radd='add', rsub='sub', rmul='mul', imul='mul',
 def plain_attention(q: Tensor,
                     k: Tensor,
                     v: Tensor,
-                    attn_mask: Optional[Tensor] = None,
+                    attn_mask: Tensor | None = None,
                     dropout_p: float = 0.,
                     is_causal: bool = False,
-                    scale: Optional[float] = None) -> Tensor:
+                    scale: float | None = None) -> Tensor:
     """Compute attention in single operations, like the official code."""
     scale = q.shape[-1]**-.5 if scale is None else scale
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
@@ -110,8 +110,8 @@ class Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.ops: List[Op] = []
-        self.stack: List[Tuple[str, nn.Module]] = [('', model)]
+        self.ops: list[Op] = []
+        self.stack: list[tuple[str, nn.Module]] = [('', model)]
 
     def __enter__(self) -> 'Recorder':
         self.hooks = []
@@ -243,7 +243,7 @@ def paper_pose_worth(op: Op) -> int:
     return op.size if op.kind in ('relu', 'nearest', 'bilinear') else 0
 
 
-CONVENTIONS: Dict[str, Callable[[Op], int]] = {
+CONVENTIONS: dict[str, Callable[[Op], int]] = {
     'macs': lambda op: op.macs,
     'mmengine': mmengine_worth,
     'paper-cls': paper_cls_worth,
@@ -268,14 +268,14 @@ def stage_of(module: str) -> str:
 class Count:
     """Cost of one image, by stage and by convention."""
     parameters: int
-    shape: Tuple[int, int]
-    stages: Dict[str, Dict[str, int]]  # stage -> convention -> count
+    shape: tuple[int, int]
+    stages: dict[str, dict[str, int]]  # stage -> convention -> count
 
     def total(self, convention: str) -> int:
         return sum(stage[convention] for stage in self.stages.values())
 
 
-def record(model: nn.Module, shape: Tuple[int, int]) -> List[Op]:
+def record(model: nn.Module, shape: tuple[int, int]) -> list[Op]:
     """Record the operations of a forward pass on one image [1, 3, *shape].
 
     Args:
@@ -294,14 +294,14 @@ def record(model: nn.Module, shape: Tuple[int, int]) -> List[Op]:
     return recorder.ops
 
 
-def count(model: nn.Module, shape: Tuple[int, int]) -> Count:
+def count(model: nn.Module, shape: tuple[int, int]) -> Count:
     """Count parameters, and the cost of one image by each convention.
 
     Args:
         model: A backbone, or a whole model of the frameworks.
         shape: Height and width of the image.
     """
-    stages: Dict[str, Dict[str, int]] = defaultdict(
+    stages: dict[str, dict[str, int]] = defaultdict(
         lambda: dict.fromkeys(CONVENTIONS, 0))
     for op in record(model, shape):
         stage = stages[stage_of(op.module)]

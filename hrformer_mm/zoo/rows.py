@@ -69,10 +69,11 @@ FLOPs of a table are not at the config's own input size, the entry has
 ``FLOPs at: 1024x1024`` (height x width).
 """
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any
 
 import torch
 import yaml
@@ -88,7 +89,7 @@ from ..utils.suggest import did_you_mean
 TASKS = NAMES
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
 UNKNOWN = 'unknown'
-Metrics = Mapping[str, Union[float, str]]
+Metrics = Mapping[str, float | str]
 # Keys of OpenMMLab's schema that rows do not need.
 IGNORED_KEYS = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
 
@@ -101,7 +102,7 @@ class Printed:
     parameters: str = ''
     flops: str = ''
     flops_at: str = ''  # height x width, if not the input of the config
-    metrics: Union[Metrics, str] = UNKNOWN
+    metrics: Metrics | str = UNKNOWN
     note: str = ''
 
 
@@ -129,7 +130,7 @@ class Result:
     task: str
     dataset: str
     metrics: Metrics
-    measured: Optional[Measured] = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,11 @@ class Row:
     paper: Mapping[str, Printed]  # by table
     config: str = ''  # below root(); empty if missing
     reason: str = ''  # why there is no config
-    parameters: Optional[int] = None
-    results: Tuple[Result, ...] = ()
-    official: Optional[Reported] = None
-    third_party: Tuple[Reported, ...] = ()
-    weights: Union[str, List[str]] = ''
+    parameters: int | None = None
+    results: tuple[Result, ...] = ()
+    official: Reported | None = None
+    third_party: tuple[Reported, ...] = ()
+    weights: str | list[str] = ''
 
     @property
     def path(self) -> Path:
@@ -183,7 +184,7 @@ def parse_result(block: Mapping, where: str) -> Result:
 
 
 def parse_paper(tables: Mapping[str, Mapping],
-                where: str) -> Dict[str, Printed]:
+                where: str) -> dict[str, Printed]:
     """Parse the blocks of ``Paper``, by table."""
     wrong = sorted(set(tables) - set(TABLES))
     if wrong:
@@ -218,8 +219,8 @@ def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
     return parse(Row, dict(values, Task=task), where)
 
 
-@lru_cache(maxsize=None)
-def read_metafile(path: Path) -> Tuple[Row, ...]:
+@cache
+def read_metafile(path: Path) -> tuple[Row, ...]:
     """Read the rows of ``configs/<task>/metafile.yml``, without config last.
 
     Raises:
@@ -233,8 +234,8 @@ def read_metafile(path: Path) -> Tuple[Row, ...]:
         for entry in content.get(group, ()))
 
 
-def list_rows(table: Optional[str] = None,
-              task: Optional[str] = None) -> List[Row]:
+def list_rows(table: str | None = None,
+              task: str | None = None) -> list[Row]:
     """List the rows of the zoo, in the order of the metafiles.
 
     Args:
@@ -255,7 +256,7 @@ def list_rows(table: Optional[str] = None,
     return [row for row in rows if table is None or table in row.paper]
 
 
-def config_files() -> List[str]:
+def config_files() -> list[str]:
     """List the configs of all rows, relative to :func:`root`.
 
     Templates for custom data (``custom_*``) are not included.
@@ -281,7 +282,7 @@ def load_row(name: str) -> Row:
     return rows[stem]
 
 
-def get_config(row: Union[str, Row]) -> Config:
+def get_config(row: str | Row) -> Config:
     """Read the config of a row.
 
     Raises:
@@ -294,7 +295,7 @@ def get_config(row: Union[str, Row]) -> Config:
     return Config.fromfile(row.path)
 
 
-def input_size(name: str) -> Tuple[int, int]:
+def input_size(name: str) -> tuple[int, int]:
     """Parse height and width from the name of a config (``.._384x288``).
 
     Raises:

@@ -5,11 +5,12 @@
 Tables, figures and the ``Results`` of metafiles are made of these files only.
 """
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any
 
 from ..utils.markdown import markdown_table
 from ..utils.paths import root
@@ -25,7 +26,7 @@ LOWER_IS_BETTER = ('EPE', )
 @dataclass(frozen=True)
 class Trained:
     """Trainings of one config that differ in their seed only."""
-    trials: Tuple[Mapping[str, Any], ...]
+    trials: tuple[Mapping[str, Any], ...]
 
     @property
     def first(self) -> Mapping[str, Any]:
@@ -39,11 +40,11 @@ class Trained:
     def main_metric(self) -> str:
         return next(k for k in TITLES if k in self.first['metrics'])
 
-    def values(self, metric: str) -> List[float]:
+    def values(self, metric: str) -> list[float]:
         return [in_percent(metric, t['metrics'][metric]) for t in self.trials]
 
     @property
-    def metrics(self) -> Dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the means over seeds."""
         return {name: round(mean(self.values(name)), 2)
                 for name in TITLES if name in self.first['metrics']}
@@ -57,7 +58,7 @@ class Trained:
         return f'{text} ({min(values):.2f} to {max(values):.2f})'
 
     @property
-    def measured(self) -> Dict[str, str]:
+    def measured(self) -> dict[str, str]:
         """Return the block ``Measured`` of a metafile."""
         machine = self.first['machine']
         seeds = ', '.join(str(t['seed']) for t in self.trials)
@@ -77,13 +78,13 @@ def in_percent(metric: str, value: float) -> float:
     return value * 100 if metric.endswith('PCK') else value
 
 
-def read_trials() -> List[Mapping[str, Any]]:
+def read_trials() -> list[Mapping[str, Any]]:
     """Read the results of all trainings, in the order of their names."""
     return [json.loads(path.read_text('utf-8'))
             for path in sorted((root() / FOLDER).glob('*.json'))]
 
 
-def group(trials: Sequence[Mapping[str, Any]]) -> List[Trained]:
+def group(trials: Sequence[Mapping[str, Any]]) -> list[Trained]:
     """Group trainings by config."""
 
     def key(trial):
@@ -124,7 +125,7 @@ def study_table(trials: Sequence[Mapping[str, Any]]) -> str:
                            'GMACs', 'result'), lines)
 
 
-def contradictions(rows: Sequence[Any]) -> List[str]:
+def contradictions(rows: Sequence[Any]) -> list[str]:
     """Describe metafile entries that differ from the results of the study.
 
     Args:

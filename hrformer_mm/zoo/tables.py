@@ -7,9 +7,10 @@ column of their own, which is empty if the row has not been trained.
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 from torch import nn
 
@@ -35,8 +36,8 @@ DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
 SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
-BUILT: Dict[str, nn.Module] = {}  # by config, as many rows share a model
-COUNTED: Dict[tuple, Count] = {}  # by model and shape
+BUILT: dict[str, nn.Module] = {}  # by config, as many rows share a model
+COUNTED: dict[tuple, Count] = {}  # by model and shape
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
 PRINTED_ARCHS = {
@@ -67,7 +68,7 @@ def parameters(row: Row) -> int:
     return sum(p.numel() for p in build_row(row).parameters())
 
 
-def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
+def count_row(row: Row, shape: tuple[int, int] | None = None) -> Count:
     """Count the cost of a row's model, once for each model and shape.
 
     Args:
@@ -81,7 +82,7 @@ def count_row(row: Row, shape: Optional[Tuple[int, int]] = None) -> Count:
     return COUNTED[key]
 
 
-def shape_of(text: str) -> Optional[Tuple[int, int]]:
+def shape_of(text: str) -> tuple[int, int] | None:
     """Parse ``'1024x2048'``; return None if empty."""
     if not text:
         return None
@@ -96,8 +97,8 @@ def like(value: float, printed: str, unit: str = '') -> str:
     return f'{value:.{places}f}{unit}'
 
 
-def metric_text(metrics: Union[zoo.Metrics, str],
-                names: Optional[Sequence[str]] = None) -> str:
+def metric_text(metrics: zoo.Metrics | str,
+                names: Sequence[str] | None = None) -> str:
     """Format those metrics that are in ``names``; keep ``unknown`` as is."""
     if isinstance(metrics, str):
         return metrics
@@ -119,7 +120,7 @@ def own_input(row: Row) -> str:
     return '{}x{}'.format(*zoo.input_size(row.name)) if row.config else ''
 
 
-def config_cell(row: Row, base: Optional[Path]) -> str:
+def config_cell(row: Row, base: Path | None) -> str:
     """Format the name of a row's config as a link relative to ``base``."""
     if not row.config:
         return f'none: {row.reason}'
@@ -128,7 +129,7 @@ def config_cell(row: Row, base: Optional[Path]) -> str:
     return f'[{row.name}]({os.path.relpath(row.path, base)})'
 
 
-def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
+def cost_cells(row: Row, printed: Printed) -> dict[str, str]:
     """Return parameters and FLOPs, as counted and as printed."""
     cells = {
         'params (paper)': printed.parameters,
@@ -144,7 +145,7 @@ def cost_cells(row: Row, printed: Printed) -> Dict[str, str]:
     return cells
 
 
-def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
+def accuracy_cells(row: Row, printed: Printed) -> dict[str, str]:
     """Return accuracies by source."""
     headline = HEADLINE[row.task]
     if isinstance(printed.metrics, str):
@@ -164,7 +165,7 @@ def accuracy_cells(row: Row, printed: Printed) -> Dict[str, str]:
 
 
 def row_cells(row: Row, printed: Printed,
-              base: Optional[Path]) -> Dict[str, str]:
+              base: Path | None) -> dict[str, str]:
     """Return the cells of a line, by column."""
     return {
         'model': printed.row,
@@ -176,7 +177,7 @@ def row_cells(row: Row, printed: Printed,
     }
 
 
-def column_order(lines: Sequence[Mapping[str, str]]) -> List[str]:
+def column_order(lines: Sequence[Mapping[str, str]]) -> list[str]:
     """List the columns that any line fills, in a fixed order."""
     first = ['model', 'data', 'input', 'config', 'params', 'params (paper)',
              'GFLOPs', 'GFLOPs (paper)', 'GMACs']
@@ -209,7 +210,7 @@ def shorten(printed: Printed, task: str) -> Printed:
     return replace(printed, metrics=metrics, note='')
 
 
-def main_line(row: Row) -> Optional[Printed]:
+def main_line(row: Row) -> Printed | None:
     """Return the paper's entry for a row of HRFormer, or None.
 
     Rows that appear only in the README of the official code are included.
@@ -225,7 +226,7 @@ def main_line(row: Row) -> Optional[Printed]:
     return None
 
 
-def rows_of(name: str) -> List[Tuple[Row, Printed]]:
+def rows_of(name: str) -> list[tuple[Row, Printed]]:
     """Return the rows of a table, with the paper's entry for each.
 
     Raises:
@@ -248,7 +249,7 @@ def case_name(case: Mapping[str, Any]) -> str:
             f"x{case['batch']} {case['mode']} {case['dtype']}")
 
 
-def mib(value: Optional[int]) -> str:
+def mib(value: int | None) -> str:
     """Format bytes as MiB; None as an empty cell."""
     return '' if value is None else f'{value / 2**20:,.0f}'
 
@@ -266,10 +267,10 @@ def benchmark_table(path: Path) -> str:
                           rows)
 
 
-def summary_table(base: Optional[Path]) -> str:
+def summary_table(base: Path | None) -> str:
     """Format HRFormer's configs of all tasks, compact enough for a README."""
 
-    def best(metrics: Union[zoo.Metrics, str], task: str) -> str:
+    def best(metrics: zoo.Metrics | str, task: str) -> str:
         text = metric_text(metrics, [MAIN_METRIC[task]])
         return text.replace(' (ms+flip)', '')
 
@@ -290,7 +291,7 @@ def summary_table(base: Optional[Path]) -> str:
                            'paper', 'official code'), lines)
 
 
-def render(name: str, base: Optional[Path] = None) -> str:
+def render(name: str, base: Path | None = None) -> str:
     """Render a table in Markdown.
 
     Args:
@@ -325,7 +326,7 @@ def refresh(text: str, base: Path) -> str:
         lambda m: f'{m[1]}\n{render(m[2], base)}\n{m[3]}', text)
 
 
-def documents() -> List[Path]:
+def documents() -> list[Path]:
     """List the files that contain tables."""
     root = zoo.root()
     places = [root / 'README.md', *sorted((root / 'docs').glob('*.md')),
@@ -334,13 +335,13 @@ def documents() -> List[Path]:
     return [path for path in places if path.exists()]
 
 
-def table_rows(block: str) -> List[str]:
+def table_rows(block: str) -> list[str]:
     """Return the lines of a table, independent of the column widths."""
     lines = [' '.join(line.split()) for line in block.splitlines()]
     return [line for line in lines if line.strip('|- ')]
 
 
-def stale_documents() -> List[str]:
+def stale_documents() -> list[str]:
     """Describe the tables in documents that differ from their current data."""
     problems = []
     for path in documents():
@@ -357,7 +358,7 @@ def stale_documents() -> List[str]:
     return problems
 
 
-def drift() -> List[str]:
+def drift() -> list[str]:
     """Describe contradictions between configs, metafiles and documents."""
     problems = []
     listed = {row.config for row in zoo.list_rows()}

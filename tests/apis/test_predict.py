@@ -8,8 +8,19 @@ import pytest
 import torch
 from helpers import SHARED
 from mmengine.registry import DefaultScope
-from predicting import (COCO, PERSON, ROWS, arguments, names, read, run,
-                        smooth, write_boxes, write_photos, write_rows)
+from predicting import (
+    COCO,
+    PERSON,
+    ROWS,
+    arguments,
+    names,
+    read,
+    run,
+    smooth,
+    write_boxes,
+    write_photos,
+    write_rows,
+)
 from tool_runs import error_of
 
 from hrformer_mm.__main__ import main

@@ -7,8 +7,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from predicting import (COCO, PERSON, names, read, run, smooth, write_boxes,
-                        write_row, write_video)
+from predicting import (
+    COCO,
+    PERSON,
+    names,
+    read,
+    run,
+    smooth,
+    write_boxes,
+    write_row,
+    write_video,
+)
 
 from hrformer_mm.apis import boxes as boxes_module
 from hrformer_mm.apis import inputs, load_predictor, predict

@@ -12,9 +12,23 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from predicting import (BAD, COCO, GOOD, PERSON, ROWS, arguments, names, read,
-                        run, smooth, write_boxes, write_photos, write_rows,
-                        write_video, write_zoo)
+from predicting import (
+    BAD,
+    COCO,
+    GOOD,
+    PERSON,
+    ROWS,
+    arguments,
+    names,
+    read,
+    run,
+    smooth,
+    write_boxes,
+    write_photos,
+    write_rows,
+    write_video,
+    write_zoo,
+)
 from rich.console import Console
 from tool_runs import error_of
 

@@ -10,9 +10,17 @@ import pytest
 from helpers import ROOT
 
 from hrformer_mm.check_env import __main__ as check_env
-from hrformer_mm.check_env.__main__ import (ABSENT, BROKEN, FAULTS, FIXED,
-                                            INSTALL, OK, Fault, find,
-                                            run_probe)
+from hrformer_mm.check_env.__main__ import (
+    ABSENT,
+    BROKEN,
+    FAULTS,
+    FIXED,
+    INSTALL,
+    OK,
+    Fault,
+    find,
+    run_probe,
+)
 
 PROBES = """
 import os, sys, time

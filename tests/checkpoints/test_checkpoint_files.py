@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from hrformer_mm.checkpoints import (find_file, load_pretrained,
-                                     read_checkpoint, write_checkpoint)
+from hrformer_mm.checkpoints import (
+    find_file,
+    load_pretrained,
+    read_checkpoint,
+    write_checkpoint,
+)
 from hrformer_mm.checkpoints.download import sha256
 from hrformer_mm.checkpoints.schemes import protected_loading
 from hrformer_mm.models.backbones import HRFormer

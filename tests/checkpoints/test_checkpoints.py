@@ -15,8 +15,12 @@ from mmengine.model import BaseModule
 from mmengine.runner.checkpoint import load_state_dict as mm_load_state_dict
 from torch import nn
 
-from hrformer_mm.checkpoints import (convert, describe, interpolate_table,
-                                     load_pretrained)
+from hrformer_mm.checkpoints import (
+    convert,
+    describe,
+    interpolate_table,
+    load_pretrained,
+)
 from hrformer_mm.checkpoints.keymap import BACKBONE, LAYOUTS
 from hrformer_mm.core.arch import ARCHS
 from hrformer_mm.core.cls_head import RepresentationHead

@@ -28,8 +28,11 @@ from torch import nn
 
 from hrformer_mm.apis.inputs import Source, read_frames
 from hrformer_mm.apis.predictor import Predictor
-from hrformer_mm.checkpoints import (load_pretrained, read_checkpoint,
-                                     write_checkpoint)
+from hrformer_mm.checkpoints import (
+    load_pretrained,
+    read_checkpoint,
+    write_checkpoint,
+)
 from hrformer_mm.checkpoints.convert import convert
 from hrformer_mm.checkpoints.schemes import protected_loading
 from hrformer_mm.engine.hooks.resuming import SeededFetch

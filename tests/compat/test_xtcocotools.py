@@ -12,10 +12,10 @@ import json
 import subprocess
 import sys
 from contextlib import redirect_stdout
-from functools import lru_cache
+from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ SIGMAS = dict(
 WHOLE_BODY = ('keypoints_wholebody', 'keypoints_foot', 'keypoints_face',
               'keypoints_lefthand', 'keypoints_righthand')
 # Name of a case: IoU type, use_area, sigmas, and what is special in the data.
-CASES: Dict[str, Tuple[str, bool, bool, str]] = {
+CASES: dict[str, tuple[str, bool, bool, str]] = {
     'keypoints': ('keypoints', True, False, ''),
     'sigmas': ('keypoints', True, True, ''),
     'boxes for areas': ('keypoints', False, True, 'no area'),
@@ -52,8 +52,8 @@ CASES: Dict[str, Tuple[str, bool, bool, str]] = {
 }  # yapf: disable
 
 
-def points(random: RandomState, box: List[float], count: int,
-           unlabelled: float) -> List[float]:
+def points(random: RandomState, box: list[float], count: int,
+           unlabelled: float) -> list[float]:
     """Keypoints in a box; some are not labelled."""
     x, y, w, h = box
     found = random.rand(count, 3) * (w, h, 1) + (x, y, 0)
@@ -65,7 +65,7 @@ def points(random: RandomState, box: List[float], count: int,
 def make_person(random: RandomState, image: int, number: int, count: int,
                 unlabelled: float) -> dict:
     box = (random.rand(4) * (300, 200, 150, 200) + (0, 0, 5, 5)).tolist()
-    person: Dict[str, Any] = {
+    person: dict[str, Any] = {
         name: points(random, box, count if name == 'keypoints' else size,
                      unlabelled)
         for name, size in PARTS.items()
@@ -84,7 +84,7 @@ def make_person(random: RandomState, image: int, number: int, count: int,
 def make_result(random: RandomState, person: dict, scores: bool) -> dict:
     """A result near a person, and now and then one that scores nothing."""
     spread = random.choice([1, 5, 20, 80])
-    result: Dict[str, Any] = dict(
+    result: dict[str, Any] = dict(
         image_id=person['image_id'], category_id=1,
         score=round(random.rand(), 2))
     for name in PARTS:
@@ -98,7 +98,7 @@ def make_result(random: RandomState, person: dict, scores: bool) -> dict:
     return result
 
 
-def make_case(name: str) -> Tuple[dict, List[dict]]:
+def make_case(name: str) -> tuple[dict, list[dict]]:
     """Annotations and results; equal for all versions of NumPy."""
     kind, _, _, special = CASES[name]
     random = RandomState(len(name))
@@ -131,7 +131,7 @@ def make_case(name: str) -> Tuple[dict, List[dict]]:
     return data, [] if special == 'none' else results
 
 
-def evaluate(package: Any, name: str, folder: Path) -> Dict[str, Any]:
+def evaluate(package: Any, name: str, folder: Path) -> dict[str, Any]:
     """Everything that an evaluation computes."""
     data, results = make_case(name)
     kind, use_area, with_sigmas, _ = CASES[name]
@@ -154,7 +154,7 @@ def evaluate(package: Any, name: str, folder: Path) -> Dict[str, Any]:
     return dict(arrays, stats=evaluation.stats, matches=matches)
 
 
-def summary(found: Dict[str, Any]) -> Dict[str, List[float]]:
+def summary(found: dict[str, Any]) -> dict[str, list[float]]:
     """The part of an evaluation that is kept in the file."""
     return {
         'stats': found['stats'].tolist(),
@@ -195,7 +195,7 @@ def is_xtcocotools(name: str) -> bool:
     return name.partition('.')[0] == 'xtcocotools'
 
 
-@lru_cache(maxsize=None)
+@cache
 def real_xtcocotools():
     """Import the compiled one past compat, or return None."""
     kept = {n: m for n, m in sys.modules.items() if is_xtcocotools(n)}

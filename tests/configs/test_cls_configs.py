@@ -9,8 +9,12 @@ from helpers import CONFIGS, last_scalars, run_row, tiny_row
 from image_folders import SMALL_IMAGES, write_images
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (MODELS, PARAM_SCHEDULERS, TRANSFORMS,
-                               init_default_scope)
+from mmengine.registry import (
+    MODELS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    init_default_scope,
+)
 
 from hrformer_mm.checkpoints import convert
 

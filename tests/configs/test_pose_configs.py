@@ -6,12 +6,21 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import (CONFIGS, SMALL, last_scalars, run_row, tiny_row,
-                     write_tiny_coco)
+from helpers import (
+    CONFIGS,
+    SMALL,
+    last_scalars,
+    run_row,
+    tiny_row,
+    write_tiny_coco,
+)
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
-from mmengine.registry import (PARAM_SCHEDULERS, DefaultScope,
-                               init_default_scope)
+from mmengine.registry import (
+    PARAM_SCHEDULERS,
+    DefaultScope,
+    init_default_scope,
+)
 from mmengine.runner import Runner
 
 from hrformer_mm import zoo

@@ -7,9 +7,13 @@ from helpers import CONFIGS
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import (MODELS, OPTIM_WRAPPER_CONSTRUCTORS,
-                               PARAM_SCHEDULERS, TRANSFORMS,
-                               init_default_scope)
+from mmengine.registry import (
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    init_default_scope,
+)
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.testing import assert_close

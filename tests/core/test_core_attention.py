@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm.core.attention import (Attention, WindowAttention,
-                                        join_windows, relative_position_index,
-                                        split_windows)
+from hrformer_mm.core.attention import (
+    Attention,
+    WindowAttention,
+    join_windows,
+    relative_position_index,
+    split_windows,
+)
 from hrformer_mm.core.kernels import cpu, heads
 from hrformer_mm.core.versions import torch_is_at_least
 

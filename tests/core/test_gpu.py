@@ -6,7 +6,7 @@ where there is none. Each test also runs on the CPU, which keeps it from
 rotting on machines without a GPU and shows what it asserts.
 """
 import copy
-from typing import Callable, List, Tuple
+from collections.abc import Callable
 
 import fake_gpu
 import pytest
@@ -72,7 +72,7 @@ def make_model(**kwargs) -> HRFormer:
 
 
 def results(model: nn.Module,
-            x: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
+            x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Maps, and gradients of their weighted sum, in float64 on the CPU."""
     model.zero_grad()
     x = x.clone().requires_grad_()
@@ -85,7 +85,7 @@ def results(model: nn.Module,
             ], [g.double().cpu() for g in grads if g is not None]
 
 
-def distance(xs: List[Tensor], references: List[Tensor]) -> float:
+def distance(xs: list[Tensor], references: list[Tensor]) -> float:
     """Relative distance of several tensors as if they were one."""
     assert len(xs) == len(references)
     error = torch.stack([(x - r).square().sum()
@@ -167,7 +167,7 @@ def test_compiled_networks_have_equal_results(device, backend):
     assert distance(found_grads, grads) <= 2e-2
 
 
-def captured(model: nn.Module, x: Tensor) -> Callable[[], Tuple[Tensor, ...]]:
+def captured(model: nn.Module, x: Tensor) -> Callable[[], tuple[Tensor, ...]]:
     """A function that computes the maps of what is in ``x`` by then.
 
     On a GPU it replays a CUDA graph.
@@ -184,7 +184,7 @@ def captured(model: nn.Module, x: Tensor) -> Callable[[], Tuple[Tensor, ...]]:
     with torch.cuda.graph(graph):
         maps = model(x)
 
-    def replay() -> Tuple[Tensor, ...]:
+    def replay() -> tuple[Tensor, ...]:
         graph.replay()
         return maps
 

@@ -8,7 +8,6 @@ float32 at batches where no sign flips, or with the same side in both.
 """
 import copy
 from itertools import product
-from typing import Tuple
 
 import pytest
 import torch
@@ -101,7 +100,7 @@ def test_the_path_of_gpus_equals_mmposes(arch, hw, rel_pos_bias, gpu_path):
     compare_in_float64(arch, hw, rel_pos_bias)
 
 
-def compare_in_float64(arch: str, hw: Tuple[int, int], rel_pos_bias: bool):
+def compare_in_float64(arch: str, hw: tuple[int, int], rel_pos_bias: bool):
     theirs, ours = pair(arch, rel_pos_bias)
     x = torch.randn(2, 3, *hw, dtype=torch.float64)
     for training in (True, False):

@@ -6,10 +6,24 @@ import runpy
 import cv2
 import numpy as np
 import pytest
-from animals import (NAMES, TEMPLATE, TINY, annotations, config, save,
-                     write_animals)
-from helpers import (CONFIGS, ROOT, SHARED, last_scalars, run_row, tiny_row,
-                     write_tiny_coco)
+from animals import (
+    NAMES,
+    TEMPLATE,
+    TINY,
+    annotations,
+    config,
+    save,
+    write_animals,
+)
+from helpers import (
+    CONFIGS,
+    ROOT,
+    SHARED,
+    last_scalars,
+    run_row,
+    tiny_row,
+    write_tiny_coco,
+)
 from mmengine.config import Config
 
 from hrformer_mm.datasets import keypoint_metainfo as keypoints

@@ -2,8 +2,8 @@
 """Every tool works on the formats of the frameworks' own datasets."""
 import json
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import pytest
 from dataset_samples import IMAGES, SAMPLES, fill

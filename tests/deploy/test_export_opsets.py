@@ -8,8 +8,12 @@ ort = pytest.importorskip('onnxruntime')
 
 from onnx import TensorProto, checker, helper, numpy_helper  # noqa: E402
 
-from hrformer_mm.deploy.opsets import (OLDEST_OPSET, REWRITES,  # noqa: E402
-                                       WRITTEN_OPSET, lower)
+from hrformer_mm.deploy.opsets import (  # noqa: E402
+    OLDEST_OPSET,
+    REWRITES,
+    WRITTEN_OPSET,
+    lower,
+)
 
 OLD = range(OLDEST_OPSET, WRITTEN_OPSET)
 SHAPE = (2, 3, 4, 6)

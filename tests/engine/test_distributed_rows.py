@@ -6,7 +6,7 @@ grows tenfold in each of the first steps, whatever the number of processes.
 """
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def finish(command: list, **env: str):
 def one(tmp_path_factory):
     """Folder of what one process wrote, by task, for a number of steps."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def trained(steps):
         folder = tmp_path_factory.mktemp('one')
         train_rows(folder, 1, steps)

@@ -13,8 +13,10 @@ import pytest
 import torch
 from helpers import ROOT
 from processes import finish, free_port, start
-from torch.distributed.elastic.multiprocessing.errors import (ChildFailedError,
-                                                              ProcessFailure)
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+)
 from toy import ENV, toy_config
 
 from hrformer_mm.engine import launch

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List
 
 import pytest
 from helpers import ROOT, package_folders, write_tiny_coco
@@ -132,7 +131,7 @@ class Installed:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 
-    def code(self, text: str, *args) -> List[str]:
+    def code(self, text: str, *args) -> list[str]:
         return self.call(self.python, '-c', text, *args).splitlines()
 
 

@@ -12,8 +12,11 @@ from mmengine.config import Config
 
 from hrformer_mm.quickstart import cls
 from hrformer_mm.quickstart.runner import from_here, run
-from hrformer_mm.quickstart.synthetic.digits import (TOTAL, load_digits,
-                                                     write_digits)
+from hrformer_mm.quickstart.synthetic.digits import (
+    TOTAL,
+    load_digits,
+    write_digits,
+)
 
 QUICK = {
     'train_dataloader.num_workers': 0,

@@ -11,8 +11,12 @@ from mmengine.registry import MODELS, init_default_scope
 from hrformer_mm.datasets.validation.common import check
 from hrformer_mm.engine.train import set_data_root
 from hrformer_mm.quickstart.seg import TASK, draw, paint
-from hrformer_mm.quickstart.synthetic.scenes import (CLASSES, UNLABELLED,
-                                                     draw_scene, make_scenes)
+from hrformer_mm.quickstart.synthetic.scenes import (
+    CLASSES,
+    UNLABELLED,
+    draw_scene,
+    make_scenes,
+)
 
 
 @pytest.fixture(scope='module')

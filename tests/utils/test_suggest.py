@@ -1,8 +1,14 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Misspelt names are answered with the nearest valid ones."""
 import pytest
-from mmengine.registry import (HOOKS, METRICS, MODELS, OPTIMIZERS,
-                               DefaultScope, Registry)
+from mmengine.registry import (
+    HOOKS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    DefaultScope,
+    Registry,
+)
 from torch import nn
 
 import hrformer_mm  # noqa: F401

@@ -47,8 +47,11 @@ def parse_args(argv=None) -> Namespace:
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
     from hrformer_mm.checkpoints.files import replacing
-    from hrformer_mm.visualization.curves import (choose_keys, draw_curves,
-                                                  read_run)
+    from hrformer_mm.visualization.curves import (
+        choose_keys,
+        draw_curves,
+        read_run,
+    )
     args = parse_args(argv)
     names = args.names or [None] * len(args.runs)
     if len(names) != len(args.runs) or args.smooth < 1:

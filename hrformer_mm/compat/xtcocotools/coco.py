@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """COCO annotations with the additions of xtcocotools."""
 import json
-from typing import Any, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import coco
@@ -17,12 +18,12 @@ class COCO(coco.COCO):
     """
 
     def __init__(self,
-                 annotation_file: Optional[str] = None,
-                 test_index: Optional[Sequence[int]] = None,
-                 ann_data: Optional[dict] = None):
+                 annotation_file: str | None = None,
+                 test_index: Sequence[int] | None = None,
+                 ann_data: dict | None = None):
         super().__init__(annotation_file if ann_data is None else None)
         # The evaluation of CrowdPose reads the names of both files here.
-        self.anno_file: List[Any] = [annotation_file]
+        self.anno_file: list[Any] = [annotation_file]
         self.test_index = test_index
         if ann_data is not None:
             assert isinstance(ann_data, dict), (
@@ -41,7 +42,7 @@ class COCO(coco.COCO):
                   imgIds: Any = [],
                   catIds: Any = [],
                   areaRng: Sequence[float] = [],
-                  iscrowd: Optional[bool] = None) -> list:
+                  iscrowd: bool | None = None) -> list:
         """Return annotation ids; ``areaRng`` includes its lower limit."""
         found = super().getAnnIds(imgIds, catIds, [], iscrowd)
         if not len(areaRng):
@@ -50,8 +51,8 @@ class COCO(coco.COCO):
         return [i for i in found if low <= self.anns[i]['area'] < high]
 
     def loadRes(self,
-                resFile: Union[str, np.ndarray, List[dict]],
-                resData: Optional[List[dict]] = None) -> 'COCO':
+                resFile: str | np.ndarray | list[dict],
+                resData: list[dict] | None = None) -> 'COCO':
         """Load results; an empty list is allowed.
 
         Args:

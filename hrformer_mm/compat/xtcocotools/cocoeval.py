@@ -7,15 +7,16 @@ receives copies of annotations and results with the keypoints, score and area
 to compare, and evaluates them as COCO keypoints.
 """
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 from pycocotools import cocoeval
 
 # Fields of the keypoints, and of the score, that an IoU type compares.
-PARTS: Dict[str, Tuple[Tuple[str, ...], str]] = {
+PARTS: dict[str, tuple[tuple[str, ...], str]] = {
     'keypoints_wholebody': (('keypoints', 'foot_kpts', 'face_kpts',
                              'lefthand_kpts', 'righthand_kpts'),
                             'wholebody_score'),
@@ -61,7 +62,7 @@ class COCOeval(cocoeval.COCOeval):
                  cocoGt: Any = None,
                  cocoDt: Any = None,
                  iouType: str = 'keypoints',
-                 sigmas: Optional[Sequence[float]] = None,
+                 sigmas: Sequence[float] | None = None,
                  use_area: bool = True):
         super().__init__(cocoGt, cocoDt, 'keypoints')
         params = Params(iouType)
@@ -71,7 +72,7 @@ class COCOeval(cocoeval.COCOeval):
         self.sigmas = coco_sigmas if sigmas is None else sigmas
         self.use_area = use_area
         self.score_key = 'score'
-        self.evalImgs: List[Optional[dict]] = []
+        self.evalImgs: list[dict | None] = []
         self.stats: Any = []
         self.anno_file = getattr(cocoGt, 'anno_file', [])
 
@@ -106,7 +107,7 @@ class COCOeval(cocoeval.COCOeval):
                 copies = map(prepare, found)
                 groups[place] = [c for c in copies if c is not None]
 
-    def points_of(self, annotation: dict) -> List[float]:
+    def points_of(self, annotation: dict) -> list[float]:
         """Return keypoints of the parts to compare, as x, y, visibility."""
         fields, _ = PARTS.get(self.kind, WHOLE)
         return [value for name in fields for value in annotation[name]]
@@ -127,7 +128,7 @@ class COCOeval(cocoeval.COCOeval):
             changed['ignore'] = visible == 0 or annotation['ignore']
         return changed
 
-    def prepare_result(self, result: dict) -> Optional[dict]:
+    def prepare_result(self, result: dict) -> dict | None:
         """Copy a result; return None if no keypoint has a score above 0."""
         changed = dict(result, id=result['id'] + 1,
                        score=result.get(self.score_key, result['score']))
@@ -151,7 +152,7 @@ class COCOeval(cocoeval.COCOeval):
                                    'pass use_area=False to estimate it')
         return super().computeOks(imgId, catId)
 
-    def evaluateImg(self, *args: Any) -> Optional[dict]:
+    def evaluateImg(self, *args: Any) -> dict | None:
         """Match results with the annotations of an image.
 
         Returns:
@@ -205,7 +206,7 @@ class COCOeval(cocoeval.COCOeval):
 
     def split(self,
               first: float = EASY,
-              second: float = HARD) -> Tuple[list, list, list]:
+              second: float = HARD) -> tuple[list, list, list]:
         """Split images by crowd index into easy, medium and hard ones."""
         images = self.cocoGt.dataset['images']
         return ([i['id'] for i in images if i['crowdIndex'] < first],
@@ -214,7 +215,7 @@ class COCOeval(cocoeval.COCOeval):
 
     def get_type_result(self,
                         first: float = EASY,
-                        second: float = HARD) -> List[float]:
+                        second: float = HARD) -> list[float]:
         """Return the average precision of each crowding level."""
         result = []
         with redirect_stdout(StringIO()):

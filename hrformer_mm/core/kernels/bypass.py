@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Conditions for fast paths that use a layer's parameters directly."""
-from typing import Type
 
 from torch import nn
 from torch.nn.modules import module as nn_module
@@ -14,7 +13,7 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, name) for name in HOOKS)
 
 
-def may_bypass(module: nn.Module, *kinds: Type[nn.Module]) -> bool:
+def may_bypass(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether using a layer's parameters is equivalent to calling the layer.
 
     It is not if the layer has hooks (pruning, profilers), is parametrized

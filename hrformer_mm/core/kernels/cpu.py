@@ -6,7 +6,8 @@ gradients memory is reused, because on CPUs allocating a map takes as long as
 computing it.
 """
 import math
-from typing import Any, Callable, Iterable, Optional, Sequence, Tuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import conv_flop_count
 
-from ..versions import (is_autocast_enabled_on_cpu, is_compiling,
-                        register_flop_formula, torch_is_at_least)
+from ..versions import (
+    is_autocast_enabled_on_cpu,
+    is_compiling,
+    register_flop_formula,
+    torch_is_at_least,
+)
 from .bypass import has_hooks, may_bypass, nn_module
 
-Maps = TypeVar('Maps', Tensor, Tuple[Tensor, ...])
+Maps = TypeVar('Maps', Tensor, tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
 
 
@@ -53,7 +58,7 @@ class PixelProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(pixels: Tensor, weight: Tensor,
-                bias: Optional[Tensor]) -> Tensor:
+                bias: Tensor | None) -> Tensor:
         C_out, C = weight.shape
         # An image of one column, [1, C, M, 1], channels-last.
         image = pixels.reshape(1, -1, 1, C).permute(0, 3, 1, 2)
@@ -68,7 +73,7 @@ class PixelProduct(torch.autograd.Function):
         ctx.has_bias = bias is not None
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         pixels, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
         d_pixels = PixelProduct.forward(grad, weight.t(), None)
@@ -78,7 +83,7 @@ class PixelProduct(torch.autograd.Function):
 
 
 def mix_channels(x: Tensor, weight: Tensor,
-                 bias: Optional[Tensor]) -> Tensor:
+                 bias: Tensor | None) -> Tensor:
     """Compute ``F.linear``, by :class:`PixelProduct` if that is faster."""
     # The size is checked last, as this would fix a dynamic batch size.
     if not (runs_on_cpu(x) and x.dtype == torch.float32
@@ -114,8 +119,8 @@ class RowAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
-                token: Tensor, heads: int) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(qkv: Tensor, bias: Tensor | None, pixel: Tensor,
+                token: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         """Compute attention.
 
         Args:
@@ -155,7 +160,7 @@ class RowAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor, *_) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
         pixel, token, windows, weights = ctx.saved_tensors
         heads, (n, t), M = ctx.heads, pixel.shape, len(token)
         q, k, v = windows
@@ -190,7 +195,7 @@ class RowAttention(torch.autograd.Function):
 FUSED_ADDS_IN_FLOAT32 = torch_is_at_least('2.6')
 
 
-def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
+def attend_rows(qkv: Tensor, bias: Tensor | None, pixel: Tensor,
                 token: Tensor, heads: int) -> Tensor:
     """Apply :class:`RowAttention`, or PyTorch's kernel for large windows.
 
@@ -216,7 +221,7 @@ def attend_rows(qkv: Tensor, bias: Optional[Tensor], pixel: Tensor,
 
 
 def window_pixels(shape: Sequence[int], partition: Callable[[Tensor], Tensor]
-                  ) -> Tuple[Tensor, Tensor]:
+                  ) -> tuple[Tensor, Tensor]:
     """Map the tokens of windows to the pixels of [B, H, W] maps and back.
 
     Indices run over the whole batch, those of tokens over all its windows.

@@ -3,7 +3,7 @@
 
 Shape comments use t tokens, h heads, d channels of a head.
 """
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +62,8 @@ def from_heads(layer: Any, x: Tensor, d: int) -> Tensor:
 def attention(q: Tensor,
               k: Tensor,
               v: Tensor,
-              bias: Optional[Tensor] = None,
-              d: Optional[int] = None) -> Tensor:
+              bias: Tensor | None = None,
+              d: int | None = None) -> Tensor:
     """Compute softmax(q k^T / sqrt(d) + bias) v.
 
     Args:

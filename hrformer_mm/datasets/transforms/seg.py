@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Transforms of the official segmentation code that MMSegmentation lacks."""
+from collections.abc import Sequence
 from math import sqrt
-from typing import Sequence, Tuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class RandomScaleAspect(Resize):
         self.scale_range, self.aspect_range = tuple(scale), tuple(aspect)
 
     @cache_randomness
-    def draw(self) -> Tuple[float, float]:
+    def draw(self) -> tuple[float, float]:
         """Sample the factors of width and height."""
         (low, high), (narrow, wide) = self.scale_range, self.aspect_range
         scale = np.random.uniform(low, high)

@@ -6,9 +6,9 @@ of a listing or ignores it: label files where the config or ``ImageNet`` finds
 them, otherwise sorted class folders.
 """
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -37,9 +37,9 @@ class Listing:
     root: Path
     source: Path
     names: Sequence[str] = ()
-    samples: List[Tuple[Path, int]] = field(default_factory=list)
-    problems: List[Problem] = field(default_factory=list)
-    warnings: List[Problem] = field(default_factory=list)
+    samples: list[tuple[Path, int]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -49,7 +49,7 @@ class Listing:
         return self.source == self.root and bool(self.names)
 
 
-def user_path(path: Optional[str]) -> Path:
+def user_path(path: str | None) -> Path:
     """Return a path with ~ expanded, as in MMPretrain."""
     return Path(os.path.expanduser(path or ''))
 
@@ -61,7 +61,7 @@ def image_folder(dataset: Mapping) -> Path:
     return user_path(dataset.get('data_root')) / user_path(prefix)
 
 
-def label_file(dataset: Mapping) -> Optional[Path]:
+def label_file(dataset: Mapping) -> Path | None:
     """Return the label file of a dataset, if it has one."""
     root, split = user_path(dataset.get('data_root')), dataset.get('split')
     if dataset.get('ann_file'):
@@ -70,7 +70,7 @@ def label_file(dataset: Mapping) -> Optional[Path]:
     return found if split and found.exists() else None
 
 
-def find_images(folder: Path, extensions: Sequence[str]) -> List[Path]:
+def find_images(folder: Path, extensions: Sequence[str]) -> list[Path]:
     """Find the images that MMPretrain reads, which excludes hidden files."""
     return sorted(
         Path(parent, name)
@@ -180,7 +180,7 @@ def is_listed(leaf: Leaf) -> bool:
         getattr(kind, m) is getattr(CustomDataset, m) for m in methods)
 
 
-def folder_names(leaf: Leaf) -> Optional[Listing]:
+def folder_names(leaf: Leaf) -> Listing | None:
     """List the class folders of a dataset without their images.
 
     Returns:

@@ -5,29 +5,38 @@ Image folders and label files are listed as MMPretrain lists them. For other
 formats, the samples of the dataset are checked.
 """
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import (Any, Dict, Iterable, Iterator, List, Mapping, Optional,
-                    Sequence)
+from typing import (
+    Any,
+)
 
 import numpy as np
 from mmengine.config import Config
 
 from ...utils.dataset_leaves import Leaf
 from .class_folders import Listing, check_folders, is_listed, read_listing
-from .common import (Problem, Summary, check_paths, guarded, skip, spread,
-                     try_build)
+from .common import (
+    Problem,
+    Summary,
+    check_paths,
+    guarded,
+    skip,
+    spread,
+    try_build,
+)
 
 CLASSES = 'model.head.num_classes'
 
 
-def head_classes(cfg: Config) -> Optional[int]:
+def head_classes(cfg: Config) -> int | None:
     """Return the number of classes of the model, if it has one."""
     head = cfg.model.get('head')
     return head.get('num_classes') if isinstance(head, Mapping) else None
 
 
 def check_classes(listing: Listing,
-                  classes: Optional[int]) -> Iterator[Problem]:
+                  classes: int | None) -> Iterator[Problem]:
     """Compare the classes of a listing with those of the head."""
     if classes is None:
         return
@@ -55,7 +64,7 @@ def check_config(cfg: Config) -> Iterator[Problem]:
 
 
 def name_counts(counts: Mapping[int, int], names: Sequence[str],
-                length: int) -> Dict[str, int]:
+                length: int) -> dict[str, int]:
     """Return the count of each class, by name if known."""
     length = max([length, len(names), *(label + 1 for label in counts)])
     named = [*names, *map(str, range(len(names), length))]
@@ -63,15 +72,15 @@ def name_counts(counts: Mapping[int, int], names: Sequence[str],
 
 
 def count_classes(listing: Listing,
-                  classes: Optional[int]) -> Dict[str, int]:
+                  classes: int | None) -> dict[str, int]:
     """Return the number of images of each class."""
     counts = Counter(label for _, label in listing.samples if label >= 0)
     length = 0 if listing.is_folders or not counts else classes or 0
     return name_counts(counts, listing.names, length)
 
 
-def check_listing(listing: Listing, leaf: Leaf, limit: Optional[int],
-                  classes: Optional[int], workers: int) -> Summary:
+def check_listing(listing: Listing, leaf: Leaf, limit: int | None,
+                  classes: int | None, workers: int) -> Summary:
     """Read images, and compare their classes with those of the head."""
     indices = spread(len(listing), limit)
     paths = [str(listing.samples[i][0]) for i in indices]
@@ -91,8 +100,8 @@ def labels_of(info: Mapping) -> Iterable[int]:
     return []  # several tasks, texts, or unlabelled
 
 
-def check_samples(dataset: Any, leaf: Leaf, classes: Optional[int],
-                  limit: Optional[int], workers: int) -> Summary:
+def check_samples(dataset: Any, leaf: Leaf, classes: int | None,
+                  limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     try:
         infos = [sample_of(dataset, i) for i in spread(len(dataset), limit)]
@@ -131,8 +140,8 @@ def sample_of(dataset: Any, index: int) -> Mapping:
     return dataset.data_list[index]
 
 
-def check_leaf(cfg: Config, leaf: Leaf, listing: Optional[Listing],
-               limit: Optional[int], workers: int) -> Summary:
+def check_leaf(cfg: Config, leaf: Leaf, listing: Listing | None,
+               limit: int | None, workers: int) -> Summary:
     """Check one dataset."""
     classes = head_classes(cfg)
     if listing is None:
@@ -145,13 +154,13 @@ def check_leaf(cfg: Config, leaf: Leaf, listing: Optional[Listing],
     return summary
 
 
-def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
-                 workers: int) -> Dict[str, Summary]:
+def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: int | None,
+                 workers: int) -> dict[str, Summary]:
     """Check datasets, and compare them with the head and each other."""
     listings = {leaf.key: read_listing(leaf.cfg)
                 for leaf in leaves if is_listed(leaf)}  # yapf: disable
-    result: Dict[str, Summary] = {}
-    folders: List[Listing] = [x for x in listings.values() if x.is_folders]
+    result: dict[str, Summary] = {}
+    folders: list[Listing] = [x for x in listings.values() if x.is_folders]
     for leaf in leaves:
         listing = listings.get(leaf.key)
         result[leaf.key] = guarded(

@@ -7,12 +7,14 @@ value may be missing or of any type.
 """
 import json
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import (Any, Collection, Dict, Iterator, List, Mapping, Optional,
-                    Sequence, Tuple)
+from typing import (
+    Any,
+)
 
 from .common import Problem
 
@@ -45,9 +47,9 @@ class Format:
 @dataclass
 class Content:
     """Well-formed entries of a file, and the problems of the file."""
-    images: List[Mapping] = field(default_factory=list)
-    annotations: List[Mapping] = field(default_factory=list)
-    problems: List[Problem] = field(default_factory=list)
+    images: list[Mapping] = field(default_factory=list)
+    annotations: list[Mapping] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     has_annotations: bool = True
 
 
@@ -79,7 +81,7 @@ def show(value: Any) -> str:
 
 
 def entries(content: Mapping, key: str, source: Path,
-            problems: List[Problem]) -> List[Mapping]:
+            problems: list[Problem]) -> list[Mapping]:
     """Return the dicts of a list in a file; report other entries."""
     found = content.get(key, [])
     if not is_list(found):
@@ -111,7 +113,7 @@ def hashable_id(entry: Mapping, key: str = 'id') -> Any:
 
 
 def twice(items: Sequence[Mapping], what: str,
-          source: Path) -> List[Problem]:
+          source: Path) -> list[Problem]:
     """Find duplicate ids; the last item replaces the others."""
     found = Counter(hashable_id(item) for item in items if 'id' in item)
     return [
@@ -120,7 +122,7 @@ def twice(items: Sequence[Mapping], what: str,
     ]
 
 
-def id_fault(entry: Mapping, key: str) -> Optional[str]:
+def id_fault(entry: Mapping, key: str) -> str | None:
     """Return the fault of an id, if any."""
     value = entry.get(key)
     if isinstance(value, str):
@@ -174,7 +176,7 @@ def size_of(image: Mapping) -> str:
     return f"{image['width']} x {image['height']}"
 
 
-def check_box(box: Any) -> Optional[str]:
+def check_box(box: Any) -> str | None:
     """Return the fault of a box x, y, width, height, if any."""
     if not is_list(box) or len(box) != 4 or not all(map(is_number, box)):
         return f'has the box {show(box)}; it must be x, y, width, height'
@@ -183,7 +185,7 @@ def check_box(box: Any) -> Optional[str]:
     return None
 
 
-def list_fault(key: str, points: Any) -> Optional[str]:
+def list_fault(key: str, points: Any) -> str | None:
     """Return the type fault of a list of keypoints, if any."""
     if not is_list(points):
         return (f'has the {key} {show(points)}; it must be a list of x, y, '
@@ -197,12 +199,12 @@ def list_fault(key: str, points: Any) -> Optional[str]:
     return None
 
 
-def points_of(annotation: Mapping, form: Format) -> Optional[List[float]]:
+def points_of(annotation: Mapping, form: Format) -> list[float] | None:
     """Return all x, y, visibility of an annotation; ``None`` if malformed."""
     if any(key not in annotation or list_fault(key, annotation[key])
            for key in form.points):
         return None
-    points: List[float] = [x for key in form.points for x in annotation[key]]
+    points: list[float] = [x for key in form.points for x in annotation[key]]
     return points if len(points) == 3 * len(form.names) else None
 
 
@@ -302,10 +304,10 @@ def check_detections(path: Path, images: Collection,
 
 def by_image(
         found: Content,
-        source: Path) -> Tuple[Dict[Any, List[Mapping]], List[Problem]]:
+        source: Path) -> tuple[dict[Any, list[Mapping]], list[Problem]]:
     """Group annotations by image, and report those of unknown images."""
     known = {hashable_id(image) for image in found.images}
-    groups: Dict[Any, List[Mapping]] = {}
+    groups: dict[Any, list[Mapping]] = {}
     problems = []
     for annotation in found.annotations:
         image = hashable_id(annotation, 'image_id')

@@ -6,14 +6,16 @@ which returns a :class:`Summary` for each of the datasets. Datasets inside
 wrappers are checked one by one. Datasets that cannot be checked are skipped.
 """
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
-                    Tuple)
+from typing import (
+    Any,
+)
 
 import cv2
 from mmengine.config import Config
@@ -26,7 +28,7 @@ from ...utils.dataset_leaves import Leaf, type_name, unwrap
 
 # By the config's default_scope.
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-Size = Tuple[int, int]  # width and height
+Size = tuple[int, int]  # width and height
 # EXIF tag, and its values that swap width and height.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
@@ -59,18 +61,18 @@ class Summary:
         skipped: Reason why the dataset was not checked, if any.
         dataset: Types of the dataset and its wrappers.
     """
-    counts: Dict[str, int] = field(default_factory=dict)
-    classes: Dict[str, int] = field(default_factory=dict)
-    problems: List[Problem] = field(default_factory=list)
-    sizes: List[Size] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
     kind: str = 'classes'
-    notes: List[str] = field(default_factory=list)
-    warnings: List[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     skipped: str = ''
     dataset: str = ''
 
     @property
-    def absent(self) -> List[str]:
+    def absent(self) -> list[str]:
         """Return the classes that do not occur."""
         return [name for name, count in self.classes.items() if not count]
 
@@ -84,7 +86,7 @@ def map_threads(check: Callable, items: Sequence, workers: int) -> Iterator:
 def probe_image(
         path: str,
         with_opencv: bool = True
-) -> Tuple[Optional[Size], Optional[Problem]]:
+) -> tuple[Size | None, Problem | None]:
     """Return the size of an image as training sees it, and its error.
 
     Args:
@@ -110,16 +112,16 @@ def probe_image(
     return size, None
 
 
-def spread(length: int, limit: Optional[int]) -> List[int]:
+def spread(length: int, limit: int | None) -> list[int]:
     """Return at most ``limit`` indices, evenly spaced."""
     if limit is None or limit >= length:
         return list(range(length))
     return [i * length // limit for i in range(limit)]
 
 
-def distinct_loaders(cfg: Config) -> List[str]:
+def distinct_loaders(cfg: Config) -> list[str]:
     """List the data loaders of a config, without duplicates."""
-    found: List[Tuple[str, dict]] = []
+    found: list[tuple[str, dict]] = []
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and all(loader['dataset'] != d for _, d in found):
@@ -128,8 +130,8 @@ def distinct_loaders(cfg: Config) -> List[str]:
 
 
 def check(cfg: Config,
-          limit: Optional[int] = None,
-          workers: int = 8) -> Dict[str, Summary]:
+          limit: int | None = None,
+          workers: int = 8) -> dict[str, Summary]:
     """Check all data of a config.
 
     Args:
@@ -189,7 +191,7 @@ def guarded(check_leaf: Callable[[], Summary]) -> Summary:
         return skip(f'{type(error).__name__}: {one_line(error)}')
 
 
-def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
+def try_build(leaf: Leaf) -> tuple[Any, list[Problem]]:
     """Build a dataset as training does, and return it or the problem."""
     try:
         return leaf.build(), []
@@ -198,7 +200,7 @@ def try_build(leaf: Leaf) -> Tuple[Any, List[Problem]]:
 
 
 def check_paths(paths: Sequence[str], workers: int, summary: Summary,
-                leaf: Leaf) -> List[Optional[Size]]:
+                leaf: Leaf) -> list[Size | None]:
     """Read image files; add their sizes and problems to a summary."""
     probe = partial(probe_image, with_opencv=leaf.reads_with_opencv)
     found = list(map_threads(probe, paths, workers))
@@ -245,14 +247,14 @@ def describe_sizes(sizes: Sequence[Size]) -> str:
 
 
 def describe_all(label: str, problems: Sequence[Problem],
-                 most: int) -> List[str]:
+                 most: int) -> list[str]:
     """Describe at most ``most`` problems, and count the rest."""
     lines = [f'{label}: {problem}' for problem in problems[:most]]
     rest = len(problems) - most
     return lines + [f'and {rest} more {label}s'] * (rest > 0)
 
 
-def describe(summary: Summary, most: int = 10) -> List[str]:
+def describe(summary: Summary, most: int = 10) -> list[str]:
     """Describe a summary in lines, with at most ``most`` names each."""
     if summary.skipped:
         return [f'not checked: {summary.skipped}',

@@ -4,8 +4,8 @@
 Files are read as in the checks, so data that training fails on can be
 inspected. Unreadable samples are skipped.
 """
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -16,8 +16,12 @@ from numpy import ndarray
 from ...tasks import get_task
 from ...utils.cli import one_line
 from ...utils.dataset_leaves import Leaf, unwrap
-from ...visualization.drawing import (draw_box, draw_lines, draw_regions,
-                                      draw_skeleton)
+from ...visualization.drawing import (
+    draw_box,
+    draw_lines,
+    draw_regions,
+    draw_skeleton,
+)
 from ...visualization.figures import enlarge, mosaic
 from .common import spread
 
@@ -45,13 +49,13 @@ def draw_instances(image: ndarray, infos: Sequence[Mapping],
     return drawn
 
 
-def style_of(info: Mapping) -> Dict[str, List]:
+def style_of(info: Mapping) -> dict[str, list]:
     """Return the links and BGR colours of keypoints."""
     points = list(info['keypoint_info'].values())
     links = list(info['skeleton_info'].values())
     number = {point['name']: i for i, point in enumerate(points)}
 
-    def colors(items: Sequence[Mapping]) -> List:
+    def colors(items: Sequence[Mapping]) -> list:
         return [tuple(item.get('color', FALLBACK[::-1]))[::-1]
                 for item in items]  # yapf: disable
 
@@ -61,11 +65,11 @@ def style_of(info: Mapping) -> Dict[str, List]:
                 point_colors=colors(points))  # yapf: disable
 
 
-def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+def pose_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     """Yield images with boxes and keypoints; ``None`` if unreadable."""
     from .metainfo import read_metainfo
     style, dataset = style_of(read_metainfo(leaf)[0]), leaf.build()
-    of_image: Dict[str, List[Mapping]] = {}
+    of_image: dict[str, list[Mapping]] = {}
     for info in dataset.data_list:
         if 'keypoints' in info and isinstance(info.get('img_path'), str):
             of_image.setdefault(info['img_path'], []).append(info)
@@ -76,7 +80,7 @@ def pose_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
             image, of_image[paths[i]], style)
 
 
-def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+def seg_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     """Yield images overlaid with labels; ``None`` if unreadable."""
     from .seg import try_read
     dataset = leaf.build()
@@ -100,7 +104,7 @@ def seg_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
             enlarge(label, SMALLEST, cv2.INTER_NEAREST), palette, names)
 
 
-def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
+def cls_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     """Yield images with the names of classes; ``None`` if unreadable."""
     from .cls import labels_of, sample_of
     dataset = leaf.build()
@@ -116,18 +120,18 @@ def cls_tiles(leaf: Leaf) -> Iterator[Optional[ndarray]]:
             np.ascontiguousarray(image), [', '.join(words)])
 
 
-TILES: Dict[str, Callable] = dict(
+TILES: dict[str, Callable] = dict(
     pose=pose_tiles, seg=seg_tiles, cls=cls_tiles)
 
 
-def contact_sheet(cfg: Config, loader: str) -> Optional[ndarray]:
+def contact_sheet(cfg: Config, loader: str) -> ndarray | None:
     """Draw evenly spaced samples of a data loader with their annotations.
 
     Returns:
         The sheet, or ``None`` if no sample can be read.
     """
     leaves = unwrap(cfg, loader)
-    tiles: List[ndarray] = []
+    tiles: list[ndarray] = []
     for leaf in leaves:
         found = islice(TILES[get_task(cfg).name](leaf),
                        -(-SHOWN // len(leaves)))

@@ -2,7 +2,7 @@
 """Find image files of types that a dataset does not read."""
 import os
 from collections import defaultdict
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 from .common import Problem
 
@@ -15,7 +15,7 @@ IMAGES = ('.avif', '.bmp', '.dng', '.gif', '.heic', '.heif', '.jfif', '.jp2',
 def other_images(folder: str,
                  ends: Sequence[str],
                  fix: str,
-                 any_case: bool = False) -> List[Problem]:
+                 any_case: bool = False) -> list[Problem]:
     """Count the images below a folder whose suffix the dataset does not read.
 
     Args:
@@ -27,7 +27,7 @@ def other_images(folder: str,
     Returns:
         At most one warning, with the number of files of each type.
     """
-    found: Dict[str, List[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if not f.startswith('.')]
         for name in sorted(files):

@@ -1,7 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Check names, pairs, links, sigmas and weights of keypoints."""
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,7 +14,7 @@ KEYS = ('dataset_name', 'keypoint_info', 'skeleton_info', 'joint_weights',
         'sigmas')
 
 
-def metainfo_file(name: str) -> Tuple[Path, bool]:
+def metainfo_file(name: str) -> tuple[Path, bool]:
     """Return the file of a metainfo, and whether it belongs to MMPose."""
     path = Path(name)
     if path.is_file():
@@ -23,7 +24,7 @@ def metainfo_file(name: str) -> Tuple[Path, bool]:
         'configs/_base_/datasets', path.name), True
 
 
-def read_metainfo(leaf: Leaf) -> Tuple[Dict[str, Any], bool]:
+def read_metainfo(leaf: Leaf) -> tuple[dict[str, Any], bool]:
     """Return the metainfo as written, and whether it belongs to MMPose.
 
     Raises:
@@ -44,11 +45,11 @@ def read_metainfo(leaf: Leaf) -> Tuple[Dict[str, Any], bool]:
     return info, published
 
 
-def names_of(info: Mapping) -> List[str]:
+def names_of(info: Mapping) -> list[str]:
     return [point['name'] for point in info['keypoint_info'].values()]
 
 
-def swaps_of(info: Mapping) -> Dict[str, str]:
+def swaps_of(info: Mapping) -> dict[str, str]:
     """Return the keypoints that are swapped in flipped images."""
     return {
         p['name']: p['swap']
@@ -57,7 +58,7 @@ def swaps_of(info: Mapping) -> Dict[str, str]:
     }
 
 
-def check_pairs(names: List[str], swaps: Mapping[str, str]) -> Iterator[str]:
+def check_pairs(names: list[str], swaps: Mapping[str, str]) -> Iterator[str]:
     """Find faults in the pairs that are swapped in flipped images."""
     pairs = find_pairs(names)
     for name in names:
@@ -84,7 +85,7 @@ def describe_pairs(info: Mapping) -> str:
     return f'pairs that swap in mirrored images: {words or "none"}'
 
 
-def check_unpaired(info: Mapping) -> Optional[Problem]:
+def check_unpaired(info: Mapping) -> Problem | None:
     """Find names that look like one side of a pair but have no counterpart."""
     swaps, names = swaps_of(info), names_of(info)
     paired = {*swaps, *find_pairs(names)}  # check_pairs reports these

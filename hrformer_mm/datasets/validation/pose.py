@@ -5,29 +5,53 @@ Files in COCO format are checked entry by entry. For other formats, the samples
 of the dataset are checked.
 """
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from ...utils.dataset_leaves import Leaf, class_of, type_name
-from .coco_file import (Content, Format, by_image, check_annotation,
-                        check_detections, check_image, check_values, has_size,
-                        hashable_id, points_of, read_content, read_json)
-from .common import (Problem, Summary, check_paths, guarded, skip, spread,
-                     try_build)
-from .metainfo import (check_metainfo, check_unpaired, describe_pairs,
-                       names_of, read_metainfo)
+from .coco_file import (
+    Content,
+    Format,
+    by_image,
+    check_annotation,
+    check_detections,
+    check_image,
+    check_values,
+    has_size,
+    hashable_id,
+    points_of,
+    read_content,
+    read_json,
+)
+from .common import (
+    Problem,
+    Summary,
+    check_paths,
+    guarded,
+    skip,
+    spread,
+    try_build,
+)
+from .metainfo import (
+    check_metainfo,
+    check_unpaired,
+    describe_pairs,
+    names_of,
+    read_metainfo,
+)
 
 WHOLE_BODY = ('keypoints', 'foot_kpts', 'face_kpts', 'lefthand_kpts',
               'righthand_kpts')
 # Fields of annotations that datasets with their own parse_data_info read;
 # unlisted ones read no box.
-READS: Dict[str, Dict[str, Any]] = dict(
+READS: dict[str, dict[str, Any]] = dict(
     BaseCocoStyleDataset=dict(),
     CocoWholeBodyDataset=dict(
         points=WHOLE_BODY,
@@ -50,7 +74,7 @@ class Asked:
         sigmas: Whether sigmas are required.
         categories: Whether categories are required.
     """
-    keys: Tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     sigmas: bool = False
     categories: bool = False
 
@@ -67,7 +91,7 @@ def metrics_of(cfg: Config, loader: str) -> Iterator[Mapping]:
 def asked_of(cfg: Config, loader: str) -> Asked:
     """Return the requirements of the metrics of a data loader."""
     from mmpose.evaluation import CocoMetric, PoseTrack18Metric
-    keys: Set[str] = set()
+    keys: set[str] = set()
     sigmas = False
     for metric in metrics_of(cfg, loader):
         kind = class_of(metric, cfg.default_scope, METRICS)
@@ -129,7 +153,7 @@ def image_folder(leaf: Leaf, dataset: Any) -> str:
                         prefix.get('img') or '')
 
 
-def used_paths(dataset: Any) -> Optional[Set[str]]:
+def used_paths(dataset: Any) -> set[str] | None:
     """Return the image paths of the samples of a dataset, if it was built."""
     infos = getattr(dataset, 'data_list', None)
     if not infos or any('img_path' not in info for info in infos):
@@ -253,7 +277,7 @@ class CocoCheck:
                      "asks for: add categories=[{'id': 1, 'name': ...}]",
                      True, True)
 
-    def run(self, limit: Optional[int], workers: int) -> Summary:
+    def run(self, limit: int | None, workers: int) -> Summary:
         self.summary.problems += self.found.problems
         self.check_categories()
         images = self.found.images
@@ -275,7 +299,7 @@ class CocoCheck:
 
 
 def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
-                  limit: Optional[int], workers: int) -> Summary:
+                  limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     summary = Summary(classes=dict.fromkeys(names, 0), kind='keypoints')
     infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
@@ -309,7 +333,7 @@ def is_coco(leaf: Leaf, content: Any) -> bool:
 
 
 def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
-               limit: Optional[int], workers: int) -> Summary:
+               limit: int | None, workers: int) -> Summary:
     """Check a dataset by its file if it is in COCO format, or its samples."""
     root = leaf.cfg.get('data_root') or ''
     source = Path(root, str(leaf.cfg.get('ann_file') or ''))
@@ -334,7 +358,7 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
     return check_samples(dataset, leaf, names, limit, workers)
 
 
-def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
+def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
                workers: int) -> Summary:
     """Check one dataset, and compare the head with it."""
     from mmpose.datasets.datasets.base import BaseCocoStyleDataset
@@ -359,8 +383,8 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
     return summary
 
 
-def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
-                 workers: int) -> Dict[str, Summary]:
+def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: int | None,
+                 workers: int) -> dict[str, Summary]:
     """Check datasets, and compare the head with them."""
     return {
         leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))

@@ -1,10 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Check datasets of MMSegmentation: image files and label maps."""
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import (Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
-                    Sequence, Tuple)
+from typing import (
+    Any,
+    NamedTuple,
+)
 
 import numpy as np
 from mmengine.config import Config
@@ -12,8 +15,16 @@ from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...utils.dataset_leaves import Leaf
-from .common import (Problem, Size, Summary, guarded, map_threads, skip,
-                     spread, try_build)
+from .common import (
+    Problem,
+    Size,
+    Summary,
+    guarded,
+    map_threads,
+    skip,
+    spread,
+    try_build,
+)
 from .image_types import other_images
 
 PAD = 255  # default value with which MMSegmentation pads labels
@@ -36,7 +47,7 @@ class Labels:
         return int(self.reduce_zero)
 
     @property
-    def ignored(self) -> Tuple[int, ...]:
+    def ignored(self) -> tuple[int, ...]:
         """Return the values in the files that training ignores."""
         unused = [value + self.first for value in self.unused]
         zero = [0] * self.reduce_zero
@@ -61,7 +72,7 @@ class Counts(NamedTuple):
     total: int = 0
 
 
-def heads_of(cfg: Config) -> Iterator[Tuple[str, Mapping]]:
+def heads_of(cfg: Config) -> Iterator[tuple[str, Mapping]]:
     """Yield key and config of each head of the model."""
     model = cfg.model.get('segmentor') or cfg.model
     for key in ('decode_head', 'auxiliary_head'):
@@ -93,7 +104,7 @@ def read(path: str) -> ndarray:
         return np.array(ImageOps.exif_transpose(image))
 
 
-def try_read(path: str) -> Tuple[Optional[ndarray], Optional[Problem]]:
+def try_read(path: str) -> tuple[ndarray | None, Problem | None]:
     """Return the image, or the problem of its file."""
     try:
         return read(path), None
@@ -106,8 +117,8 @@ def try_read(path: str) -> Tuple[Optional[ndarray], Optional[Problem]]:
         return None, Problem(path, f'cannot be read as an image{reason}')
 
 
-def judge_label(path: str, label: ndarray, image: Optional[ndarray],
-                labels: Labels) -> Optional[Problem]:
+def judge_label(path: str, label: ndarray, image: ndarray | None,
+                labels: Labels) -> Problem | None:
     """Return the problem of a label map, if any."""
     if label.ndim != 2:
         colors = label[..., :3]
@@ -141,7 +152,7 @@ def count_pixels(label: ndarray, labels: Labels) -> Counts:
 
 def check_sample(
         info: Mapping, labels: Labels,
-        has_labels: bool) -> Tuple[Counts, Optional[Size], Sequence[Problem]]:
+        has_labels: bool) -> tuple[Counts, Size | None, Sequence[Problem]]:
     """Return the pixel counts of a sample, its size, and its problems."""
     pixels = Counts(np.zeros(labels.classes, np.int64))
     image, fault = try_read(info['img_path'])
@@ -235,7 +246,7 @@ def check_ignored(summary: Summary, where: str, ignored: int, total: int):
                     'intended?', False))
 
 
-def find_other_images(dataset: Any, leaf: Leaf) -> List[Problem]:
+def find_other_images(dataset: Any, leaf: Leaf) -> list[Problem]:
     """Find images without the suffix that a dataset reads."""
     prefix = getattr(dataset, 'data_prefix', {})
     folder = prefix.get('img_path')
@@ -251,7 +262,7 @@ def find_other_images(dataset: Any, leaf: Leaf) -> List[Problem]:
 
 
 def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
-                  limit: Optional[int], workers: int) -> Summary:
+                  limit: int | None, workers: int) -> Summary:
     """Read images and labels, and compare the labels with the classes."""
     if 'classes' not in (getattr(dataset, 'metainfo', None) or {}):
         return skip(f'{leaf.name} has no classes')
@@ -304,7 +315,7 @@ def soften(summary: Summary, leaf: Leaf):
     summary.problems = hard
 
 
-def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
+def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
                workers: int) -> Summary:
     """Check one dataset, and compare the heads with it."""
     dataset, problems = try_build(leaf)
@@ -319,8 +330,8 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: Optional[int],
     return summary
 
 
-def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: Optional[int],
-                 workers: int) -> Dict[str, Summary]:
+def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: int | None,
+                 workers: int) -> dict[str, Summary]:
     """Check datasets, and compare the heads with them."""
     result = {
         leaf.key: guarded(partial(check_leaf, cfg, leaf, limit, workers))

@@ -4,7 +4,7 @@
 The batches whose gradients are accumulated for one update are called a window.
 """
 import copy
-from typing import Any, Dict, List
+from typing import Any
 
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
@@ -14,13 +14,13 @@ from ...registry import HOOKS, PARAM_SCHEDULERS
 from .lengths import Length, remarks
 
 
-def by_name(value: Any) -> Dict[str, Any]:
+def by_name(value: Any) -> dict[str, Any]:
     """Return the parts of an optimizer wrapper or its schedulers by name."""
     several = isinstance(value, (dict, OptimWrapperDict))
     return dict(value.items()) if several else {'': value}
 
 
-def wrappers_of(runner: Any) -> Dict[str, OptimWrapper]:
+def wrappers_of(runner: Any) -> dict[str, OptimWrapper]:
     return by_name(runner.optim_wrapper)
 
 
@@ -196,8 +196,8 @@ def silence_count_warning(wrapper: OptimWrapper, loop: Any) -> None:
     wrapper.initialize_count_status = initialize_count_status
 
 
-def rebuild(schedulers: List[_ParamScheduler], configs: Any,
-            wrapper: OptimWrapper, runner: Any) -> List[_ParamScheduler]:
+def rebuild(schedulers: list[_ParamScheduler], configs: Any,
+            wrapper: OptimWrapper, runner: Any) -> list[_ParamScheduler]:
     """Rebuild schedulers with lengths in updates instead of iterations.
 
     Args:

@@ -5,7 +5,8 @@ Without synchronised norms, each process has running statistics of its own
 batches. All processes evaluate a part of the data, but only the first one
 saves its buffers.
 """
-from typing import Any, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, broadcast, is_distributed
@@ -18,7 +19,7 @@ from ...registry import HOOKS
 STATISTICS = ('running_mean', 'running_var')
 
 
-def saved_buffers(model: nn.Module) -> Iterator[Tuple[bool, Tensor]]:
+def saved_buffers(model: nn.Module) -> Iterator[tuple[bool, Tensor]]:
     """Yield whether a buffer is a running statistic, and the buffer.
 
     Buffers that are not saved in checkpoints are skipped.
@@ -31,7 +32,7 @@ def saved_buffers(model: nn.Module) -> Iterator[Tuple[bool, Tensor]]:
                        and name in STATISTICS), buffer
 
 
-def average(tensors: List[Tensor]):
+def average(tensors: list[Tensor]):
     """Replace each tensor by its mean over all processes.
 
     The mean is computed in double precision. If all processes have equal

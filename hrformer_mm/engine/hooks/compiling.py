@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Support ``compile=True`` for models of the three frameworks."""
-from typing import Any, Callable, Dict, List
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -13,10 +14,10 @@ from ...registry import HOOKS
 PARTS = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
 
 
-def networks(model: nn.Module) -> List[nn.Module]:
+def networks(model: nn.Module) -> list[nn.Module]:
     """Return the networks of a model that map tensors to tensors."""
     inner: Any = model.module if is_model_wrapper(model) else model
-    parts: List[nn.Module] = []
+    parts: list[nn.Module] = []
     for name in PARTS:
         part = getattr(inner, name, None)
         several = part if isinstance(part, nn.ModuleList) else [part]
@@ -34,7 +35,7 @@ class CompiledForward:
         options: Arguments of ``torch.compile``.
     """
 
-    def __init__(self, module: nn.Module, options: Dict[str, Any]):
+    def __init__(self, module: nn.Module, options: dict[str, Any]):
         self.module = module
         self.plain: Callable = module.forward
         self.compiled = torch.compile(self.plain, **options)

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Stop training at labels that are out of range."""
-from typing import Any, Iterator, Mapping, Optional
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -61,7 +62,7 @@ class LabelRangeHook(Hook):
                     raise ValueError(f'{where} {fault}. '
                                      'tools/check_dataset.py lists all files')
 
-    def seg_fault(self, sample: Any) -> Optional[str]:
+    def seg_fault(self, sample: Any) -> str | None:
         """Describe the error of a label map; return None without one."""
         if self.seg_classes is None or 'gt_sem_seg' not in sample:
             return None
@@ -79,7 +80,7 @@ class LabelRangeHook(Hook):
                 f'{self.seg_classes - 1}, and {sorted(self.ignored)} are '
                 'ignored: renumber them, or change num_classes')
 
-    def cls_fault(self, sample: Any) -> Optional[str]:
+    def cls_fault(self, sample: Any) -> str | None:
         """Describe the error of an image label; return None without one."""
         if self.cls_classes is None or 'gt_label' not in sample:
             return None

@@ -5,8 +5,9 @@ By default the Runner ends a schedule with the training. Explicit lengths, such
 as ``end``, ``T_max`` or ``milestones``, do not follow changes of
 ``train_cfg.max_epochs`` and ``train_cfg.max_iters``.
 """
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.optim import _ParamScheduler
@@ -39,7 +40,7 @@ class Length:
         epoch_length: Number of updates per epoch.
         window: Number of iterations per update.
     """
-    epochs: Optional[int]
+    epochs: int | None
     updates: int
     epoch_length: int
     window: int = 1
@@ -167,7 +168,7 @@ def is_last(scheduler: _ParamScheduler,
         if other.param_name == scheduler.param_name)
 
 
-def build(configs: Any, lr: float, length: Length) -> List[_ParamScheduler]:
+def build(configs: Any, lr: float, length: Length) -> list[_ParamScheduler]:
     """Build schedulers of a config as the Runner does, without a model.
 
     Args:
@@ -183,7 +184,7 @@ def build(configs: Any, lr: float, length: Length) -> List[_ParamScheduler]:
         end = length.epochs or 1 if config.get('by_epoch', True) else (
             length.updates)
         config.setdefault('end', end)
-        defaults: Dict[str, Any] = dict(
+        defaults: dict[str, Any] = dict(
             optimizer=optimizer, epoch_length=length.epoch_length)
         built.append(PARAM_SCHEDULERS.build(config, default_args=defaults))
     return built

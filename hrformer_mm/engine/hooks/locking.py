@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
-from typing import IO, Any, Dict, List, Optional, Tuple
+from typing import IO, Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
@@ -23,7 +23,7 @@ NAME = '.training.lock'
 HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)
 # Process and open lock file by folder. Closing any file object of a locked
 # file would release the lock.
-held: Dict[str, Tuple[int, IO[str]]] = {}
+held: dict[str, tuple[int, IO[str]]] = {}
 
 
 def lock_folder(folder: str) -> bool:
@@ -82,7 +82,7 @@ def lock_for_all(folder: str, logger: Any) -> bool:
     Raises:
         ValueError: On all processes, see :func:`lock_folder`.
     """
-    found: List[Any] = [False, None]
+    found: list[Any] = [False, None]
     if is_main_process():
         try:
             found[0] = lock_folder(folder)
@@ -97,7 +97,7 @@ def lock_for_all(folder: str, logger: Any) -> bool:
     return found[0]
 
 
-def writer_of(temporary: Path) -> Optional[int]:
+def writer_of(temporary: Path) -> int | None:
     """Return the id of the process in the name of a temporary file."""
     number = temporary.suffixes[-2][1:].partition('-')[0] if (
         len(temporary.suffixes) > 1) else ''

@@ -5,14 +5,15 @@ A position is the number of completed passes over the data and the number of
 samples that all processes have drawn in the current pass. Unlike an iteration,
 it does not depend on the number of processes and the batch size.
 """
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any
 
 from mmengine.dist import get_dist_info, get_world_size
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-Draw = Tuple[int, int, int]  # index of a sample, epoch, number in the epoch
-Position = Tuple[int, int]  # passes, and draws of all processes since
+Draw = tuple[int, int, int]  # index of a sample, epoch, number in the epoch
+Position = tuple[int, int]  # passes, and draws of all processes since
 
 
 class NumberedSampler(Sampler):
@@ -96,7 +97,7 @@ class Feed:
         return passes + 1 + more, last * self.total
 
 
-def feed_of(loader: DataLoader) -> Optional[Feed]:
+def feed_of(loader: DataLoader) -> Feed | None:
     """Return the lengths of a loader, None for custom batch samplers."""
     if type(loader.batch_sampler) is not BatchSampler:
         return None

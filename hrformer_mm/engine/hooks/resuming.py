@@ -7,8 +7,9 @@ Here random numbers are derived from the seed and the position in the data, so
 only the position must be restored.
 """
 import random
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +19,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ...registry import HOOKS
 from .accumulation import is_iteration_based, window_length
-from .positions import (Draw, Feed, NumberedSampler, Position, check_filled,
-                        feed_of)
+from .positions import (
+    Draw,
+    Feed,
+    NumberedSampler,
+    Position,
+    check_filled,
+    feed_of,
+)
 from .schedules import follow_config
 from .starting import START, STATE, check_resumable, newest_checkpoint
 
@@ -45,7 +52,7 @@ class SeededFetch:
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed = dataset, seed
 
-    def __call__(self, draws: List[Draw]) -> List[Any]:
+    def __call__(self, draws: list[Draw]) -> list[Any]:
         return [self.fetch(*draw) for draw in draws]
 
     def fetch(self, index: int, epoch: int, number: int) -> Any:
@@ -108,10 +115,10 @@ class ExactResumeHook(Hook):
     priority = 'LOWEST'  # after all other hooks
 
     def __init__(self):
-        self.state: Dict[str, Any] = {}  # our state in the checkpoint
-        self.feed: Optional[Feed] = None
+        self.state: dict[str, Any] = {}  # our state in the checkpoint
+        self.feed: Feed | None = None
         # Epoch, an iteration at or before its current one, and its position.
-        self.origin: Tuple[int, int, Position] = (-1, 0, (0, 0))
+        self.origin: tuple[int, int, Position] = (-1, 0, (0, 0))
 
     def before_run(self, runner):
         if runner.train_loop is not None:
@@ -122,7 +129,7 @@ class ExactResumeHook(Hook):
         """Choose the checkpoint in the first process for all processes."""
         if not runner._resume or runner._load_from is not None:
             return
-        found: List[Any] = [None, None]
+        found: list[Any] = [None, None]
         if get_dist_info()[0] == 0:
             try:
                 found[0] = newest_checkpoint(runner.work_dir, runner.logger)
@@ -237,7 +244,7 @@ class ExactResumeHook(Hook):
         seed_all(runner.seed, runner.iter)
 
 
-def check_kind(state: Dict[str, Any], by_iter: bool):
+def check_kind(state: dict[str, Any], by_iter: bool):
     """Check that checkpoint and config both count epochs, or iterations.
 
     Raises:
@@ -251,7 +258,7 @@ def check_kind(state: Dict[str, Any], by_iter: bool):
             f'train_cfg counts {kinds[by_iter]}')
 
 
-def check_end(loop: Any, meta: Dict[str, Any], by_iter: bool, former: int):
+def check_end(loop: Any, meta: dict[str, Any], by_iter: bool, former: int):
     """Check that a checkpoint is not beyond the end of the training.
 
     Raises:
@@ -268,7 +275,7 @@ def check_end(loop: Any, meta: Dict[str, Any], by_iter: bool, former: int):
         f'beyond train_cfg.max_{name}s={end}; increase it')
 
 
-def update_size(runner, feed: Optional[Feed]) -> int:
+def update_size(runner, feed: Feed | None) -> int:
     """Return the number of samples per update, 0 if unknown."""
     window = window_length(runner.optim_wrapper)
     return feed.total * window if feed else 0

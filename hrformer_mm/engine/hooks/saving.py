@@ -1,9 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Save checkpoints that stay valid after kills and on full disks."""
 import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Union
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
@@ -32,7 +33,7 @@ class WholeFileBackend(LocalBackend):
     checkpoint.
     """
 
-    def put(self, obj: bytes, filepath: Union[str, Path]):
+    def put(self, obj: bytes, filepath: str | Path):
         with replacing(Path(filepath)) as temporary:
             with open(temporary, 'wb') as file:
                 file.write(obj)
@@ -45,7 +46,7 @@ class RemovalsLast:
 
     def __init__(self, backend: Any):
         self.backend = backend
-        self.paths: List[str] = []
+        self.paths: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
@@ -53,7 +54,7 @@ class RemovalsLast:
     def remove(self, path: str):
         self.paths.append(path)
 
-    def flush(self, keep: List[Optional[str]]):
+    def flush(self, keep: list[str | None]):
         for path in self.paths:
             if path not in keep and self.backend.isfile(path):
                 self.backend.remove(path)
@@ -76,7 +77,7 @@ def of_all(value: int, op: str) -> int:
     return int(reduced)
 
 
-def fingerprint(model: torch.nn.Module) -> List[float]:
+def fingerprint(model: torch.nn.Module) -> list[float]:
     """Return the sum of each parameter.
 
     Buffers are ignored: a ``SyncBuffersHook`` changes them permanently.
@@ -86,7 +87,7 @@ def fingerprint(model: torch.nn.Module) -> List[float]:
 
 
 def undo_swaps(model: torch.nn.Module, hooks: Sequence[Any],
-               expected: List[float]) -> bool:
+               expected: list[float]) -> bool:
     """Undo changes that hooks made to the weights for an evaluation.
 
     An ``EMAHook`` swaps the weights with their averages during an evaluation.
@@ -99,7 +100,7 @@ def undo_swaps(model: torch.nn.Module, hooks: Sequence[Any],
     Returns:
         Whether the weights are the expected ones.
     """
-    undone: List[Callable] = []
+    undone: list[Callable] = []
     swaps = [h._swap_ema_parameters for h in reversed(hooks)
              if hasattr(h, '_swap_ema_parameters')]
     while fingerprint(model) != expected:
@@ -146,7 +147,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.saved_iter = -1
         self.is_due = False  # whether to save at the end of the window
         self.listens = False
-        self.weights: Optional[List[float]] = None  # see fingerprint
+        self.weights: list[float] | None = None  # see fingerprint
         self.can_stop_evaluation = False
 
     # Saving

@@ -5,22 +5,28 @@ mmengine restores schedules with the lengths and learning rates of the run that
 wrote the checkpoint. If they differ from the config, the schedules of the
 config are stepped to the position of the checkpoint instead.
 """
+from collections.abc import Mapping
 from copy import copy
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.optim import _ParamScheduler
 
 from ...registry import HOOKS
-from .accumulation import (UpdateSchedulerHook, count_updates,
-                           is_iteration_based, updates_at, updates_per_epoch,
-                           window_length)
+from .accumulation import (
+    UpdateSchedulerHook,
+    count_updates,
+    is_iteration_based,
+    updates_at,
+    updates_per_epoch,
+    window_length,
+)
 from .lengths import follows_metrics
 
 # State of a scheduler that is not a setting.
 RUNNING = {'last_step', '_global_step', '_last_value', 'verbose'}
-Schedulers = List[_ParamScheduler]
-Groups = List[Dict[str, Any]]
+Schedulers = list[_ParamScheduler]
+Groups = list[dict[str, Any]]
 
 
 class Rates:
@@ -57,7 +63,7 @@ class Rates:
         return scheduler
 
     def state(self, scheduler: _ParamScheduler,
-              base_values: List[float]) -> Dict[str, Any]:
+              base_values: list[float]) -> dict[str, Any]:
         """Return the state of an attached copy for all groups."""
         last = [scheduler._last_value[i] for i in self.index]
         return dict(scheduler.state_dict(), base_values=base_values,
@@ -90,7 +96,7 @@ def step_all(schedulers: Schedulers):
         scheduler.step()
 
 
-def settings(state: Mapping) -> Dict[str, Any]:
+def settings(state: Mapping) -> dict[str, Any]:
     return {k: v for k, v in state.items()
             if k not in RUNNING and k != 'optimizer'}
 
@@ -103,7 +109,7 @@ def short(value: Any) -> str:
     return f'{value:.6g}' if isinstance(value, float) else f'{value}'
 
 
-def differences(schedulers: Schedulers, saved: List[Mapping]) -> List[str]:
+def differences(schedulers: Schedulers, saved: list[Mapping]) -> list[str]:
     """Describe how schedules of the config differ from saved ones."""
     if len(schedulers) != len(saved):
         return [f'{len(saved)} -> {len(schedulers)} schedulers']
@@ -120,7 +126,7 @@ def differences(schedulers: Schedulers, saved: List[Mapping]) -> List[str]:
     return found
 
 
-def set_rates(saved: Dict[str, Any], rates: Rates, names: List[str]):
+def set_rates(saved: dict[str, Any], rates: Rates, names: list[str]):
     """Write rates to the parameter groups of a saved optimizer."""
     groups = list(saved['param_groups'])
     if saved.get('base_param_settings') is not None:
@@ -133,7 +139,7 @@ def set_rates(saved: Dict[str, Any], rates: Rates, names: List[str]):
 
 
 def realign(optim_wrapper: Any, schedulers: Schedulers,
-            checkpoint: Dict[str, Any], epochs: int, steps: int,
+            checkpoint: dict[str, Any], epochs: int, steps: int,
             epoch_length: int):
     """Replace the schedules in a checkpoint by those of the config.
 
@@ -156,7 +162,7 @@ def realign(optim_wrapper: Any, schedulers: Schedulers,
               ['lr', 'betas', *(s.param_name for s in schedulers)])
 
 
-def steps_at(runner: Any, epochs: int, iteration: int) -> Tuple[int, int, int]:
+def steps_at(runner: Any, epochs: int, iteration: int) -> tuple[int, int, int]:
     """Return epochs and steps of schedulers, and the steps per epoch.
 
     mmengine's hook steps once per iteration, ours once per update.
@@ -170,7 +176,7 @@ def steps_at(runner: Any, epochs: int, iteration: int) -> Tuple[int, int, int]:
             max(updates_per_epoch(loop, window), 1))
 
 
-def follow_config(runner: Any, checkpoint: Dict[str, Any], iteration: int,
+def follow_config(runner: Any, checkpoint: dict[str, Any], iteration: int,
                   is_moved: bool) -> str:
     """Replace schedules in a checkpoint that differ from the config.
 

@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any, Callable, Optional
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.dist import is_distributed
@@ -30,7 +31,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.noted_at: Optional[float] = None
+        self.noted_at: float | None = None
         self.former_handler: Any = None
         # All processes create their objects in the same order.
         self.key = f'hrformer_mm/stop/{next(numbers)}'
@@ -97,7 +98,7 @@ def outlive_first_sigterm() -> None:
     threading.Thread(target=obey, daemon=True).start()
 
 
-def init_worker(former: Optional[Callable[[int], None]], number: int) -> None:
+def init_worker(former: Callable[[int], None] | None, number: int) -> None:
     """Shield a worker from SIGTERM and call its original ``init_fn``."""
     outlive_first_sigterm()
     if former is not None:

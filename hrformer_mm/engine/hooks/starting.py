@@ -1,19 +1,20 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Find the checkpoint to start or to resume from."""
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any
 
 from ...checkpoints.files import read_checkpoint
 from ...utils.io import read_text
 
 STATE = 'hrformer_mm_data'  # key of our state in checkpoints
 START = 'start_from'  # config key for load_from of a run that may resume
-Progress = Tuple[int, int, int, int]
+Progress = tuple[int, int, int, int]
 NOTHING: Progress = (-1, -1, -1, -1)
 
 
-def missing_state(checkpoint: Mapping) -> List[str]:
+def missing_state(checkpoint: Mapping) -> list[str]:
     """List the parts that a checkpoint lacks to be resumed from."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
@@ -71,7 +72,7 @@ def progress(path: Path) -> Progress:
         return NOTHING
 
 
-def pointed_at(folder: Path) -> Optional[Path]:
+def pointed_at(folder: Path) -> Path | None:
     """Return the checkpoint that ``last_checkpoint`` names, if it exists.
 
     A file of that name in the folder itself takes precedence, as the work dir
@@ -85,7 +86,7 @@ def pointed_at(folder: Path) -> Optional[Path]:
     return next((place for place in places if place.exists()), None)
 
 
-def candidates(work_dir: str) -> List[Path]:
+def candidates(work_dir: str) -> list[Path]:
     """List checkpoints to resume from, in order of preference.
 
     The first one is named by ``last_checkpoint``. The others are sorted by
@@ -103,7 +104,7 @@ def candidates(work_dir: str) -> List[Path]:
     return [named, *(p for p in files if p != named)]
 
 
-def newest_checkpoint(work_dir: str, logger: Any) -> Optional[str]:
+def newest_checkpoint(work_dir: str, logger: Any) -> str | None:
     """Return the first of :func:`candidates` that can be resumed from.
 
     Raises:

@@ -5,8 +5,8 @@ They roughly face the viewer. Coordinates are in units of the stature, with the
 origin between the hips, x to the right in the image and y down. ``side`` is +1
 for a person's left, which is to the right in the image, and -1 for the right.
 """
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Iterable, Tuple
 
 import numpy as np
 from numpy import ndarray
@@ -58,7 +58,7 @@ class Body:
         return self.joints[of_side(index, side)]
 
 
-def sample_arm(rng: Generator) -> Tuple[float, float]:
+def sample_arm(rng: Generator) -> tuple[float, float]:
     """Sample the angles of upper arm and forearm in degrees."""
     pose = rng.choice(4, p=(.35, .15, .2, .3))
     if pose == 0:  # hanging
@@ -74,13 +74,13 @@ def sample_arm(rng: Generator) -> Tuple[float, float]:
     return upper, upper + rng.uniform(-110, 90)
 
 
-def sample_leg(rng: Generator) -> Tuple[float, float]:
+def sample_leg(rng: Generator) -> tuple[float, float]:
     """Sample the angles of thigh and shin in degrees."""
     thigh = rng.uniform(-4, 22) if rng.random() < .8 else rng.uniform(15, 65)
     return thigh, thigh - rng.uniform(-6, 18 + .6 * thigh)
 
 
-def pose_limb(joints: ndarray, chain: Tuple[int, int, int], side: int,
+def pose_limb(joints: ndarray, chain: tuple[int, int, int], side: int,
               angles: Iterable[float], lengths: Iterable[float]):
     """Set the second and third joint of an arm or leg from its first."""
     for i, angle, length in zip(range(2), angles, lengths):

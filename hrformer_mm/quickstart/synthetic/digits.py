@@ -5,7 +5,6 @@ The 1797 images of 8x8 pixels (from the UCI repository) are part of
 scikit-learn, so they need no download. The folder has ImageNet's layout.
 """
 from pathlib import Path
-from typing import Dict, Tuple
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ TOTAL = 1797
 SIZE = 64  # height and width in pixels after upsampling
 
 
-def load_digits() -> Tuple[np.ndarray, np.ndarray]:
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return images [1797, 8, 8] of uint8, dark on white, and their digits.
 
     Raises:
@@ -32,7 +31,7 @@ def load_digits() -> Tuple[np.ndarray, np.ndarray]:
     return images, digits.target
 
 
-def split(train: int, val: int, seed: int) -> Dict[str, np.ndarray]:
+def split(train: int, val: int, seed: int) -> dict[str, np.ndarray]:
     """Split the digits at random into training and validation images.
 
     Raises:

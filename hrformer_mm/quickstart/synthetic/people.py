@@ -9,7 +9,7 @@ stature, ``base`` the offset of the numbers of the person's parts.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,9 +17,25 @@ from numpy import ndarray
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from .bodies import (ANKLE, EAR, ELBOW, EYE, HIP, KEYPOINTS, KNEE, NOSE,
-                     SHOULDER, SIDES, SKELETON, WRIST, Body, direction,
-                     of_side, place_body, sample_body)
+from .bodies import (
+    ANKLE,
+    EAR,
+    ELBOW,
+    EYE,
+    HIP,
+    KEYPOINTS,
+    KNEE,
+    NOSE,
+    SHOULDER,
+    SIDES,
+    SKELETON,
+    WRIST,
+    Body,
+    direction,
+    of_side,
+    place_body,
+    sample_body,
+)
 
 # Numbers of the parts of a person; of paired parts, the left one.
 HEAD, TORSO, ARM, FOREARM, THIGH, SHIN, EARS = 1, 2, 3, 5, 7, 9, 11
@@ -57,7 +73,7 @@ class Canvas:
     def __post_init__(self):
         self.parts = np.zeros(self.image.shape[:2], np.uint8)
 
-    def polygon(self, points: ndarray, color: ArrayLike, part: Optional[int]):
+    def polygon(self, points: ndarray, color: ArrayLike, part: int | None):
         """Fill a convex polygon; without a part, only draw on the image."""
         points = np.round(points * 2**SHIFT).astype(np.int32)
         shade = np.asarray(color, float).tolist()
@@ -66,16 +82,16 @@ class Canvas:
             cv2.fillConvexPoly(self.parts, points, int(part), cv2.LINE_8,
                                SHIFT)
 
-    def ellipse(self, middle: ndarray, axes: Tuple[float, float],
-                color: ArrayLike, part: Optional[int] = None, roll: float = 0):
+    def ellipse(self, middle: ndarray, axes: tuple[float, float],
+                color: ArrayLike, part: int | None = None, roll: float = 0):
         t = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
         c, s = np.cos(roll), np.sin(roll)
         points = np.stack([c * x - s * y, s * x + c * y], 1)
         self.polygon(middle + points, color, part)
 
-    def limb(self, start: ndarray, end: ndarray, widths: Tuple[float, float],
-             color: ndarray, part: Optional[int] = None):
+    def limb(self, start: ndarray, end: ndarray, widths: tuple[float, float],
+             color: ndarray, part: int | None = None):
         """Fill two discs, with the widths as diameters, and their hull."""
         along = end - start
         across = np.array([-along[1], along[0]]) / (
@@ -221,7 +237,7 @@ def draw_person(canvas: Canvas, body: Body, look: Look, base: int,
 
 
 def draw_thing(canvas: Canvas, middle: ndarray, size: float, rng: Generator,
-               part: Optional[int] = None):
+               part: int | None = None):
     """Draw a box, a disc or a bar of random color."""
     color, (a, b) = sample_color(rng), size * rng.uniform(.3, 1, 2)
     kind, angle = rng.integers(3), rng.uniform(0, 180)
@@ -285,7 +301,7 @@ def label_points(canvas: Canvas, body: Body, base: int) -> ndarray:
 
 
 def annotate(canvas: Canvas, body: Body, base: int,
-             drawn: int) -> Optional[Dict[str, Any]]:
+             drawn: int) -> dict[str, Any] | None:
     """Return the COCO annotation of a person, None for an invisible one.
 
     Args:
@@ -313,7 +329,7 @@ def annotate(canvas: Canvas, body: Body, base: int,
         category_id=1)
 
 
-def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
+def draw_scene(rng: Generator) -> tuple[ndarray, list[dict[str, Any]]]:
     """Draw one to three people and return the image and their annotations.
 
     Returns:
@@ -322,7 +338,7 @@ def draw_scene(rng: Generator) -> Tuple[ndarray, List[Dict[str, Any]]]:
     """
     height, width = (240, 320) if rng.random() < .7 else (320, 240)
     canvas = Canvas(draw_background(rng, height, width))
-    people: List[Tuple[Body, int, int]] = []
+    people: list[tuple[Body, int, int]] = []
     count = rng.choice(3, p=(.45, .4, .15)) + 1
     for i in rng.permutation(count):
         stature = rng.uniform(.5, .95) * min(height, 280) * .9**(count - 1)
@@ -348,8 +364,8 @@ def write_split(root: Path, split: str, count: int, seed: int):
     Each image has its own random generator, so a larger dataset starts with
     the images of a smaller one.
     """
-    images: List[dict] = []
-    annotations: List[dict] = []
+    images: list[dict] = []
+    annotations: list[dict] = []
     (root / split).mkdir(parents=True)
     for number in range(1, count + 1):
         # Splits must not share images, regardless of their sizes and order.

@@ -1,9 +1,10 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Plan the steps that reproduce the result of a config."""
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -33,7 +34,7 @@ class Step:
         measures: Whether ``makes`` is a JSON file with metrics.
     """
     name: str
-    command: Tuple[str, ...]
+    command: tuple[str, ...]
     makes: Path
     iterations: int = 0
     suffix: str = ''
@@ -49,17 +50,17 @@ class Plan:
     """
     row: Row
     gpus: int
-    steps: Tuple[Step, ...]
-    needs: Tuple[str, ...]
+    steps: tuple[Step, ...]
+    needs: tuple[str, ...]
 
 
-def option_words(options: Mapping[str, Any]) -> List[str]:
+def option_words(options: Mapping[str, Any]) -> list[str]:
     """Format options as the words of ``--cfg-options``."""
     return ['--cfg-options', *(f'{k}={v}'.replace(' ', '')
                                for k, v in options.items())] if options else []
 
 
-def tool(name: str, config: Path, gpus: int, *words: str) -> Tuple[str, ...]:
+def tool(name: str, config: Path, gpus: int, *words: str) -> tuple[str, ...]:
     """Return the command of a tool: ``'train'`` or ``'test'``.
 
     With several GPUs, it is the ``dist_*.sh`` launcher of the tool.
@@ -100,7 +101,7 @@ def last_checkpoint(cfg: Config, work_dir: Path) -> Path:
 
 def training_step(row: Row, gpus: int, work_dir: Path, name: str,
                   options: Mapping[str, Any],
-                  data_root: Optional[str]) -> Tuple[Step, Config]:
+                  data_root: str | None) -> tuple[Step, Config]:
     """Return the training step of a row, and its config with all options.
 
     The batch is the recipe's, unless ``options`` override it.
@@ -118,7 +119,7 @@ def training_step(row: Row, gpus: int, work_dir: Path, name: str,
     return Step(name, command, last_checkpoint(cfg, folder), iterations), cfg
 
 
-def trained_by(checkpoint: str) -> Optional[Row]:
+def trained_by(checkpoint: str) -> Row | None:
     """Return the row whose training produces a checkpoint, if any."""
     rows = {row.name: row for row in list_rows(task='cls') if row.config}
     for weights in list_weights():
@@ -138,14 +139,14 @@ def is_there(checkpoint: str) -> bool:
     return True
 
 
-def pretrained_file(cfg: Config) -> Optional[str]:
+def pretrained_file(cfg: Config) -> str | None:
     """Return the name of the pretrained weights of a config's backbone."""
     init = cfg.model.get('backbone', {}).get('init_cfg') or {}
     return init.get('checkpoint') if isinstance(init, dict) else None
 
 
 def missing_data(row: Row, cfg: Config,
-                 data_root: Optional[str]) -> Tuple[str, ...]:
+                 data_root: str | None) -> tuple[str, ...]:
     """Return a message for the user if the data of a row are missing."""
     where = data_root or cfg.get('data_root')
     if not where or Path(where).exists():
@@ -156,9 +157,9 @@ def missing_data(row: Row, cfg: Config,
 
 
 def pretraining(
-    cfg: Config, gpus: int, work_dir: Path, data_root: Optional[str],
+    cfg: Config, gpus: int, work_dir: Path, data_root: str | None,
     from_scratch: bool
-) -> Tuple[Optional[Step], Dict[str, str], Tuple[str, ...]]:
+) -> tuple[Step | None, dict[str, str], tuple[str, ...]]:
     """Return how to provide the weights that a config starts from.
 
     Returns:
@@ -185,12 +186,12 @@ def pretraining(
 
 def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
                options: Mapping[str, Any],
-               data_root: Optional[str]) -> List[Step]:
+               data_root: str | None) -> list[Step]:
     """Return the tests: as configured, and with scales and flips if any."""
     folder = checkpoint.parent
     data = ['--data-root', data_root] if data_root else []
 
-    def words(out: Path, *flags: str) -> Tuple[str, ...]:
+    def words(out: Path, *flags: str) -> tuple[str, ...]:
         return tool('test', row.path, gpus, str(checkpoint), '--work-dir',
                     str(folder), '--out', str(out), *flags, *data,
                     *option_words(options))
@@ -218,10 +219,10 @@ def twin_of(row: Row) -> Row:
 def make_plan(name: str,
               gpus: int = 8,
               work_dir: str = 'work_dirs',
-              data_root: Optional[str] = None,
-              imagenet: Optional[str] = None,
+              data_root: str | None = None,
+              imagenet: str | None = None,
               from_scratch: bool = False,
-              options: Optional[Mapping[str, Any]] = None) -> Plan:
+              options: Mapping[str, Any] | None = None) -> Plan:
     """Plan the steps that reproduce the result of a config.
 
     Args:

@@ -2,7 +2,7 @@
 """Describe a plan: its commands, cost and results."""
 import json
 import shlex
-from typing import Any, List, Optional, Tuple
+from typing import Any
 
 from ...utils.markdown import markdown_table
 from .plan import Plan, Step
@@ -22,7 +22,7 @@ def gpu_hours(step: Step, gpus: int, seconds: float) -> float:
     return step.iterations * seconds * gpus / 3600
 
 
-def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
+def cost_line(step: Step, gpus: int, seconds: float | None) -> str:
     """Describe iterations and estimated GPU hours of a training."""
     if not step.iterations:
         return ''
@@ -35,7 +35,7 @@ def cost_line(step: Step, gpus: int, seconds: Optional[float]) -> str:
             f'estimate from steps of {seconds:.3f} s')
 
 
-def describe(plan: Plan, seconds: Optional[float] = None) -> str:
+def describe(plan: Plan, seconds: float | None = None) -> str:
     """Describe a plan: requirements, commands and the files they make.
 
     Args:
@@ -70,7 +70,7 @@ def measured(plan: Plan) -> dict:
 
 def compare(plan: Plan) -> str:
     """Compare paper, official code and own results in a Markdown table."""
-    columns: List[Tuple[str, Any]] = [
+    columns: list[tuple[str, Any]] = [
         (f'paper, {table}', printed.metrics)
         for table, printed in plan.row.paper.items()
     ]

@@ -4,8 +4,9 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any
 
 from mmengine.device import get_device
 
@@ -17,8 +18,8 @@ from .report import compare
 
 
 def measure_step(plan: Plan,
-                 data_root: Optional[str] = None,
-                 options: Optional[Mapping[str, Any]] = None) -> float:
+                 data_root: str | None = None,
+                 options: Mapping[str, Any] | None = None) -> float:
     """Measure the seconds of a training step on one device of this machine.
 
     Prints the result and the device.
