@@ -11,17 +11,29 @@
 # and saved, 130 Ctrl-C, 128 + N killed by signal N; see
 # docs/resume-and-clusters.md.
 #
-# A dry run comes first: it validates config, data and memory, and stops on
-# errors. --dry-run does only this, PREFLIGHT=0 skips it.
+# A quick dry run comes first: it validates config, paths and weights in
+# seconds, and stops on errors. PREFLIGHT=full also checks data, first steps and
+# memory (a minute), PREFLIGHT=0 skips it. --dry-run does only the full one.
 . "$(dirname "$0")/dist_common.sh"
 [ $# -ge 2 ] || usage "$0" 'CONFIG GPUS [flags of tools/train.py]'
-case " ${*:3} " in
-*' --dry-run '*) dry_run=1 ;;
-*) dry_run=0 ;;
+
+# dry_run [flags of tools/train.py]: check the run of all processes in one
+dry_run() {
+    WORLD_SIZE=$((PROCESSES * NNODES)) run_first "$PYTHON" \
+        "$(dirname "$0")/train.py" "$@" --dry-run
+}
+
+PROCESSES=$2
+set -- "$1" "${@:3}"
+case " $* " in
+*' --dry-run '*)
+    dry_run "$@"
+    exit
+    ;;
 esac
-if [ "${PREFLIGHT:-1}" != 0 ] || [ "$dry_run" = 1 ]; then
-    WORLD_SIZE=$(($2 * NNODES)) run_first "$PYTHON" \
-        "$(dirname "$0")/train.py" "$1" "${@:3}" --dry-run
-fi
-[ "$dry_run" = 0 ] || exit 0
-launch "$2" train.py "$1" "${@:3}"
+case ${PREFLIGHT:-quick} in
+0) ;;
+full) dry_run "$@" ;;
+*) dry_run "$@" --quick ;;
+esac
+launch "$PROCESSES" train.py "$@"

@@ -47,8 +47,16 @@ def parse_args(argv=None) -> Namespace:
         help='do not train: check config, data, weights and first steps, '
         'estimate memory, hours and disk space, and exit with 1 if the run '
         'would fail')
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='with --dry-run: check only config, paths and weights, in '
+        'seconds')
     cli.add_run_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.quick and not args.dry_run:
+        parser.error('--quick is an option of --dry-run')
+    return args
 
 
 @cli.one_line_errors
@@ -66,7 +74,7 @@ def main(argv=None):
     training.set_resume(cfg, args.resume)
     if args.dry_run:
         from hrformer_mm.preflight import preflight
-        raise SystemExit(preflight(cfg))
+        raise SystemExit(preflight(cfg, quick=args.quick))
     training.train(cfg)
 
 

@@ -2,13 +2,14 @@
 """Check a training before it starts: config, data, memory and first steps.
 
 ``tools/train.py CONFIG --dry-run`` calls :func:`preflight`. Every check adds
-lines to a table; a failed check does not prevent the others.
+lines to a table; a failed check does not prevent the others. ``--quick`` makes
+only the checks that take seconds.
 """
 import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TextIO
@@ -23,8 +24,10 @@ from . import inputs, steps
 from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
-__all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'Rehearsal', 'SKIP', 'WARN',
-           'look', 'preflight']
+__all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'QUICK', 'Rehearsal', 'SKIP',
+           'WARN', 'look', 'preflight']
+QUICK = (inputs.check_config, inputs.check_machine, inputs.check_paths,
+         inputs.check_weights)
 CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
           inputs.check_weights, steps.check_batch,
           steps.check_schedule, steps.check_step, steps.check_evaluation,
@@ -41,17 +44,19 @@ def place(launcher: str) -> tuple[int, int]:
             int(os.environ.get(names['WORLD_SIZE'], 1)))
 
 
-def look(cfg: Config, processes: int, folder: str) -> Iterator[Finding]:
-    """Yield the findings of all checks, as soon as each is made.
+def look(cfg: Config, processes: int, folder: str,
+         checks: Sequence[Callable] = CHECKS) -> Iterator[Finding]:
+    """Yield the findings of checks, as soon as each is made.
 
     Args:
         cfg: Config of the training; it is not changed.
         processes: Number of processes of the run.
         folder: Empty folder for output of the frameworks.
+        checks: :data:`CHECKS` or :data:`QUICK`.
     """
     flight = Flight(deepcopy(cfg), processes, folder)
     flight.cfg.launcher = 'none'
-    for check in CHECKS:
+    for check in checks:
         name = check.__name__[len('check_'):]
         with redirect_output(Path(folder) / 'log.txt'), \
                 DefaultScope.overwrite_default_scope(
@@ -69,12 +74,14 @@ def plural(number: int, noun: str) -> str:
     return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def preflight(cfg: Config, stream: TextIO | None = None) -> int:
+def preflight(cfg: Config, stream: TextIO | None = None,
+              quick: bool = False) -> int:
     """Check a run and print the findings, in one process for all.
 
     Args:
         cfg: Config of the training.
         stream: Where to print; by default stdout.
+        quick: Check only config, machine, paths and weights.
 
     Returns:
         1 if the run would fail, else 0.
@@ -89,11 +96,14 @@ def preflight(cfg: Config, stream: TextIO | None = None) -> int:
     check_parts(cfg, *TRAINED)
     states: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for finding in look(cfg, processes, folder):
+        for finding in look(cfg, processes, folder,
+                            QUICK if quick else CHECKS):
             print(finding, file=stream, flush=True)
             states.append(finding.state)
     failed, warned = states.count(FAIL), states.count(WARN)
-    verdict = 'this run would fail' if failed else 'ready to train'
+    passed = 'config, paths and weights are valid' if quick else (
+        'ready to train')
+    verdict = 'this run would fail' if failed else passed
     print(f'{verdict}: {plural(failed, "error")}, {plural(warned, "warning")}',
           file=stream, flush=True)
     return int(failed > 0)

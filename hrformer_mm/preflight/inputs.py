@@ -134,6 +134,14 @@ def missing_data(cfg: Config, loader: str) -> Iterator[Finding]:
                 'or set its folder with --data-root DIR')
 
 
+def check_paths(flight: Flight) -> Iterator[Finding]:
+    """Check that the files and folders of the datasets exist, unread."""
+    for loader in flight.loaders:
+        missing = list(missing_data(flight.cfg, loader))
+        yield from missing or [
+            Finding('data', OK, f'{loader}: files and folders exist')]
+
+
 def check_files(flight: Flight, loaders: list[str]) -> Iterator[Finding]:
     """Check a sample of the files, like ``tools/check_dataset.py``.
 

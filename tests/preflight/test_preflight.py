@@ -60,10 +60,10 @@ def row(task, data, work_dir, **options):
     return cfg
 
 
-def dry_run(cfg):
-    """Exit code and lines of a dry run."""
+def dry_run(cfg, quick=False):
+    """Return exit code and lines of a dry run."""
     stream = io.StringIO()
-    code = preflight.preflight(cfg, stream)
+    code = preflight.preflight(cfg, stream, quick)
     return code, stream.getvalue().splitlines()
 
 
@@ -83,6 +83,22 @@ def test_a_valid_run_of_every_task_is_ready(task, data, tmp_path):
     assert {line.split()[1] for line in lines[:-1]
             if not line.startswith(' ')} == checks
     assert not (tmp_path / 'work').exists()
+
+
+def test_a_quick_dry_run_checks_config_paths_and_weights(data, tmp_path):
+    cfg = row('cls', data, tmp_path / 'work')
+    code, lines = dry_run(cfg, quick=True)
+    assert code == 0
+    assert lines[-1].startswith('config, paths and weights are valid: 0 err')
+    assert {line.split()[1] for line in lines[:-1]
+            if not line.startswith(' ')} == {
+                'config', 'machine', 'data', 'weights'}
+    cfg.train_dataloader.dataset.data_root = 'nowhere'
+    cfg.load_from, cfg.val_evaluator.type = 'nothing.pth', 'Accurate'
+    code, lines = dry_run(cfg, quick=True)
+    assert code == 1 and lines[-1].startswith('this run would fail: ')
+    for what in ('config', 'data', 'weights'):
+        assert 'FAIL' in state_of(lines, what), what
 
 
 def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
@@ -340,18 +356,20 @@ def launch(folder, code, *args, **env):
     return done.returncode, calls.read_text().splitlines()
 
 
-def test_training_on_several_processes_begins_with_a_dry_run(tmp_path):
+def test_training_on_several_processes_begins_with_a_quick_dry_run(tmp_path):
     code, (first, second) = launch(tmp_path, 0, '--amp')
     tool = Path('tools/train.py')
     assert code == 0 and first.startswith('8 ')  # 2 machines of 4
-    assert first.endswith(f'{tool} row.py --amp --dry-run')
+    assert first.endswith(f'{tool} row.py --amp --quick --dry-run')
     assert 'hrformer_mm.engine.launch' in second and '--dry-run' not in second
     code, calls = launch(tmp_path, 1)
     assert code == 1 and len(calls) == 1
 
 
-def test_the_dry_run_can_be_skipped_or_run_alone(tmp_path):
+def test_the_dry_run_can_be_whole_skipped_or_run_alone(tmp_path):
+    code, (first, _) = launch(tmp_path, 0, PREFLIGHT='full')
+    assert code == 0 and '--dry-run' in first and '--quick' not in first
     code, calls = launch(tmp_path, 1, PREFLIGHT='0')
     assert code == 0 and len(calls) == 1 and '--dry-run' not in calls[0]
     code, calls = launch(tmp_path, 0, '--dry-run')
-    assert code == 0 and len(calls) == 1
+    assert code == 0 and len(calls) == 1 and '--quick' not in calls[0]
