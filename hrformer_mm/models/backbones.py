@@ -28,6 +28,7 @@ from .extra import (
     translate_extra,
     translate_pretrained,
 )
+from .hrformer_modules import HRFomerModule, HRFormerBlock  # noqa: F401
 
 STAGES = (('conv1', 'bn1', 'conv2', 'bn2'), ('layer1', 'transition1'),
           ('stage2', 'transition2'), ('stage3', 'transition3'), ('stage4', ))

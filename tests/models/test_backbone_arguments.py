@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.backbone.subjects import mmpose_extra
-from hrformer_mm.models.backbones import HRFormer
+from hrformer_mm.core.blocks import Block
+from hrformer_mm.core.hrformer import TransformerBranch
+from hrformer_mm.models.backbones import HRFomerModule, HRFormer, HRFormerBlock
 
 SMALL = dict(channels=(8, 16, 32, 64), heads=(1, 2, 2, 4), modules=(1, 2, 1))
 
@@ -28,16 +30,68 @@ def extra_of(**stage2):
 # MMPose's test of its backbone, with another import
 
 
+def module_arguments(branches=2, blocks=2, **changes):
+    sizes = dict(num_blocks=(blocks, ), num_inchannels=(32, 64),
+                 num_channels=(32, 64), num_heads=(1, 2),
+                 num_window_sizes=(7, ), num_mlp_ratios=(4, ))
+    return dict(num_branches=branches, block=HRFormerBlock,
+                drop_paths=(0., .1)[:blocks], norm_cfg=dict(type='BN'),
+                **{**{k: (v * 2)[:branches] for k, v in sizes.items()},
+                   **changes})
+
+
+@pytest.mark.parametrize('branches, blocks, several', [
+    (2, 2, True), (2, 2, False), (1, 1, True)])
+def test_modules_have_mmposes_arguments(branches, blocks, several):
+    module = HRFomerModule(
+        **module_arguments(branches, blocks, multiscale_output=several))
+    maps = [torch.randn(1, 32, 64, 64), torch.randn(1, 64, 32, 32)][:branches]
+    found = module(maps)
+    assert [x.shape for x in found] == [
+        x.shape for x in maps[:branches if several else 1]]
+    assert all((x >= 0).all() for x in found) == (branches > 1)
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(num_blocks=[2, 2, 2]), 'num_blocks must have 2 values'),
+    (dict(num_channels=[2]), 'num_channels must have 2 values'),
+    (dict(num_inchannels=[2]), 'num_inchannels must have 2 values'),
+    (dict(num_heads=[2]), 'num_heads must have 2 values'),
+    (dict(num_inchannels=(64, 64)), 'must be equal'),
+    (dict(drop_paths=(.1, )), 'drop_paths must have 2 values'),
+    (dict(block=nn.Conv2d), 'block must be HRFormerBlock')])
+def test_wrong_arguments_of_modules_raise(change, words):
+    with pytest.raises(ValueError, match=words):
+        HRFomerModule(**{**module_arguments(), **change})
+
+
+def test_a_block_of_mmpose_is_our_block_on_maps():
+    block = HRFormerBlock(8, 8, num_heads=2, window_size=3, with_rpe=False)
+    block.eval()
+    x = torch.randn(2, 8, 7, 5)
+    assert HRFormerBlock.expansion == 1
+    torch.testing.assert_close(
+        block(x), TransformerBranch(block_like(block))(x))
+    with pytest.raises(ValueError, match='must be equal'):
+        HRFormerBlock(8, 16, num_heads=2)
+
+
+def block_like(block):
+    own = Block(8, 2, window_size=3, rel_pos_bias=False)
+    own.load_state_dict(block.state_dict())
+    return own.eval()
+
+
 def test_cases_of_mmposes_own_test_pass():
     extra = extra_of()
     extra.update(drop_path_rate=.2,
                  upsample=dict(mode='bilinear', align_corners=False))
     for n in (2, 3, 4):
         extra[f'stage{n}'].pop('multiscale_output', None)
-    extra['stage2']['num_branches'] = 3
+    extra['stage4']['num_branches'] = 3
     with pytest.raises(ValueError):
         HRFormer(extra=extra)
-    extra['stage2']['num_branches'] = 2
+    extra['stage4']['num_branches'] = 4
     model = HRFormer(extra=extra)
     model.init_weights()
     model.train()
