@@ -7,11 +7,20 @@ import cv2
 import numpy as np
 import pytest
 from animals import NAMES, write_animals
+from dataset_samples import (
+    Pose,
+    centred,
+    human_art,
+    whole_body,
+    write_coco,
+    write_maps,
+)
 from mmengine.config import Config
 from seg_data import write_tiny
 
 from hrformer_mm.datasets import keypoint_metainfo as keypoints
 from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.metainfo import names_of, read_metainfo
 from hrformer_mm.utils.dataset_leaves import unwrap
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
@@ -171,6 +180,71 @@ def test_every_registered_dataset_is_checked_or_skipped(scope, tmp_path):
             'cannot be loaded by' in line or 'metainfo lacks' in line
             for line in lines), name
         assert not summary.skipped or len(lines) == 1, name
+
+
+# Classes whose files have another format, or that are no datasets alone.
+OTHER_FORMATS = dict(
+    mmpose={'BaseCocoStyleDataset', 'InterHand2DDoubleDataset', 'MpiiDataset',
+            'InterHand3DDataset', 'MpiiTrbDataset'},
+    mmseg={'DSDLSegDataset', 'DecathlonDataset', 'MultiImageMixDataset'})
+
+
+def write_keypoints(name, kind, root):
+    """Write annotations with all keys that any class of MMPose reads."""
+    dataset = dict(type=name, data_root=str(root), data_prefix=dict(
+        img='images/'), ann_file='annotations/train.json')
+    if name == 'DeepFashionDataset':
+        dataset['subset'] = 'full'
+    leaf, = unwrap(config('mmpose', dataset), 'train_dataloader')
+    try:
+        points = len(names_of(read_metainfo(leaf)[0]))
+    except ValueError:  # not of keypoints in images
+        points = 17
+    write_coco(Pose(
+        points, image=dict(crowdIndex=.4), more=lambda a, rng: {
+            **whole_body(a, rng), **centred(a, rng), **human_art(a, rng),
+            'face_valid': True, 'track_id': 1, 'head_size': 5.}))(root)
+    return dataset
+
+
+def write_labels(name, kind, root):
+    """Write images and label maps that end as a class of MMSeg reads them."""
+    dataset = dict(type=name, data_root=str(root), data_prefix=dict(
+        img_path='a', img_path2='a', seg_map_path='b'))
+    (root / 'list.txt').write_text('0\n1\n2\n3\n')
+    for folder in 'ab':  # some classes look for them at once
+        (root / folder).mkdir()
+    try:
+        own = kind(pipeline=[], lazy_init=True, **{
+            k: v for k, v in dataset.items() if k != 'type'})
+    except (AssertionError, TypeError):  # it needs a list
+        dataset['ann_file'] = 'list.txt'
+        own = kind(pipeline=[], lazy_init=True, **{
+            k: v for k, v in dataset.items() if k != 'type'})
+    zero = int(own.reduce_zero_label)
+    ends = [e[0] if isinstance(e, tuple) else e
+            for e in (own.img_suffix, own.seg_map_suffix)]
+    write_maps(f'a/{{i}}{ends[0]}', f'b/{{i}}{ends[1]}', zero,
+               zero + len(own.metainfo.get('classes') or 'ab'))(root)
+    return dataset
+
+
+@pytest.mark.parametrize('scope, write', [
+    pytest.param('mmpose', write_keypoints, marks=pytest.mark.slow),
+    ('mmseg', write_labels)])
+def test_valid_files_of_every_registered_dataset_have_no_problems(
+        scope, write, tmp_path):
+    import_module(f'{scope}.datasets')
+    kinds = import_module(f'{scope}.registry').DATASETS.module_dict
+    checked = 0
+    for name in sorted({*kinds} - OTHER_FORMATS[scope]):
+        (tmp_path / name).mkdir()
+        dataset = write(name, kinds[name], tmp_path / name)
+        summary = check(config(scope, dataset), workers=2)['train_dataloader']
+        assert summary.problems == [], name
+        assert summary.skipped or summary.counts['images'] == 4, name
+        checked += not summary.skipped
+    assert checked > 20
 
 
 def test_a_check_that_fails_is_skipped(data, monkeypatch):

@@ -179,6 +179,21 @@ def test_a_schedule_that_follows_metrics_is_kept_with_a_warning():
     assert checkpoint['param_schedulers'][0]['end'] == 9
 
 
+def test_schedules_of_several_optimizers_are_kept_with_a_warning():
+    saved, old = build(SCHEDULES['poly'])
+    wrapper, new = build(SCHEDULES['poly'], .1, 3, 5 * EPOCH)
+    checkpoint = dict(
+        optimizer=dict(a=saved.state_dict()), meta=dict(epoch=1, iter=EPOCH),
+        param_schedulers=dict(a=[s.state_dict() for s in old]))
+    runner = SimpleNamespace(optim_wrapper=wrapper,
+                             param_schedulers=dict(a=new), hooks=[])
+    text = follow_config(runner, checkpoint, EPOCH, is_moved=False)
+    assert text.startswith('schedules of several optimizers are kept')
+    assert f'a: PolyLR.end {3 * EPOCH} -> {5 * EPOCH}' in text
+    runner.param_schedulers = dict(a=old)
+    assert follow_config(runner, checkpoint, EPOCH, is_moved=False) == ''
+
+
 # Positions alone
 
 

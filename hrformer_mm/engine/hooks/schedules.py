@@ -176,6 +176,20 @@ def steps_at(runner: Any, epochs: int, iteration: int) -> tuple[int, int, int]:
             max(updates_per_epoch(loop, window), 1))
 
 
+def kept_schedules(schedulers: Any, saved: Any) -> str:
+    """Describe how schedules of several optimizers differ from saved ones.
+
+    mmengine restores them as they are in the checkpoint.
+    """
+    if not (isinstance(schedulers, dict) and isinstance(saved, dict)):
+        return ''
+    changes = [f'{name}: {change}' for name, own in schedulers.items()
+               for change in differences(own, saved.get(name) or [])]
+    return ('schedules of several optimizers are kept as in the checkpoint, '
+            f'also where the config differs: {", ".join(changes)}'
+            ) if changes else ''
+
+
 def follow_config(runner: Any, checkpoint: dict[str, Any], iteration: int,
                   is_moved: bool) -> str:
     """Replace schedules in a checkpoint that differ from the config.
@@ -193,7 +207,7 @@ def follow_config(runner: Any, checkpoint: dict[str, Any], iteration: int,
     saved = checkpoint.get('param_schedulers') or []
     optimizer = checkpoint['optimizer']
     if isinstance(schedulers, dict) or 'param_groups' not in optimizer:
-        return ''  # several optimizers: mmengine restores them
+        return kept_schedules(schedulers, saved)
     groups = runner.optim_wrapper.optimizer.param_groups
     if len(groups) != len(optimizer['param_groups']):
         return ''  # PyTorch raises an error
