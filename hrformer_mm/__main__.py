@@ -5,6 +5,7 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from hrformer_mm.utils import cli
@@ -30,7 +31,6 @@ LISTED = """examples:
   hrformer-mm list 'hrformer_b*' --pretrained
 """
 DOWNLOADED = """Files go to $HRFORMER_MM_WEIGHTS, or to torch.hub's directory.
-HRFORMER_MM_OFFLINE=1 forbids downloads.
 
 examples:
   hrformer-mm download hrformer_b_coco_384x288
@@ -61,9 +61,12 @@ def add_predict(parser: ArgumentParser):
         '(default: predictions)')  # yapf: disable
     add('--boxes', metavar='WHERE',
         help='pose: source of the bounding boxes. A JSON file; whole: one '
-        'object fills the image; detector: a torchvision detector whose '
-        'weights are on this machine (default: detector if there is one, '
-        'else whole)')
+        'object fills the image; detector: a detector of torchvision, whose '
+        'weights are downloaded once (default: detector, or whole with a '
+        'warning if that is impossible)')
+    add('--detector', metavar='NAME',
+        help='pose: detector of torchvision '
+        '(default: fasterrcnn_resnet50_fpn_v2)')  # yapf: disable
     add('--box-thr', type=float, metavar='SCORE',
         help='pose: minimum score of a box (default: 0.5); the number of '
         'boxes dropped is reported')  # yapf: disable
@@ -72,6 +75,9 @@ def add_predict(parser: ArgumentParser):
         "(default: the dataset's own; person for a model of people)")
     add('--keypoint-thr', type=float, metavar='SCORE',
         help='pose: minimum score of a keypoint to draw (default: 0.3)')
+    add('--smooth', action='store_true', default=None,
+        help='pose: smooth the keypoints of each person over the frames of '
+        'videos (One-Euro filter)')  # yapf: disable
     add('--batch-size', type=positive, metavar='N',
         help='people, or images of one size, per forward pass '
         '(default: 32; segmentation: 1)')  # yapf: disable
@@ -148,9 +154,10 @@ def run_download(args: Namespace) -> int:
     from hrformer_mm.apis import find_weights
     from hrformer_mm.checkpoints import find_file
     from hrformer_mm.engine.train import read_config
-    is_file = args.name.endswith(CHECKPOINTS)
-    print(find_file(args.name) if is_file else
-          find_weights(read_config(args.name)))
+    with redirect_stdout(sys.stderr):  # scripts read the path alone
+        path = find_file(args.name) if args.name.endswith(CHECKPOINTS) else (
+            find_weights(read_config(args.name)))
+    print(path)
     return 0
 
 
@@ -170,12 +177,13 @@ def run_predict(args: Namespace) -> int:
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     options = dict(boxes=args.boxes, box_threshold=args.box_thr,
-                   box_categories=args.box_categories,
+                   box_categories=args.box_categories, smooth=args.smooth,
+                   detector=args.detector,
                    keypoint_threshold=args.keypoint_thr)
     options = {k: v for k, v in options.items() if v is not None}
     if options and cfg.get('default_scope') != 'mmpose':
-        raise ValueError('--boxes, --box-thr, --box-categories and '
-                         '--keypoint-thr are for pose, and '
+        raise ValueError('--boxes, --box-thr, --box-categories, --detector, '
+                         '--keypoint-thr and --smooth are for pose, and '
                          f'{args.config} is not')
     outcome = predict(
         cfg, args.weights, args.inputs, args.out_dir, not args.no_overlay,

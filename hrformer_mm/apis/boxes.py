@@ -10,21 +10,13 @@ from typing import (
 )
 
 import numpy as np
-import torch
 from numpy import ndarray
 
-from ..checkpoints.files import read_checkpoint, weight_folders
+from ..utils.cli import one_line
 from ..utils.io import read_json
 from .box_files import Matcher, Row, read_entries
-from .categories import PERSON, Categories
+from .categories import Categories
 from .inputs import Frame, Source
-
-# Detectors of torchvision, the most accurate first.
-DETECTORS = ('fasterrcnn_resnet50_fpn_v2', 'retinanet_resnet50_fpn_v2',
-             'fasterrcnn_resnet50_fpn', 'retinanet_resnet50_fpn',
-             'fcos_resnet50_fpn', 'fasterrcnn_mobilenet_v3_large_fpn',
-             'fasterrcnn_mobilenet_v3_large_320_fpn',
-             'ssdlite320_mobilenet_v3_large')  # yapf: disable
 
 
 class Boxes(NamedTuple):
@@ -66,10 +58,12 @@ class BoxSource:
     Attributes:
         words: Name of the source in messages.
         is_drawn: Whether the boxes are worth drawing.
+        problem: Warning about the choice of the source.
         warn: Called with a message for each image whose boxes are ambiguous.
     """
     words = ''
     is_drawn = True
+    problem = ''
     warn: Callable[[str], None] = staticmethod(lambda text: None)
 
     def __call__(self, frame: Frame) -> Boxes:
@@ -92,9 +86,18 @@ class BoxSource:
 
 
 class WholeImage(BoxSource):
-    """One object that fills the image."""
+    """One object that fills the image.
+
+    Args:
+        problem: Reason why no other boxes are used.
+    """
     words = 'the whole image, for one object in each'
     is_drawn = False
+
+    def __init__(self, problem: str = ''):
+        if problem:
+            self.problem = (f'{problem}; using {self.words}: with several '
+                            'people keypoints will be wrong')
 
     def __call__(self, frame: Frame) -> Boxes:
         height, width = frame.image.shape[:2]
@@ -238,115 +241,49 @@ def read_boxes(path: str, threshold: float,
     return BoxTable(read_json(path), threshold, categories, str(path))
 
 
-def find_detector() -> tuple[str, Path] | None:
-    """Return name and weights of torchvision's best available detector.
-
-    Looks in torchvision's download folder, in ``weights`` and in
-    ``$HRFORMER_MM_WEIGHTS``.
-    """
-    from torchvision.models import get_model_weights
-    folders = [Path(torch.hub.get_dir()) / 'checkpoints', *weight_folders()]
-    for name in DETECTORS:
-        file = get_model_weights(name).DEFAULT.url.rpartition('/')[2]
-        for folder in folders:
-            if (folder / file).is_file():
-                return name, folder / file
-    return None
-
-
-def detected_categories(name: str, categories: Categories) -> set[int]:
-    """Return the labels of a detector that match a model's categories.
-
-    The set is empty if the detector has none of them.
-    """
-    from torchvision.models import get_model_weights
-    names = get_model_weights(name).DEFAULT.meta['categories']
-    present = {i: dict(name=word) for i, word in enumerate(names)
-               if word not in ('__background__', 'N/A')}
-    categories.seen.update(present)
-    if categories.is_person and not categories.chosen:
-        return {PERSON}
-    found = categories.select(present)
-    return set() if found == set(present) else found
-
-
-class Detector(CountingSource):
-    """Objects found by a detector of torchvision, trained on COCO.
-
-    Args:
-        device: Device that it runs on.
-        threshold: Minimum score.
-        categories: Decides which objects count; people by default.
-
-    Raises:
-        FileNotFoundError: If no detector has weights.
-        ValueError: If the detector has none of the categories.
-    """
-
-    def __init__(self, device: str, threshold: float,
-                 categories: Categories | None = None):
-        from torchvision.models import get_model
-        super().__init__(threshold)
-        found = find_detector()
-        if found is None:
-            raise FileNotFoundError(
-                'no weights of a torchvision detector found; download them '
-                'once: python -c "from torchvision.models import '
-                f"get_model; get_model('{DETECTORS[0]}', weights='DEFAULT')\"")
-        name, path = found
-        self.labels = {PERSON} if categories is None else detected_categories(
-            name, categories)
-        if not self.labels:
-            raise ValueError(
-                f"{name} detects COCO's classes, which are not those of this "
-                'model; select classes with --box-categories, or use boxes of '
-                'another detector with --boxes FILE')
-        self.model = get_model(name, weights=None, weights_backbone=None)
-        self.model.load_state_dict(read_checkpoint(path))
-        self.model.to(device).eval()
-        self.words, self.device = name, device
-
-    @torch.inference_mode()
-    def __call__(self, frame: Frame) -> Boxes:
-        image = torch.from_numpy(frame.image[..., ::-1].copy())
-        image = image.permute(2, 0, 1).to(self.device) / 255  # [3, H, W]
-        found = {k: v.cpu().numpy() for k, v in self.model([image])[0].items()}
-        chosen = np.isin(found['labels'], list(self.labels))
-        x1, y1, x2, y2 = found['boxes'][chosen].T
-        rows = np.stack([x1, y1, x2 - x1, y2 - y1, found['scores'][chosen]], 1)
-        return self.make(rows.tolist(), found['labels'][chosen].tolist())
-
-
-def choose_boxes(word: Any, device: str, threshold: float,
-                 categories: Categories | None = None) -> BoxSource:
+def choose_boxes(word: Any,
+                 device: str,
+                 threshold: float,
+                 categories: Categories | None = None,
+                 detector: str | None = None) -> BoxSource:
     """Return the source of boxes that ``--boxes`` selects.
 
     Args:
         word: ``whole``, ``detector``, the path of a JSON file, or ``auto``:
-            the detector if its weights are available and it has the model's
-            categories, otherwise the whole image. Also the content of a JSON
-            file, or any :class:`BoxSource`.
+            the detector if it has the model's categories and its weights can
+            be found or downloaded, otherwise the whole image. Also the
+            content of a JSON file, or any :class:`BoxSource`.
         device: Device of the detector.
         threshold: Minimum score.
         categories: Decides which boxes count.
+        detector: Name of a detector of torchvision.
 
     Raises:
-        FileNotFoundError: If the file or a detector's weights are missing.
-        ValueError: If the file has another format.
+        FileNotFoundError: If the file or the detector's weights are missing.
+        ValueError: If the file has another format, or torchvision has no such
+            detector.
     """
+    from .detector import DETECTOR, Detector, weights_url  # needs this module
+    if detector and word not in ('auto', 'detector'):
+        raise ValueError(f'--detector {detector} is not used with --boxes '
+                         f'{word}: leave out one of them')
     if isinstance(word, BoxSource):
         return word
     if isinstance(word, os.PathLike):
         word = os.fspath(word)
     if not isinstance(word, str):
         return BoxTable(word, threshold, categories)
-    if word == 'auto':
-        found = find_detector()
-        known = found and (categories is None
-                           or detected_categories(found[0], categories))
-        word = 'detector' if known else 'whole'
     if word == 'whole':
         return WholeImage()
-    if word == 'detector':
-        return Detector(device, threshold, categories)
-    return read_boxes(word, threshold, categories)
+    if word not in ('auto', 'detector'):
+        return read_boxes(word, threshold, categories)
+    if detector:
+        weights_url(detector)
+    try:
+        return Detector(detector or DETECTOR, device, threshold, categories)
+    except (OSError, ValueError, ImportError) as error:
+        is_mistake = isinstance(error, ValueError) and bool(
+            categories and categories.chosen)
+        if word == 'detector' or is_mistake:
+            raise
+        return WholeImage(one_line(error))

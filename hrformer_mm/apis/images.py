@@ -5,11 +5,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from numpy import ndarray
 
+from .decode import as_bgr, from_pil
 from .inputs import Frame, Source
 
 KINDS = ('paths, arrays [H, W, 3] of uint8 with channels in order BGR, or PIL '
@@ -28,62 +27,6 @@ def is_one(images: Any) -> bool:
         return images.ndim != 4
     return isinstance(images, (str, bytes, os.PathLike, torch.Tensor)) \
         or is_pil(images)
-
-
-def check_range(image: ndarray):
-    """Raise ValueError if values are not the integers from 0 to 255."""
-    kind = image.dtype
-    if kind.kind not in 'uif':
-        raise ValueError(f'arrays of images are uint8, got {kind}')
-    if kind.kind == 'f' and not np.isfinite(image).all():
-        raise ValueError('an array of an image has NaN or infinite values')
-    low, high = image.min(), image.max()
-    if kind.kind == 'f' and 0 <= low and 0 < high <= 1:
-        raise ValueError(
-            f'arrays of images have values from 0 to 255, got {kind} from '
-            f'{low:g} to {high:g}: use (255 * image).astype(np.uint8)')
-    if kind == np.uint16 and high > 255:
-        raise ValueError(
-            f'arrays of images have values from 0 to 255, got uint16 up to '
-            f'{high}: use (image // 257).astype(np.uint8)')
-    if low < 0 or high > 255:
-        raise ValueError(f'arrays of images have values from 0 to 255, got '
-                         f'{kind} from {low:g} to {high:g}; is it normalized?')
-
-
-def as_bgr(image: ndarray) -> ndarray:
-    """Check an array and return it as a BGR image, [H, W, 3] of uint8.
-
-    Grey images [H, W] or [H, W, 1] become three equal channels, and an alpha
-    channel is dropped, as when OpenCV reads a file.
-
-    Raises:
-        ValueError: For another shape, type or range; with the fix.
-    """
-    shape = image.shape
-    if image.ndim not in (2, 3) or image.ndim == 3 and shape[2] not in (1, 3,
-                                                                        4):
-        fix = '; use image.transpose(1, 2, 0)' if (
-            image.ndim == 3 and shape[0] in (1, 3, 4)) else ''
-        raise ValueError('arrays of images are [H, W], [H, W, 3] or '
-                         f'[H, W, 4], got shape {list(shape)}{fix}')
-    if image.size == 0:
-        raise ValueError(f'an array of an image is empty, shape {list(shape)}')
-    if image.dtype != np.uint8:
-        check_range(image)
-        image = image.round().astype(np.uint8)
-    if image.ndim == 2 or shape[2] == 1:
-        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(image[..., :3])
-
-
-def from_pil(image: Any) -> ndarray:
-    """Convert an image of PIL, of any mode, to a BGR array."""
-    if image.mode.startswith('I;16'):
-        return as_bgr(np.asarray(image).astype(np.uint16) // 257)
-    if image.mode in ('I', 'F'):  # which convert() would clip
-        return as_bgr(np.asarray(image))
-    return as_bgr(np.asarray(image.convert('RGB'))[..., ::-1])
 
 
 def to_frame(image: Any, name: str, read: Callable[[str],

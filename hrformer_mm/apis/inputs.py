@@ -12,16 +12,18 @@ from typing import (
 )
 
 import cv2
-import numpy as np
 from numpy import ndarray
 
 from ..utils.cli import one_line
+from .decode import decode_frames, is_animation, open_image, timing
 
-IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif',
-          '.ppm', '.pgm', '.jp2'}  # yapf: disable
+IMAGES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.dib',
+          '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.pnm', '.jp2',
+          '.j2k', '.mpo', '.avif', '.heif', '.heic'}  # yapf: disable
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg',
           '.wmv', '.flv'}  # yapf: disable
-ANIMATIONS = {'.gif', '.webp'}  # may hold several frames
+# May hold several frames.
+ANIMATIONS = {'.gif', '.webp', '.png', '.apng', '.avif', '.heif', '.heic'}
 CAMERA = re.compile(r'webcam(?::(\d+))?$')
 FPS = 25.  # if a camera or a file does not report it
 Log = Callable[[str], None]  # called with a message
@@ -77,14 +79,8 @@ def kind_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in VIDEOS:
         return 'video'
-    if suffix in ANIMATIONS:
-        from PIL import Image
-        try:
-            with Image.open(path) as image:
-                return 'animation' if image.n_frames > 1 else 'image'
-        except (OSError, AttributeError):  # reading it reports the reason
-            pass
-    return 'image'
+    return 'animation' if suffix in ANIMATIONS and is_animation(
+        path) else 'image'
 
 
 def in_folder(folder: Path, without: Path) -> list[Path]:
@@ -184,12 +180,6 @@ def captured(capture: cv2.VideoCapture) -> Iterator[ndarray]:
         yield image
 
 
-def animated(video) -> Iterator[ndarray]:
-    from PIL import ImageSequence
-    for image in ImageSequence.Iterator(video):
-        yield np.asarray(image.convert('RGB'))[..., ::-1].copy()
-
-
 @contextmanager
 def open_clip(source: Source) -> Iterator[Clip]:
     """Read a video, an animation or a camera.
@@ -198,10 +188,8 @@ def open_clip(source: Source) -> Iterator[Clip]:
         OSError: If it cannot be opened.
     """
     if source.kind == 'animation':
-        from PIL import Image
-        with Image.open(source.path) as video:
-            pause = video.info.get('duration') or 1000 / FPS
-            yield Clip(animated(video), 1000 / pause, video.n_frames)
+        with open_image(source.path) as animation:
+            yield Clip(decode_frames(animation), *timing(animation, FPS))
         return
     with open_capture(source) as capture:
         fps = capture.get(cv2.CAP_PROP_FPS)

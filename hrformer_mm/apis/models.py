@@ -1,16 +1,24 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Models by name: list them, build them, and find their released weights."""
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from torch import nn
 
 from .. import zoo
-from ..checkpoints import find_file
+from ..checkpoints.files import (
+    fetch_file,
+    find_local,
+    no_downloads,
+    urls_of,
+    weight_folders,
+)
 from ..checkpoints.loading import load_weights
-from ..checkpoints.weights_index import weights_of
+from ..checkpoints.weights_index import Weights, weights_of
 from ..engine.train import read_config
 from ..utils.suggest import suggest
 
@@ -48,19 +56,34 @@ def find_weights(cfg: Config) -> Path:
         raise ValueError(
             f'no released weights are known for {name!r}: pass a checkpoint'
             f'{suggest(near)}; hrformer-mm list --pretrained shows all')
+    found = next(chain(local_files(known), downloads(known)), None)
+    if found is None:
+        places = '; '.join(f'{w.url}, saved as {w.name}' for w in known)
+        raise FileNotFoundError(
+            f'the weights of {name} are not on this machine and cannot be '
+            f'downloaded{no_downloads()}: get one of {places} in '
+            f"{' or '.join(map(str, weight_folders()[:2]))}")
+    weights, path = found
+    for option in weights.options.split():
+        key, _, value = option.partition('=')
+        cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+    return path
+
+
+def local_files(known: Sequence[Weights]) -> Iterator[tuple[Weights, Path]]:
+    """Yield the files of released weights that are on this machine."""
     for weights in known:
-        try:
-            path = find_file(weights.name)
-        except FileNotFoundError:
-            continue
-        for option in weights.options.split():
-            key, _, value = option.partition('=')
-            cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
-        return path
-    places = '; '.join(f'{w.url}, saved as weights/{w.name}' for w in known)
-    raise FileNotFoundError(
-        f'the weights of {name} are not on this machine and cannot be '
-        f'downloaded: get one of {places}')
+        path = find_local(weights.name)
+        if path:
+            yield weights, path
+
+
+def downloads(known: Sequence[Weights]) -> Iterator[tuple[Weights, Path]]:
+    """Download released weights; yield those that can be downloaded."""
+    for weights in known:
+        path = fetch_file(urls_of(weights.name), weights.name)
+        if path:
+            yield weights, path
 
 
 def get_model(name: str | Config,

@@ -14,6 +14,7 @@ from .boxes import Boxes, choose_boxes, make_boxes
 from .categories import Categories, from_annotations, id_key
 from .inputs import Frame, Log, Source
 from .predictor import Predictor
+from .tracking import Tracker, pairwise_iou
 
 SEEN = 0.2  # lower scores are ignored, as in MMPose's COCO metric
 SAME = 0.9  # similarity (OKS, else IoU) from which two are duplicates
@@ -27,6 +28,7 @@ class People(NamedTuple):
     keypoint_scores: ndarray  # [N, K]
     scores: ndarray  # [N], mean of the keypoints that count x box score
     boxes: Boxes
+    ids: ndarray | None = None  # [N], the same through a clip
 
 
 def person_scores(keypoint_scores: ndarray, box_scores: ndarray) -> ndarray:
@@ -41,21 +43,6 @@ def person_scores(keypoint_scores: ndarray, box_scores: ndarray) -> ndarray:
     return box_scores * total / np.maximum(seen.sum(1), 1)
 
 
-def iou_with(box: ndarray, others: ndarray) -> ndarray:
-    """Compute the intersection over union of a box with N others.
-
-    Args:
-        box: [4], x1, y1, x2, y2.
-        others: [N, 4]
-    """
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1)
-    union = (box[2:] - box[:2]).prod() + areas - shared
-    return shared / np.maximum(union, 1e-9)
-
-
 def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> list[int]:
     """Return the indices of boxes to keep, without duplicates of better ones.
 
@@ -65,8 +52,9 @@ def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> list[int]:
         threshold: Maximum intersection over union of boxes that are kept.
     """
     kept: list[int] = []
+    overlaps = pairwise_iou(corners, corners)
     for i in np.argsort(-scores, kind='stable').tolist():
-        if not (iou_with(corners[i], corners[kept]) > threshold).any():
+        if not (overlaps[i, kept] > threshold).any():
             kept.append(i)
     return kept
 
@@ -99,6 +87,9 @@ class PosePredictor(Predictor):
         keypoint_threshold: Minimum score of a keypoint that is drawn.
         box_categories: Names or ids of the categories whose boxes count; see
             :meth:`.categories.Categories.select` for the default.
+        detector: Name of a detector of torchvision, for ``auto`` and
+            ``detector``.
+        smooth: Smooth keypoints over the frames of a clip.
     """
     unit = 'people'
     files = ('predictions.json', 'images.json')
@@ -110,6 +101,8 @@ class PosePredictor(Predictor):
                  box_threshold: float = 0.5,
                  keypoint_threshold: float = 0.3,
                  box_categories: Sequence[Any] = (),
+                 detector: str | None = None,
+                 smooth: bool = False,
                  **kwargs: Any):
         super().__init__(cfg, *args, **kwargs)
         if 'num_keypoints' not in self.meta:
@@ -118,9 +111,12 @@ class PosePredictor(Predictor):
         own = self.meta.get('CLASSES') or from_annotations(cfg)
         self.categories = Categories(own, self.meta, box_categories)
         self.boxes = choose_boxes(boxes, self.device, box_threshold,
-                                  self.categories)
+                                  self.categories, detector)
+        if self.boxes.problem:
+            self.problems = (self.boxes.problem, )
         self.notes = (f'boxes: {self.boxes.words}', )
         self.keypoint_threshold = keypoint_threshold
+        self.tracker = Tracker(smooth)
 
     def expect(self, sources: Iterable[Source], warn: Log):
         super().expect(sources, warn)
@@ -159,8 +155,11 @@ class PosePredictor(Predictor):
                         boxes)
         areas = [np.prod(r.gt_instances.bbox_scales) for r in results]
         keep = self.distinct(people, areas)
-        return People(people.keypoints[keep], people.keypoint_scores[keep],
-                      people.scores[keep], Boxes(*(x[keep] for x in boxes)))
+        points, boxes = points[keep], Boxes(*(x[keep] for x in boxes))
+        ids = None
+        if frame.source.is_clip:
+            ids, points = self.tracker(frame, boxes.corners, points)
+        return People(points, scores[keep], people.scores[keep], boxes, ids)
 
     def distinct(self, people: People, areas: list[float]) -> list[int]:
         """Drop duplicates of an object, as MMPose's COCO metric does.
@@ -181,10 +180,13 @@ class PosePredictor(Predictor):
         line_colors, point_colors = (
             np.asarray(self.meta[f'{what}_colors']).reshape(-1, 3)
             [:, ::-1].tolist() for what in ('skeleton_link', 'keypoint'))
-        for points, scores, box in zip(found.keypoints, found.keypoint_scores,
-                                       found.boxes.corners):
+        numbers = [''] * len(found.scores) if found.ids is None else [
+            str(number) for number in found.ids]
+        for points, scores, box, number in zip(
+                found.keypoints, found.keypoint_scores, found.boxes.corners,
+                numbers):
             if self.boxes.is_drawn:
-                draw_box(image, box)
+                draw_box(image, box, number)
             draw_skeleton(image, points, scores >= self.keypoint_threshold,
                           self.meta['skeleton_links'], line_colors,
                           point_colors, box[3] - box[1])
@@ -195,13 +197,17 @@ class PosePredictor(Predictor):
         triples = np.dstack([found.keypoints, found.keypoint_scores])
         corners = found.boxes.corners
         sizes = corners[:, 2:] - corners[:, :2]
+        numbers = [{}] * len(triples) if found.ids is None else [
+            dict(track_id=number) for number in found.ids.tolist()]
         people = [
             dict(category_id=id_key(self.categories.written(category)),
                  keypoints=points.flatten().round(4).tolist(),
                  score=round(float(score), 5),
-                 bbox=np.hstack([corner[:2], size]).round(2).tolist())
-            for points, score, corner, size, category in zip(
-                triples, found.scores, corners, sizes, found.boxes.categories)
+                 bbox=np.hstack([corner[:2], size]).round(2).tolist(),
+                 **number)
+            for points, score, corner, size, category, number in zip(
+                triples, found.scores, corners, sizes,
+                found.boxes.categories, numbers)
         ]  # yapf: disable
         return dict(file_name=frame.label, height=height, width=width,
                     id=self.boxes.image_id(frame), people=people)

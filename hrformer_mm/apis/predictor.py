@@ -4,17 +4,21 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import (
     Any,
 )
 
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from numpy import ndarray
+from PIL import UnidentifiedImageError
+from PIL.Image import DecompressionBombError
 
 from ..checkpoints.loading import load_weights
 from ..core.hrformer import HRFormer
@@ -22,6 +26,7 @@ from ..deploy import optimize
 from ..utils.cli import one_line
 from ..utils.config import bare_name
 from ..utils.dataset_leaves import data_of
+from .decode import read_image
 from .images import Results, to_frame, to_list
 from .inputs import Frame, Log, Source
 
@@ -50,6 +55,13 @@ def choose_device(name: str | None) -> str:
     return name
 
 
+def loads_colors(load: Any) -> bool:
+    """Whether a loader of a pipeline reads colours of 8 bits, as Pillow."""
+    return (isinstance(load, LoadImageFromFile) and not load.to_float32
+            and load.color_type == 'color'
+            and load.imdecode_backend in ('cv2', 'turbojpeg', 'pillow'))
+
+
 class Predictor:
     """A trained model that predicts on images.
 
@@ -69,12 +81,14 @@ class Predictor:
         files: Names of the JSON files that are written.
         has_labels: Whether results are images themselves.
         notes: Notes for the user, before the first frame.
+        problems: Warnings about how the predictor was made.
     """
     unit = 'images'
     default_batch = 32
     files: tuple[str, ...] = ('predictions.json', )
     has_labels = False
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     warn: Log = staticmethod(warnings.warn)
 
     def __init__(self,
@@ -102,13 +116,19 @@ class Predictor:
         self.model = model
 
     def read(self, path: str) -> ndarray:
-        """Read an image as the config does: for our configs, 8 bits, BGR.
+        """Read an image as a viewer shows it: for our configs, 8 bits, BGR.
+
+        A config that loads its images in another way, such as with 16 bits,
+        reads them itself.
 
         Raises:
             OSError: If the file cannot be read or is not an image.
         """
         with open(path, 'rb'):  # the frameworks' errors lack the reason
             pass
+        if loads_colors(self.load):  # OpenCV reads what Pillow does not know
+            with suppress(UnidentifiedImageError, DecompressionBombError):
+                return read_image(path)
         try:
             return self.load(dict(img_path=path))['img']
         except Exception:

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Predict on inputs of all kinds; write images and JSON to a folder."""
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -62,11 +63,14 @@ def load_predictor(config: str | PathLike | Config,
         config: Path of a config, or the config.
         weights: Path of the checkpoint; default: the released weights.
         **options: ``device``, ``batch_size``; for pose ``boxes``,
-            ``box_threshold``, ``box_categories`` and
-            ``keypoint_threshold``.
+            ``detector``, ``box_threshold``, ``box_categories``,
+            ``keypoint_threshold`` and ``smooth``.
     """
     cfg = config_of(config)
-    return predictor_of(cfg)(cfg, weights or find_weights(cfg), **options)
+    predictor = predictor_of(cfg)(cfg, weights or find_weights(cfg), **options)
+    for text in predictor.problems:
+        warnings.warn(text, stacklevel=2)
+    return predictor
 
 
 @dataclass
@@ -304,8 +308,9 @@ def predict(config: str | PathLike | Config,
     run = Run(predictor, outputs, overlay, window, longest, outcome, console)
     for text in missing:
         run.failed(text)
-    for text in predictor.notes:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+    for text in (*(f'warning: {text}' for text in predictor.problems),
+                 *predictor.notes):
+        run.print(text)
     run(sources)
     for text in predictor.report():
         run.print(text)

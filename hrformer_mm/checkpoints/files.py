@@ -7,10 +7,12 @@ import re
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,
+)
 
 import torch
 from mmengine.logging import print_log
@@ -19,12 +21,57 @@ from torch.torch_version import TorchVersion
 
 from ..compat.harmless import RestrictedPickle
 from .convert import MARK
-from .download import download
-from .weights_index import direct_urls, page_of, substitutes
+from .download import download, is_offline
+from .weights_index import direct_urls, hash_of, pages_of, substitutes
 
 WEIGHTS, MIRROR = 'HRFORMER_MM_WEIGHTS', 'HRFORMER_MM_MIRROR'
 URL = re.compile(r'(https?|file)://')
 PathLike = str | Path
+
+
+def base_name(name: PathLike) -> str:
+    """Return the file name of a path or URL."""
+    text = str(name)
+    return (text.partition('?')[0].rpartition('/')[2] if URL.match(text)
+            else Path(text).name)
+
+
+def places_of(name: PathLike) -> list[Path]:
+    """Return the paths at which a file is searched."""
+    own = [] if URL.match(str(name)) else [Path(name).expanduser()]
+    return own + [folder / base_name(name) for folder in weight_folders()]
+
+
+def find_local(name: PathLike) -> Path | None:
+    """Find a file by its path, name or URL on this machine."""
+    return next((p for p in places_of(name) if p.is_file()), None)
+
+
+def urls_of(name: PathLike) -> list[str]:
+    """Return the URLs at which a file is searched: own, mirror, released."""
+    base = base_name(name)
+    urls = [str(name)] if URL.match(str(name)) else []
+    if os.environ.get(MIRROR):
+        urls.append(f"{os.environ[MIRROR].rstrip('/')}/{base}")
+    return urls + direct_urls(base)
+
+
+def fetch_file(urls: Iterable[str], base: str) -> Path | None:
+    """Download a file from the first URL that has it.
+
+    Raises:
+        ValueError: If none has it, and one has a file with another hash.
+    """
+    path, damaged = cache_folder() / base, None
+    for url in urls:
+        try:
+            if download(url, path, hash_of(base)):
+                return path
+        except ValueError as error:
+            damaged = error
+    if damaged:
+        raise damaged
+    return None
 
 
 def find_file(name: PathLike) -> Path:
@@ -32,56 +79,55 @@ def find_file(name: PathLike) -> Path:
 
     The path itself is tried first, then the name in ``./weights``, in the
     directory ``$HRFORMER_MM_WEIGHTS`` and in that of torch.hub. If none
-    exists, the file is downloaded into the last directory that is set, from
-    the URL, the mirror ``$HRFORMER_MM_MIRROR`` or where it was released. In
-    place of an official ImageNet checkpoint, which cannot be downloaded
+    exists, the file is downloaded into the first of these two that is set,
+    from the URL, the mirror ``$HRFORMER_MM_MIRROR`` or where it was released.
+    In place of an official ImageNet checkpoint, which cannot be downloaded
     directly, MMPose's copy is used.
 
     Raises:
         FileNotFoundError: If it is not found; the message lists the places
             searched and the alternatives.
+        ValueError: If a downloaded file has another hash than stated.
     """
-    is_url = bool(URL.match(str(name)))
-    base = str(name).rpartition('/')[2] if is_url else Path(name).name
-    places = [] if is_url else [Path(name).expanduser()]
-    places += [folder / base for folder in weight_folders()]
-    for place in places:
-        if place.is_file():
-            return place
-    urls = [str(name)] if is_url else []
-    if os.environ.get(MIRROR):
-        urls.append(f"{os.environ[MIRROR].rstrip('/')}/{base}")
-    urls += direct_urls(base)
-    for url in urls:
-        path = cache_folder() / base
-        if download(url, path):
-            return path
+    base, urls = base_name(name), urls_of(name)
+    path = find_local(name) or fetch_file(urls, base)
+    if path:
+        return path
     for other in substitutes(base):
         with suppress(FileNotFoundError):
             path = find_file(other)
             print_log(f'{base} was not found; using {path}, which holds the '
                       'same network', 'current')
             return path
-    looked = ', '.join([str(p) for p in places] + urls)
+    looked = ', '.join([*map(str, places_of(name)), *urls])
     mirror = '' if os.environ.get(MIRROR) else f', ${MIRROR} is not set'
-    page = page_of(base)
-    source = f' (released at {page})' if page else ''
+    pages = ', '.join(pages_of(base))
+    source = f' (released at {pages})' if pages else ''
     raise FileNotFoundError(
-        f'weights {base} not found (searched {looked}{mirror}): put the '
-        f'file{source} at one of these paths, or train from scratch with '
-        '--cfg-options model.backbone.init_cfg=None')
+        f'weights {base} not found (searched {looked}{mirror}){no_downloads()}'
+        f': put the file{source} at one of these paths, or train from scratch '
+        'with --cfg-options model.backbone.init_cfg=None')
+
+
+def no_downloads() -> str:
+    """Return a remark for errors if downloads are forbidden, else ''."""
+    return ' while downloads are forbidden (--offline)' if is_offline() else ''
 
 
 def cache_folder() -> Path:
     """Return the folder of downloads: ours if set, else that of torch.hub."""
     own = os.environ.get(WEIGHTS)
-    return Path(own).expanduser() if own else Path(
-        torch.hub.get_dir()) / 'checkpoints'
+    return Path(own).expanduser() if own else hub_folder()
+
+
+def hub_folder() -> Path:
+    """Return the folder in which torch.hub, torchvision and timm download."""
+    return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
 def weight_folders() -> list[Path]:
     """Return the folders in which checkpoints are searched by name."""
-    return [Path('weights'), cache_folder()]
+    return list(dict.fromkeys([Path('weights'), cache_folder(), hub_folder()]))
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from .files import find_file, read_checkpoint
 
 PREFIX = 'hrformer_mm://'
-LOCAL = r'(?![\w+.-]+://).*\.pth(\.tar)?$'  # all but URLs
+# Local files and those of web servers, but none of the frameworks' schemes.
+FILES = r'(https?://|(?![\w+.-]+://)).*\.(pth(\.tar)?|pt)$'
 
 
 @CheckpointLoader.register_scheme(r'.*\.safetensors$')
@@ -34,14 +35,15 @@ def load_from_weights(filename: str, map_location: Any) -> Mapping:
 
 @contextmanager
 def protected_loading() -> Iterator[None]:
-    """Make mmengine read local ``.pth`` files with our loader.
+    """Make mmengine find and read ``.pth`` files with our loader.
 
     With any version of torch, no code in a file is executed, a damaged file
-    raises a one-line error, and files are found by their names.
+    raises a one-line error, and files are found by their names. Downloads are
+    continued, checked and done by one process of a machine.
     """
     schemes = CheckpointLoader._schemes
     CheckpointLoader._schemes = OrderedDict(
-        [(LOCAL, load_from_weights), *schemes.items()])
+        [(FILES, load_from_weights), *schemes.items()])
     try:
         yield
     finally:

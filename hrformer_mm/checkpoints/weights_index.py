@@ -109,6 +109,12 @@ def direct_urls(name: str) -> list[str]:
     return [w.url for w in known_weights() if w.name == name and w.is_direct]
 
 
+def hash_of(name: str) -> str:
+    """Return the first digits of the SHA-256 of a file, '' if unknown."""
+    return next((w.sha256 for w in known_weights()
+                 if w.name == name and w.sha256), '')
+
+
 def substitutes(name: str) -> list[str]:
     """Return names of ImageNet checkpoints of the same network."""
     found = [w for w in known_weights() if w.name == name
@@ -130,7 +136,8 @@ def weights_of(config: str) -> list[Weights]:
     return sorted(found, key=lambda w: not w.is_direct)
 
 
-def page_of(name: str) -> str | None:
-    """Return the page on which a file was released, if known."""
-    pages = [w.page for w in known_weights() if w.name == name]
-    return pages[0] if pages else None
+def pages_of(name: str) -> list[str]:
+    """Return the pages from which people can download a file."""
+    found = [page for w in known_weights() if w.name == name
+             for page in (w.url, w.page)]
+    return list(dict.fromkeys(found))

@@ -5,7 +5,8 @@ import os
 import sys
 import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,7 +20,10 @@ from .tracebacks import log_of
 
 EPILOG = """User errors are reported in one line, with exit code 2. Set
 HRFORMER_MM_TRACEBACK=1 or pass --traceback for the traceback. Errors of a run
-that has started also have their traceback in its log file."""
+that has started also have their traceback in its log file. Set
+HRFORMER_MM_OFFLINE=1 or pass --offline to forbid downloads."""
+OFFLINE = 'HRFORMER_MM_OFFLINE'
+FLAGS = ('--traceback', '--offline')  # of all commands
 # Files and functions of mmengine that build what a config describes.
 BUILDERS = {('build_functions.py', 'build_from_cfg'),
             ('builder.py', 'build_optim_wrapper'), ('runner.py', '__init__')}
@@ -86,12 +90,28 @@ def restart_in_utf8_mode():
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+@contextmanager
+def downloading(is_allowed: bool) -> Iterator[None]:
+    """Forbid downloads, also in processes that are started, if not allowed."""
+    before = os.environ.get(OFFLINE)
+    if not is_allowed:
+        os.environ[OFFLINE] = '1'
+    try:
+        yield
+    finally:
+        if not is_allowed:
+            os.environ.pop(OFFLINE)
+            if before is not None:
+                os.environ[OFFLINE] = before
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Make ``main(argv=None)`` of a tool report user errors in one line.
 
     Prints ``error: ...`` to stderr and exits with code 2. With
-    ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback``, which is removed from the
-    arguments here, the traceback is printed instead.
+    ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback`` the traceback is printed
+    instead. ``HRFORMER_MM_OFFLINE=1`` or ``--offline`` forbids downloads. Both
+    flags are removed from the arguments here.
     """
 
     @wraps(main)
@@ -103,7 +123,8 @@ def one_line_errors(main: Callable) -> Callable:
         full = '--traceback' in argv or os.environ.get(
             'HRFORMER_MM_TRACEBACK', '0') not in ('', '0')
         try:
-            return main([arg for arg in argv if arg != '--traceback'])
+            with downloading('--offline' not in argv):
+                return main([arg for arg in argv if arg not in FLAGS])
         except Exception as error:
             if full or not is_mistake(error):
                 raise

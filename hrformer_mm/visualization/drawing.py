@@ -109,11 +109,19 @@ def draw_skeleton(image: ndarray, points: ndarray, seen: Sequence[bool],
         cv2.circle(image, at, radius, point_colors[point], -1, cv2.LINE_AA, 4)
 
 
-def draw_box(image: ndarray, box: ndarray):
-    """Draw a box (x1, y1, x2, y2) as a thin line with a dark outline."""
+def draw_box(image: ndarray, box: ndarray, label: str = ''):
+    """Draw a box (x1, y1, x2, y2) as a thin line with a dark outline.
+
+    Args:
+        image: Image to draw on.
+        box: Corners of the box.
+        label: Text inside its upper left corner.
+    """
     corners = np.round(box).astype(int).tolist()
     for color, width in ((DARK, 3), (LIGHT, 1)):
         cv2.rectangle(image, corners[:2], corners[2:], color, width)
+    if label:
+        draw_text(image, label, (corners[0] + 8, corners[1] + 10), 0.5)
 
 
 def paint(labels: ndarray, palette: Sequence) -> ndarray:

@@ -1,16 +1,20 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Models and their released weights are found by name."""
+import os
 import sys
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 import hrformer_mm
 from hrformer_mm.__main__ import main
 from hrformer_mm.apis import find_weights, get_model, list_models
-from hrformer_mm.checkpoints import files, find_file, weights_index
+from hrformer_mm.checkpoints import download, files, find_file, weights_index
 from hrformer_mm.engine.train import read_config
+from hrformer_mm.utils.cli import OFFLINE
 
 pytest.importorskip('mmpose')
 SMALL = 'hrformer_small-09516375_20220226.pth'
@@ -80,10 +84,42 @@ def test_a_model_by_name_takes_weights_and_their_options(released, folder):
 def test_weights_that_are_missing_say_where_to_get_them(released, folder):
     cfg = read_config('hrformer_t_coco_256x192')
     with pytest.raises(FileNotFoundError, match='x.invalid/tiny.pth, saved as '
-                       'weights/tiny.pth'):
+                       'tiny.pth in weights or .*own$'):
         find_weights(cfg)
     with pytest.raises(ValueError, match='no released weights are known for'):
         find_weights(read_config('hrformer_t_coco_384x288'))
+
+
+def test_a_local_file_comes_before_a_download(released, folder, monkeypatch):
+    by_hand = replace(released, file='official.pth', options='',
+                      url='https://x.invalid/page')
+    monkeypatch.setattr(weights_index, 'list_weights',
+                        lambda: [released, by_hand])
+    monkeypatch.setattr(files, 'download', None)  # would raise an error
+    (folder / 'official.pth').write_bytes(b'x')
+    cfg = read_config('hrformer_t_coco_256x192')
+    assert find_weights(cfg) == folder / 'official.pth'
+
+
+def test_a_backbone_alone_is_not_taken_for_the_weights_of_a_model(folder):
+    (folder / SMALL).write_bytes(b'x')
+    with pytest.raises(FileNotFoundError, match='1drv.ms.*, saved as '
+                       'hrt_small.pth in weights or '):
+        find_weights(read_config('hrformer_s_imagenet_224'))
+
+
+@pytest.mark.parametrize('argv', [['download', 'hrformer_b_coco_384x288'],
+                                  ['predict', 'hrformer_b_coco_384x288',
+                                   'photo.jpg']])
+def test_offline_no_command_downloads(argv, folder, monkeypatch, capsys):
+    cv2.imwrite('photo.jpg', np.full((64, 48, 3), 128, np.uint8))
+    monkeypatch.setenv(OFFLINE, '0')
+    monkeypatch.setattr(download, 'fetch', None)  # would raise an error
+    with pytest.raises(SystemExit):
+        main([*argv, '--offline'])
+    line, = capsys.readouterr().err.splitlines()
+    assert 'downloaded while downloads are forbidden (--offline)' in line
+    assert os.environ[OFFLINE] == '0'
 
 
 @pytest.mark.parametrize('name, copy', [
@@ -117,8 +153,6 @@ def test_the_download_command_prints_the_path(released, folder, capsys):
 
 def test_predict_takes_a_name_in_place_of_config_and_weights(
         released, folder, capsys):
-    import cv2
-    import numpy as np
     model = get_model('hrformer_t_coco_256x192')
     torch.save(dict(state_dict=model.state_dict()), folder / 'tiny.pth')
     cv2.imwrite('photo.jpg', np.full((64, 48, 3), 128, np.uint8))

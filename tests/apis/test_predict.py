@@ -1,6 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Predictions equal those of the frameworks; batches, boxes and results."""
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ from predicting import (
 from tool_runs import error_of
 
 from hrformer_mm.__main__ import main
-from hrformer_mm.apis import inputs, load_predictor
+from hrformer_mm.apis import load_predictor
 from hrformer_mm.visualization import drawing
 
 
@@ -273,34 +272,6 @@ def test_boxes_in_other_formats_are_rejected(rows, photos, tmp_path, capsys,
         rows['pose'], photos, '--boxes', path, '--out-dir', tmp_path / 'out'),
                              capsys)
     assert not (tmp_path / 'out').exists()
-
-
-def test_a_detector_of_torchvision_finds_boxes(monkeypatch, tmp_path):
-    from torchvision.models import get_model, get_model_weights
-
-    from hrformer_mm.apis import boxes
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert type(boxes.choose_boxes('auto', 'cpu', .5)) is boxes.WholeImage
-    with pytest.raises(FileNotFoundError, match='weights=.DEFAULT'):
-        boxes.choose_boxes('detector', 'cpu', .5)
-    name = boxes.DETECTORS[-1]
-    model = get_model(name, weights=None, weights_backbone=None)
-    file = Path(get_model_weights(name).DEFAULT.url).name
-    (tmp_path / 'checkpoints').mkdir()
-    torch.save(model.state_dict(), tmp_path / 'checkpoints' / file)
-    detector = boxes.choose_boxes('auto', 'cpu', .5)
-    assert detector.words == name
-    frame = inputs.Frame(inputs.Source('0', '0', 'image'), smooth(0))
-    assert detector(frame).corners.shape[1] == 4
-    answer = dict(boxes=torch.tensor([[1., 2, 3, 5], [4., 4, 9, 9],
-                                      [5., 5, 8, 8]]),
-                  labels=torch.tensor([1, 2, 1]),
-                  scores=torch.tensor([.9, .9, .2]))
-    monkeypatch.setattr(detector, 'model', lambda images: [answer])
-    found = detector(frame)
-    assert found.corners.tolist() == [[1, 2, 3, 5]]
-    assert found.scores.tolist() == pytest.approx([.9])
 
 
 @pytest.mark.skipif(not (SHARED / 'data/coco_mini').is_dir(),

@@ -19,8 +19,7 @@ from predicting import (
     write_video,
 )
 
-from hrformer_mm.apis import boxes as boxes_module
-from hrformer_mm.apis import inputs, load_predictor, predict
+from hrformer_mm.apis import detector, inputs, load_predictor, predict
 from hrformer_mm.apis.boxes import BoxTable
 from hrformer_mm.apis.categories import Categories
 from hrformer_mm.apis.cls import ClsPredictor
@@ -295,14 +294,15 @@ def test_categories_come_from_the_annotations_of_the_config(rows, tmp_path):
 
 
 def test_a_detector_takes_the_classes_of_the_dataset():
-    name = boxes_module.DETECTORS[-1]
+    name = detector.DETECTOR
     cats = Categories([dict(id=2, name='cat'), dict(id=5, name='lynx')])
-    assert boxes_module.detected_categories(name, cats) == {17}
+    assert detector.detected_labels(name, cats) == {17}
     assert cats.written(17) == 2
     hands = Categories([dict(id=1, name='hand')])
-    assert boxes_module.detected_categories(name, hands) == set()
+    with pytest.raises(ValueError, match='not those of this model'):
+        detector.detected_labels(name, hands)
     people = Categories(metainfo=PEOPLE)
-    assert boxes_module.detected_categories(name, people) == {1}
+    assert detector.detected_labels(name, people) == {1}
 
 
 # Failures of one image

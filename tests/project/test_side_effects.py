@@ -28,11 +28,14 @@ def registered():
     return {name: list(getattr(torch_module, name)) for name in HOOKS}
 
 
-def test_importing_the_checkpoints_changes_nothing_else():
-    """In a new process, before and after."""
+def test_importing_the_package_loads_and_changes_nothing_else():
+    """In a new process; neither timm, torchvision, gradio nor a framework."""
     code = f'''
-import torch, mmengine.runner
+import sys, torch, mmengine.runner
+loaded = set(sys.modules)
 import hrformer_mm  # compat lists what this one changes
+added = {{name.partition('.')[0] for name in set(sys.modules) - loaded}}
+assert added <= {{'hrformer_mm', 'mmcv', 'cv2'}}, added
 from torch.nn.modules import module
 from mmengine.fileio import backends
 from mmengine.runner import checkpoint
@@ -90,9 +93,11 @@ def test_our_loader_is_used_only_within_our_commands(tmp_path):
     find = CheckpointLoader._get_checkpoint_loader
     with pytest.raises(KeyError), schemes.protected_loading():
         assert find(path) is schemes.load_from_weights
-        assert find('https://a.b/x.pth').__name__ == 'load_from_http'
+        # Downloads of trainings are checked, continued and read safely, too.
+        assert find('https://a.b/x.pth') is schemes.load_from_weights
         raise KeyError
     assert find(path).__name__ == 'load_from_local'
+    assert find('https://a.b/x.pth').__name__ == 'load_from_http'
     assert CheckpointLoader._schemes == before
 
 

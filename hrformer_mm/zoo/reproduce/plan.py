@@ -8,9 +8,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ...checkpoints import find_file
-from ...checkpoints.files import MIRROR
-from ...checkpoints.weights_index import list_weights, page_of
+from ...checkpoints.download import is_offline
+from ...checkpoints.files import MIRROR, find_local
+from ...checkpoints.weights_index import (
+    direct_urls,
+    list_weights,
+    pages_of,
+    substitutes,
+)
 from ...engine.train import merge_options
 from ...utils.costs import count_iterations
 from ...utils.paths import root
@@ -132,11 +137,9 @@ def is_there(checkpoint: str) -> bool:
     """Return whether weights of this name exist or can be downloaded."""
     if '://' in checkpoint or os.environ.get(MIRROR):
         return True
-    try:
-        find_file(checkpoint)
-    except FileNotFoundError:
-        return False
-    return True
+    return any(
+        find_local(name) or (direct_urls(name) and not is_offline())
+        for name in (checkpoint, *substitutes(checkpoint)))
 
 
 def pretrained_file(cfg: Config) -> str | None:
@@ -173,8 +176,8 @@ def pretraining(
     if is_there(wanted) and not (from_scratch and row):
         return None, {}, ()
     if row is None:
-        page = page_of(wanted)
-        source = f' from {page}' if page else ''
+        pages = ' or '.join(pages_of(wanted))
+        source = f' from {pages}' if pages else ''
         return None, {}, (f'weights/{wanted}{source}', )
     step, own = training_step(row, gpus, work_dir,
                               f'pretraining on ImageNet: {row.name}', {},

@@ -1,0 +1,123 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""Objects found by a detector of torchvision, trained on COCO."""
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..checkpoints.files import (
+    fetch_file,
+    find_local,
+    no_downloads,
+    read_checkpoint,
+    urls_of,
+)
+from ..utils.suggest import did_you_mean
+from .boxes import Boxes, CountingSource
+from .categories import PERSON, Categories
+from .inputs import Frame
+
+DETECTOR = 'fasterrcnn_resnet50_fpn_v2'
+
+
+def list_detectors() -> list[str]:
+    """Return the names of torchvision's detectors."""
+    from torchvision.models import detection, list_models
+    return list_models(module=detection)
+
+
+def weights_url(name: str) -> str:
+    """Return the URL of torchvision's weights of a detector.
+
+    Raises:
+        ValueError: If torchvision has no such detector.
+    """
+    from torchvision.models import get_model_weights
+    known = list_detectors()
+    if name not in known:
+        raise ValueError(
+            f'torchvision has no detector {name!r}'
+            f"{did_you_mean(name, known) or '; it has ' + ', '.join(known)}")
+    return get_model_weights(name).DEFAULT.url
+
+
+def find_detector(name: str) -> Path:
+    """Find the weights of a detector, or download them as torchvision does.
+
+    Raises:
+        FileNotFoundError: If they can be neither found nor downloaded.
+        ValueError: If torchvision has no such detector, or the download has
+            another hash than its name says.
+    """
+    url = weights_url(name)
+    file = url.rpartition('/')[2]
+    # A mirror that was set comes first.
+    path = find_local(file) or fetch_file([*urls_of(file), url], file)
+    if path is None:
+        raise FileNotFoundError(
+            f'the weights of the detector {name} are not on this machine and '
+            f'cannot be downloaded{no_downloads()} from {url}')
+    return path
+
+
+def detected_labels(name: str, categories: Categories) -> set[int]:
+    """Return the labels of a detector that match a model's categories.
+
+    Raises:
+        ValueError: If the detector has none of them, or is unknown.
+    """
+    weights_url(name)
+    from torchvision.models import get_model_weights
+    names = get_model_weights(name).DEFAULT.meta['categories']
+    present = {i: dict(name=word) for i, word in enumerate(names)
+               if word not in ('__background__', 'N/A', 'no person')}
+    categories.seen.update(present)
+    if categories.is_person and not categories.chosen:
+        return {PERSON}
+    found = categories.select(present)
+    if found == set(present):  # none has a name of the model's
+        raise ValueError(
+            f"{name} detects COCO's classes, which are not those of this "
+            'model; select classes with --box-categories, or use boxes of '
+            'another detector with --boxes FILE')
+    return found
+
+
+class Detector(CountingSource):
+    """Objects found by a detector of torchvision.
+
+    Args:
+        name: Name of the detector in torchvision.
+        device: Device that it runs on.
+        threshold: Minimum score.
+        categories: Decides which objects count; people by default.
+
+    Raises:
+        FileNotFoundError: If its weights cannot be found or downloaded.
+        ValueError: If the detector has none of the categories, or is unknown.
+    """
+
+    def __init__(self,
+                 name: str,
+                 device: str,
+                 threshold: float,
+                 categories: Categories | None = None):
+        from torchvision.models import get_model
+        super().__init__(threshold)
+        self.labels = {PERSON} if categories is None else detected_labels(
+            name, categories)
+        path = find_detector(name)
+        self.model = get_model(name, weights=None, weights_backbone=None)
+        self.model.load_state_dict(read_checkpoint(path))
+        self.model.to(device).eval()
+        self.words, self.device = name, device
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Boxes:
+        image = torch.from_numpy(frame.image[..., ::-1].copy())
+        image = image.permute(2, 0, 1).to(self.device) / 255  # [3, H, W]
+        found = {k: v.cpu().numpy() for k, v in self.model([image])[0].items()}
+        chosen = np.isin(found['labels'], list(self.labels))
+        x1, y1, x2, y2 = found['boxes'][chosen].T
+        rows = np.stack([x1, y1, x2 - x1, y2 - y1, found['scores'][chosen]], 1)
+        return self.make(rows.tolist(), found['labels'][chosen].tolist())
