@@ -19,7 +19,7 @@ except ImportError as error:
                       "pip install 'hrformer-mm[hub]'") from error
 
 
-class HRFormer(core.HRFormer,
+class HRFormer(core.HRFormer,  # type: ignore[call-arg, unused-ignore]
                PyTorchModelHubMixin,
                library_name='hrformer-mm',
                license='apache-2.0',

@@ -16,7 +16,8 @@ from wheels import IGNORED, build_wheel, run
 
 pytest.importorskip('pip')
 pytest.importorskip('wheel')
-EXTRAS = ('pose', 'seg', 'cls', 'dpt', 'export', 'test', 'dev', 'all')
+EXTRAS = ('pose', 'seg', 'cls', 'dpt', 'timm', 'export', 'demo', 'hub', 'test',
+          'dev', 'all')
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def test_pinned_versions_lie_in_the_ranges_of_the_extras():
         r.name: str(r.specifier)[2:]
         for r in read('tested') if str(r.specifier).startswith('==')
     }
-    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'demo', 'export',
+    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'demo', 'hub', 'export',
                  'tests'):
         for wanted in read(name):
             if wanted.name in pins:
