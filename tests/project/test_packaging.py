@@ -196,8 +196,8 @@ def test_pinned_versions_lie_in_the_ranges_of_the_extras():
         r.name: str(r.specifier)[2:]
         for r in read('tested') if str(r.specifier).startswith('==')
     }
-    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'demo', 'hub', 'export',
-                 'tests'):
+    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'demo', 'hub',
+                 'export', 'tests'):
         for wanted in read(name):
             if wanted.name in pins:
                 assert pins[wanted.name] in wanted.specifier, wanted
