@@ -182,6 +182,26 @@ def write_mpii(root: Path):
                 dict(headboxes_src=heads))
 
 
+def write_interhand(root: Path):
+    """One pair of hands in each image, with a camera and joints in space."""
+    write_coco(Pose(
+        42, image=dict(capture=0, camera='400262', frame_idx=7),
+        more=lambda a, rng: dict(
+            joint_valid=[1] * 42, hand_type='interacting',
+            hand_type_valid=1)))(root)
+    rng = np.random.default_rng(1)
+    camera = dict(
+        campos=[0., 0., -900.], camrot=np.eye(3).tolist(),
+        focal=[400., 400.], princpt=[WIDTH / 2, HEIGHT / 2])
+    cameras = {'0': {key: {'400262': value} for key, value in camera.items()}}
+    joints = {'0': {'7': dict(world_coord=rng.normal(
+        0, 40, (42, 3)).round(2).tolist())}}
+    for split in SPLITS:
+        for name, content in (('camera', cameras), ('joint_3d', joints)):
+            (root / f'annotations/{split}_{name}.json').write_text(
+                json.dumps(content))
+
+
 def pose_sample(kind: str, evaluator: Any, metric: str, write: Write,
                 **more: Any) -> Sample:
     def dataset(split: str) -> dict[str, Any]:
@@ -260,6 +280,27 @@ SAMPLES: dict[str, Sample] = {
     'wflw': pose_sample(
         'WFLWDataset', NME, 'NME', write_coco(Pose(
             98, more=centred, drop=('area', 'segmentation')))),
+    'cofw': pose_sample(
+        'COFWDataset', NME, 'NME', write_coco(Pose(
+            29, drop=('area', 'segmentation')))),
+    'aflw': pose_sample(
+        'AFLWDataset',
+        dict(type='NME', norm_mode='use_norm_item', norm_item='bbox_size'),
+        'NME', write_coco(Pose(
+            19, drop=('area', 'segmentation'),
+            more=lambda a, rng: dict(
+                centred(a, rng), box_size=max(a['bbox'][2:]))))),
+    'macaque': pose_sample(
+        'MacaqueDataset', coco_metric(), AP, write_coco(Pose(17))),
+    'coco-wholebody-hand': pose_sample(
+        'CocoWholeBodyHandDataset', PCK, 'AUC', write_coco(Pose(
+            17, more=whole_body))),
+    'interhand2d': pose_sample(
+        'InterHand2DDoubleDataset', PCK, 'AUC', write_interhand, **{
+            split: {f'{key}_file': f'annotations/{split}_{name}.json'
+                    for key, name in (('camera_param', 'camera'),
+                                      ('joint', 'joint_3d'))}
+            for split in SPLITS}),
     **{f'deepfashion-{subset}': pose_sample(
         'DeepFashionDataset', PCK, 'AUC', write_coco(Pose(
             points, drop=('segmentation', ))), subset=subset)
@@ -312,9 +353,19 @@ SAMPLES.update({
         '{split}/images', '{split}/v1.2/labels'), ('.jpg', '.png'), (0, 66)),
     'mapillary-v2': seg_sample('MapillaryDataset_v2', 124, (
         '{split}/images', '{split}/v2.0/labels'), ('.jpg', '.png'), (0, 124)),
-    'drive': seg_sample('DRIVEDataset', 2, (
-        'images/{split}', 'annotations/{split}'), ('.png', '_manual1.png'),
-        (0, 2)),
+    'vaihingen': seg_sample('ISPRSDataset', 6, (
+        'img_dir/{split}', 'ann_dir/{split}'), ('.png', '.png'), (0, 7)),
+    'isaid': seg_sample('iSAIDDataset', 16, (
+        'img_dir/{split}', 'ann_dir/{split}'),
+        ('.png', '_instance_color_RGB.png'), (0, 16)),
+    'bdd100k': seg_sample('BDD100KDataset', 19, (
+        'images/10k/{split}', 'labels/sem_seg/masks/{split}'),
+        ('.jpg', '.png'), (0, 19)),
+    **{name: seg_sample(f'{kind}Dataset', 2, (
+        'images/{split}', 'annotations/{split}'), ('.png', suffix), (0, 2))
+       for name, kind, suffix in (
+           ('drive', 'DRIVE', '_manual1.png'), ('stare', 'STARE', '.ah.png'),
+           ('chase-db1', 'ChaseDB1', '_1stHO.png'), ('hrf', 'HRF', '.png'))},
 })  # yapf: disable
 
 

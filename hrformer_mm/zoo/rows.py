@@ -59,8 +59,9 @@ A metric we measured includes how it was measured::
 Rules: the string ``unknown`` marks values that exist but could not be found,
 also ``Metrics: unknown`` as a whole; absent values are omitted. Every block of
 ours may have a ``Note``, which describes a discrepancy in one sentence.
-Tasks are called ``Body 2D Keypoint``, ``Semantic Segmentation`` and
-``Image Classification``; datasets ``COCO``, ``COCO test-dev``,
+Tasks are called ``Body 2D Keypoint`` (``Wholebody``, ``Hand``, ``Face``,
+``Fashion``, ``Animal``), ``Semantic Segmentation`` and
+``Image Classification``; the paper's datasets ``COCO``, ``COCO test-dev``,
 ``Cityscapes``, ``PASCAL-Context``, ``COCO-Stuff``, ``ADE20K``,
 ``ImageNet-1k``; metrics ``AP``, ``AP50``, ``AP75``, ``APM``, ``APL``, ``AR``,
 ``mIoU``, ``mIoU (ms+flip)``, ``Top 1 Accuracy``, ``Top 5 Accuracy``. Accuracy

@@ -21,10 +21,12 @@ from . import study
 from .flops import CONVENTIONS, Count, count
 from .rows import Printed, Row
 
-# Valid names in <!-- table: NAME -->: a table of the paper, or the rows of
-# HRFormer of a task. Also the .json file with the results of a benchmark.
+# Valid names in <!-- table: NAME -->: a table of the paper, the rows of
+# HRFormer of a task, or (pose-data) those on datasets that the paper does not
+# use. Also the .json file with the results of a benchmark.
 MAIN_TABLE = dict(pose='Table 3', seg='Table 5', cls='Table 6')
 NAMES = {**{t: t for t in zoo.TASKS},
+         **{f'{t}-data': f'{t}, other datasets' for t in ('pose', 'seg')},
          **{t.lower().replace(' ', '-'): t for t in zoo.TABLES}}
 HEADLINE = dict(
     pose=('AP', 'AR'),
@@ -226,6 +228,16 @@ def main_line(row: Row) -> Printed | None:
     return None
 
 
+def other_data_line(row: Row) -> Printed | None:
+    """Return the model of a row on a dataset that the paper does not use."""
+    model, size, _, *change = row.name.split('_')
+    data = data_of(row).removesuffix(' test-dev')
+    if model != 'hrformer' or len(change) > 1 or (
+            not data or data in DATA.values()):
+        return None
+    return Printed(f'HRFormer-{size.upper()}', metrics={})
+
+
 def rows_of(name: str) -> list[tuple[Row, Printed]]:
     """Return the rows of a table, with the paper's entry for each.
 
@@ -234,8 +246,10 @@ def rows_of(name: str) -> list[tuple[Row, Printed]]:
     """
     if name not in NAMES:
         raise ValueError(f'table must be one of {list(NAMES)}, got {name!r}')
-    if name in zoo.TASKS:
-        lines = [(row, main_line(row)) for row in zoo.list_rows(task=name)]
+    task = name.removesuffix('-data')
+    if task in zoo.TASKS:
+        choose = main_line if name == task else other_data_line
+        lines = [(row, choose(row)) for row in zoo.list_rows(task=task)]
         return [(row, line) for row, line in lines if line]
     table = NAMES[name]
     return [(row, row.paper[table]) for row in zoo.list_rows(table)]

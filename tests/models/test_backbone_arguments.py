@@ -1,12 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The backbone takes and refuses the arguments of the frameworks' users."""
 import copy
-from pathlib import Path
 
 import pytest
 import torch
-from helpers import without_pretrained
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -275,90 +272,7 @@ def test_layer_decay_of_mmpretrain_works():
     assert rates['backbone.layer1.0.conv1.weight'] == 2 * min(rates.values())
 
 
-# The backbone of other configs
-
-
-def hrnet_configs():
-    """The HRNet configs of the installed frameworks."""
-    found = []
-    for package in ('mmpose', 'mmseg', 'mmpretrain'):
-        try:
-            module = __import__(package)
-        except ImportError:
-            continue
-        root = Path(module.__file__).parent / '.mim/configs'
-        for path in sorted(root.rglob('*.py')):
-            if '_base_' in path.parts or not any(
-                    word in str(path).lower() for word in ('hrnet', 'ocrnet')):
-                continue
-            found.append(pytest.param(package, path, id=path.stem))
-    return found
-
-
-def swapped(package, path):
-    """A config with HRFormer of the same channels in place of HRNet."""
-    cfg = Config.fromfile(path)
-    if cfg.get('model', {}).get('backbone', {}).get('type') != 'HRNet':
-        return None
-    old = cfg.model.backbone
-    stages = old.get('extra')
-    if stages is None:
-        number = int(old.arch.strip('w'))
-        channels, several = [number * 2**i for i in range(4)], True
-    else:
-        channels = stages.stage4.num_channels
-        several = package != 'mmpose' or stages.stage4.get(
-            'multiscale_output', False)
-    cfg.model.backbone = dict(
-        type='hrformer_mm.HRFormer', out_indices=[0, 1, 2, 3][:4 if several
-                                                              else 1],
-        arch=dict(channels=list(channels), heads=[1, 2, 4, 8],
-                  modules=[1, 1, 1], blocks=1))
-    return cfg
-
-
-def check_swap(package, path):
-    cfg = swapped(package, path)
-    if cfg is None:
-        pytest.skip('has no HRNet backbone')
-    with DefaultScope.overwrite_default_scope(package):
-        model = MODELS.build(without_files(cfg.model))
-        assert type(model.backbone) is HRFormer
-        model.eval()
-        image = torch.zeros(1, 3, 96, 96)
-        with torch.no_grad():
-            maps = model.backbone(image)
-            try:
-                found = model(image, None, mode='tensor')
-            except NotImplementedError as error:
-                # DEKR's head deforms convolutions, which mmcv-lite cannot.
-                assert 'mmcv.ops.deform_conv' in str(error)
-                found = maps
-    assert len(maps) == len(cfg.model.backbone.out_indices)
-    assert found is not None
-
-
-def without_files(model):
-    """The model without checkpoints that would be downloaded."""
-    model = copy.deepcopy(model)
-    without_pretrained(model)
-    return model
-
-
-HRNETS = hrnet_configs()
-FEW = [p for i, p in enumerate(HRNETS)
-       if p.values[0] != 'mmpose' and i % 8 == 0 or i % 40 == 0]
-
-
-@pytest.mark.parametrize('package, path', FEW)
-def test_replacing_hrnet_works_in_some_configs(package, path):
-    check_swap(package, path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('package, path', HRNETS)
-def test_replacing_hrnet_works_in_all_configs(package, path):
-    check_swap(package, path)
+# Weights of other backbones
 
 
 @pytest.mark.parametrize('name', ['open-mmlab://msra/hrnetv2_w18',

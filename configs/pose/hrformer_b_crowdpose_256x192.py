@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/pose/models/hrformer_b.py',
+    '../_base_/pose/datasets/crowdpose_256x192.py',
+    '../_base_/pose/schedules/schedule_210e.py',
+]
+model = dict(head=_base_.head)
+dataset_type = 'CrowdPoseDataset'
+default_hooks = dict(checkpoint=_base_.best)

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/pose/models/hrformer_s.py',
+    '../_base_/pose/datasets/deepfashion-full_256x192.py',
+    '../_base_/pose/schedules/schedule_210e.py',
+]
+model = dict(head=_base_.head)
+dataset_type = 'DeepFashionDataset'
+default_hooks = dict(checkpoint=_base_.best)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/pose/models/hrformer_s.py',
+    '../_base_/pose/datasets/humanart_256x192.py',
+    '../_base_/pose/schedules/schedule_210e.py',
+]
+model = dict(head=_base_.head)
+dataset_type = 'HumanArtDataset'

@@ -1,0 +1,5 @@
+_base_ = './hrformer_s_jhmdb-sub1_256x256.py'
+
+train_dataloader = dict(dataset=dict(ann_file='annotations/Sub3_train.json'))
+val_dataloader = dict(dataset=dict(ann_file='annotations/Sub3_test.json'))
+test_dataloader = val_dataloader

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/seg/models/hrformer_b.py',
+    '../_base_/seg/datasets/potsdam_512x512.py',
+    '../_base_/seg/schedules/schedule_80k_b16.py',
+]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size), decode_head=_base_.head)
