@@ -74,6 +74,18 @@ ODD = {  # harm to annotation or image 2, and what is said of it
         lambda a, i: i.update(height='70'), "image 2 has the height '70'"),
     'no file name': (
         lambda a, i: i.pop('file_name'), 'image 2 lacks file_name'),
+    'zero width': (
+        lambda a, i: i.update(width=0), 'image 2 has the width 0'),
+    'negative height': (
+        lambda a, i: i.update(height=-3), 'image 2 has the height -3'),
+    'no image id': (
+        lambda a, i: a.pop('image_id'), 'annotation 2 lacks image_id'),
+    'text iscrowd': (
+        lambda a, i: a.update(iscrowd='0'), "has the iscrowd '0'"),
+    'null iscrowd': (
+        lambda a, i: a.update(iscrowd=None), 'has the iscrowd null'),
+    'fraction as id': (
+        lambda a, i: a.update(id=2.5), 'id 2.5; it must be a whole number'),
     'text id of an image': (
         lambda a, i: [i.update(id='b'), a.update(image_id='b')],
         "image 'b' has the id 'b', a text"),
@@ -105,6 +117,47 @@ def test_a_value_that_should_be_a_list_is_reported(key, value, tmp_path):
     lines = [str(p) for p in summary.problems]
     assert any('train.json' in line and 'it must be' in line
                for line in lines), lines
+
+
+@pytest.mark.parametrize('categories, words', [
+    ({'1': 'cat'}, "has the categories {'1': 'cat'}; it must be a list"),
+    (['cat'], "categories[0] is 'cat'; it must be an object"),
+    ([dict(name='cat')], 'categories[0] lacks id'),
+    ([dict(id='1', name='cat')], "categories[0] has the id '1', a text")])
+def test_malformed_categories_are_reported(categories, words, tmp_path):
+    root = write_animals(tmp_path / 'cats', images=1)
+    for split in ('train', 'val'):
+        save(root, split, dict(annotations(root, split),
+                               categories=categories))
+    for summary in check(config(root), workers=2).values():
+        line, = map(str, summary.problems)
+        assert words in line
+
+
+def test_categories_that_are_not_in_the_list_are_reported(tmp_path):
+    root = write_animals(tmp_path / 'cats', images=1)
+    for split in ('train', 'val'):
+        content = annotations(root, split)
+        content['annotations'][0]['category_id'] = 99
+        save(root, split, content)
+    found = check(config(root), workers=2)
+    for line in (found['val_dataloader'].problems,
+                 found['train_dataloader'].warnings):
+        assert 'category_id 99, which is not among' in str(line[0])
+    assert found['train_dataloader'].problems == []
+
+
+def test_an_error_that_no_entry_explains_is_reported(tmp_path, monkeypatch):
+    """The dataset fails, but each of its annotations can be parsed."""
+    from mmpose.datasets import CocoDataset
+
+    def fail(self):
+        raise RuntimeError('something new')
+
+    root = write_animals(tmp_path / 'cats', images=1)
+    monkeypatch.setattr(CocoDataset, 'load_data_list', fail)
+    problem, = check(config(root))['train_dataloader'].problems
+    assert 'cannot be loaded by CocoDataset: RuntimeError' in str(problem)
 
 
 @pytest.mark.parametrize('categories', ['lacking', None, []])

@@ -38,7 +38,8 @@ def write_config(name: str, folder: Path) -> str:
         leaf, = unwrap(cfg, 'train_dataloader')
         cfg.model.head.out_channels = len(names_of(read_metainfo(leaf)[0]))
     elif sample.task == 'seg':
-        cfg.model.decode_head.num_classes = sample.classes
+        cfg.model.decode_head.update(
+            num_classes=sample.classes, channels=16, ocr_channels=8)
     else:
         cfg.model.head.num_classes = sample.classes
         cfg.model.data_preprocessor.num_classes = sample.classes

@@ -128,7 +128,7 @@ def id_fault(entry: Mapping, key: str) -> str | None:
     if isinstance(value, str):
         return f'has the {key} {value!r}, a text; it must be a number'
     if not isinstance(value, int) or isinstance(value, bool):
-        return f'has the {key} {show(value)}; it must be a number'
+        return f'has the {key} {show(value)}; it must be a whole number'
     return None
 
 
@@ -151,11 +151,27 @@ def check_image(image: Mapping, source: Path,
     if not isinstance(image.get('file_name', ''), str):
         yield Problem(where, f"has the file_name {show(image['file_name'])}; "
                       'it must be a text')
-    for key in ('width', 'height') if has_size else ():
+    for key in ('width', 'height'):
         value = image.get(key, 1)
         if not is_number(value) or value <= 0:
             yield Problem(where, f'has the {key} {show(value)}; it must be a '
                           'number of pixels')
+
+
+def check_category_list(found: Any, source: Path) -> Iterator[Problem]:
+    """Find malformed categories of a file; a missing list is none."""
+    if found and not is_list(found):
+        yield Problem(str(source), f'has the categories {show(found)}; it '
+                      'must be a list of objects with id and name')
+        return
+    for i, entry in enumerate(found or ()):
+        where = f'{source}, categories[{i}]'
+        if not isinstance(entry, Mapping):
+            yield Problem(where, f'is {show(entry)}; it must be an object')
+        elif 'id' not in entry:
+            yield Problem(where, 'lacks id')
+        elif id_fault(entry, 'id'):
+            yield Problem(where, str(id_fault(entry, 'id')))
 
 
 def has_size(image: Mapping) -> bool:
@@ -263,6 +279,9 @@ def check_annotation(annotation: Mapping, form: Format) -> Iterator[str]:
             yield fault
     if not any(key in lacking for key in form.points):
         yield from check_points(annotation, form)
+    if annotation.get('iscrowd', 0) not in (0, 1):
+        yield (f"has the iscrowd {show(annotation['iscrowd'])}; it must be 0 "
+               'or 1')
     area = annotation.get('area', 1)
     points = points_of(annotation, form)
     labelled = points is None or any(seen > 0 for seen in points[2::3])
@@ -312,10 +331,11 @@ def by_image(
     for annotation in found.annotations:
         image = hashable_id(annotation, 'image_id')
         groups.setdefault(image, []).append(annotation)
-        if image not in known and 'image_id' in annotation:
-            fault = id_fault(annotation, 'image_id') or (
-                f"is of image {annotation['image_id']}, which is not in the "
-                'list')
+        if image not in known:
+            fault = 'lacks image_id' if 'image_id' not in annotation else (
+                id_fault(annotation, 'image_id')
+                or f"is of image {annotation['image_id']}, which is not in "
+                'the list')
             problems.append(
                 Problem(
                     f"{source}, annotation {show(annotation.get('id'))}",

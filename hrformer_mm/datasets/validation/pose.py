@@ -21,6 +21,7 @@ from .coco_file import (
     Format,
     by_image,
     check_annotation,
+    check_category_list,
     check_detections,
     check_image,
     check_values,
@@ -29,6 +30,7 @@ from .coco_file import (
     points_of,
     read_content,
     read_json,
+    show,
 )
 from .common import (
     Problem,
@@ -203,6 +205,7 @@ class CocoCheck:
         self.summary = Summary(
             classes=dict.fromkeys(form.names, 0), kind='keypoints')
         self.evaluates = leaf.loader != 'train_dataloader'
+        self.categories: list = []
 
     def path(self, image: Mapping) -> str:
         return os.path.join(self.folder, str(image.get('file_name')))
@@ -215,6 +218,18 @@ class CocoCheck:
             self.summary.problems.append(problem)
         else:
             self.summary.warnings.append(problem)
+
+    def check_category(self, where: str, number: Any):
+        """Find categories that evaluation, but not training, ignores."""
+        if not self.categories or not isinstance(number, int) or (
+                number in self.categories):
+            return
+        fault = (f'has the category_id {number}, which is not among the '
+                 f'categories {show(self.categories)}')
+        if self.evaluates and self.asked.categories:
+            self.add(where, fault)
+        else:
+            self.summary.warnings.append(Problem(where, fault, False))
 
     def check_annotation(self, annotation: Mapping, image: Mapping):
         where = f"{self.source}, annotation {annotation.get('id')}"
@@ -230,6 +245,7 @@ class CocoCheck:
             self.add(where, fault, fatal, lacks)
         for fault in check_values(annotation, self.form, image):
             self.add(where, fault)
+        self.check_category(where, annotation.get('category_id'))
         points = points_of(annotation, self.form) or ()
         for name, seen in zip(self.form.names, points[2::3]):
             self.summary.classes[name] += seen > 0
@@ -272,7 +288,12 @@ class CocoCheck:
         boxes = self.leaf.cfg.get('bbox_file')
         asks = self.evaluates and (self.asked.categories or boxes)
         found = self.content.get('categories')
-        if asks and not (isinstance(found, list) and found):
+        faults = [*check_category_list(found, self.source)]
+        for problem in faults:
+            self.add(problem.path, problem.what, self.dataset is None)
+        if found and not faults:
+            self.categories = [category['id'] for category in found]
+        if asks and not found:
             self.add(str(self.source), 'has no categories, which evaluation '
                      "asks for: add categories=[{'id': 1, 'name': ...}]",
                      True, True)
@@ -285,8 +306,9 @@ class CocoCheck:
         # If it cannot be loaded, the reason may be anywhere.
         entries = images if self.dataset is None else chosen
         for image in entries:
-            self.summary.problems += check_image(
-                image, self.source, self.dataset is None)
+            for problem in check_image(image, self.source,
+                                       self.dataset is None):
+                self.add(problem.path, problem.what, problem.fatal)
         self.check_annotations(entries)
         if self.leaf.cfg.get('bbox_file'):
             self.summary.problems += check_detections(
@@ -351,7 +373,8 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
                           asked_of(cfg, leaf.loader))
         summary = check.run(limit, workers)
         if dataset is None and not summary.problems:
-            summary.problems += locate(leaf, check.found, source) or problems
+            summary.problems += [*locate(leaf, check.found, source)
+                                 ] or problems
         return summary
     if dataset is None:
         return Summary(problems=problems)
