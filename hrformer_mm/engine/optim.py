@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 Groups = list[dict[str, Any]]
-# Arguments of AmpOptimWrapper that OptimWrapper does not have.
-AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 # Prefix of mmengine's log line for each option of each parameter.
 OPTION_OF_PARAMETER = 'paramwise_options -- '
 

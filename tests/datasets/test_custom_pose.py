@@ -85,7 +85,7 @@ def test_tensorboard_is_enabled_by_a_flag(root, monkeypatch):
 
 
 def test_missing_tensorboard_fails_with_one_line(root, monkeypatch):
-    monkeypatch.setattr('hrformer_mm.engine.train.find_spec',
+    monkeypatch.setattr('hrformer_mm.engine.run_config.find_spec',
                         lambda name: None)
     with pytest.raises(ImportError, match='pip install tensorboard'):
         use_tensorboard(config(root))

@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 from tool_runs import OWN_ROW, ROW, error_of, tool
 
-from hrformer_mm.engine import distributed
+from hrformer_mm.engine import distributed, run_config
 from hrformer_mm.engine import train as training
 from hrformer_mm.tasks import TASKS
 from hrformer_mm.utils import cli
@@ -192,7 +192,7 @@ def test_missing_weights_are_reported_with_the_searched_places(
 
 
 def test_a_missing_framework_prints_the_install_command(capsys, monkeypatch):
-    monkeypatch.setattr(training, 'find_spec', lambda name: None)
+    monkeypatch.setattr(run_config, 'find_spec', lambda name: None)
     message = error_of(tool('train'), [ROW], capsys)
     assert "needs mmpose, which is not installed" in message
     assert "pip install 'hrformer-mm[pose]'" in message
