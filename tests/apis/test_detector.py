@@ -6,10 +6,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from predicting import read, run, smooth, write_photos, write_row
+from predicting import smooth
 from torchvision.models import get_model
 
-from hrformer_mm.apis import boxes, detector, inputs, load_predictor
+from hrformer_mm.apis import boxes, detector, inputs
 from hrformer_mm.apis.categories import Categories
 from hrformer_mm.checkpoints import files
 from hrformer_mm.utils.cli import OFFLINE
@@ -22,11 +22,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
-
-
-@pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return dict(pose=write_row('pose', tmp_path_factory.mktemp('rows')))
 
 
 @pytest.fixture(scope='module')
@@ -90,26 +85,16 @@ def test_boxes_of_people_above_the_threshold_are_returned(server,
     ('offline', 'while downloads are forbidden'), ('gone', 'cannot be down'),
     ('hash', 'is damaged')])
 def test_without_weights_the_whole_image_is_used_with_a_warning(
-        server, rows, tmp_path, monkeypatch, capfd, fault, words):
+        server, monkeypatch, fault, words):
     if fault == 'offline':
         monkeypatch.setenv(OFFLINE, '1')
     elif fault == 'gone':
         server.url = server.url.replace('ssd-', 'other-')
     else:
-        monkeypatch.setattr(detector, 'weights_url', lambda name:
-                            server.url + '?x-00000000.pth')
-        monkeypatch.setattr(files, 'hash_of', lambda name: '00000000')
-    photos = tmp_path / 'photos'
-    photos.mkdir()
-    write_photos(photos)
-    assert run(rows, 'pose', photos, '--boxes', 'auto', '--out-dir',
-               tmp_path / 'out') == 0
-    warning, = (x for x in capfd.readouterr().err.splitlines()
-                if x.startswith('warning: '))
-    assert words in warning and 'using the whole image' in warning
-    assert len(read(tmp_path / 'out/predictions.json')) == 4
-    with pytest.warns(UserWarning, match=words):
-        load_predictor(*rows['pose'], device='cpu')
+        monkeypatch.setattr(files, 'hash_of', lambda name: '0' * 64)
+    found = boxes.choose_boxes('auto', 'cpu', .5)
+    assert type(found) is boxes.WholeImage
+    assert words in found.problem and 'using the whole image' in found.problem
     with pytest.raises((FileNotFoundError, ValueError), match=words):
         boxes.choose_boxes('detector', 'cpu', .5)
 
@@ -133,9 +118,8 @@ def test_another_detector_is_chosen_by_name(monkeypatch, release, tmp_path):
     name = detector.weights_url(SMALL).rpartition('/')[2]
     (tmp_path / 'hub/checkpoints').mkdir(parents=True)
     (tmp_path / 'hub/checkpoints' / name).symlink_to(release)
-    for word in ('auto', 'detector'):
-        found = boxes.choose_boxes(word, 'cpu', .5, detector=SMALL)
-        assert found.words == SMALL
+    found = boxes.choose_boxes('auto', 'cpu', .5, detector=SMALL)
+    assert found.words == SMALL
 
 
 @pytest.mark.parametrize('word, name, words', [

@@ -114,6 +114,44 @@ def test_frames_of_a_video_have_boxes_of_their_own(rows, video, tmp_path):
     assert found.imgs[2]['file_name'].endswith('clip.mp4#1')
 
 
+def test_people_of_clips_have_ids_and_smoothing_moves_their_keypoints(
+        rows, photos, video, tmp_path):
+    boxes = {f'clip.mp4#{i}': [[5 + i, 5, 40, 80], [70 - i, 5, 40, 80]][
+        ::1 - i % 2 * 2] for i in range(6)}
+    boxes = write_boxes(tmp_path / 'b.json', {**boxes, '0.png': [PERSON]})
+    found = {}
+    for name, more in dict(raw=[], smooth=['--smooth']).items():
+        out = tmp_path / name
+        assert run(rows, 'pose', video, photos / '0.png', '--boxes', boxes,
+                   '--out-dir', out, *more) == 0
+        *people, other = read(out / 'predictions.json')
+        assert 'track_id' not in other  # of an image
+        for number, lefts in enumerate([range(5, 11), range(70, 64, -1)], 1):
+            assert [p['bbox'][0] for p in people
+                    if p['track_id'] == number] == list(lefts)
+        found[name] = np.array([p['keypoints'] for p in people])
+    raw, smoothed = found['raw'], found['smooth']
+    assert (raw[:2] == smoothed[:2]).all()  # of the first frame
+    assert (raw[:, 2::3] == smoothed[:, 2::3]).all()  # scores
+    for i in (0, 1):
+        assert np.ptp(smoothed[:, i::3], 0).mean() < np.ptp(
+            raw[:, i::3], 0).mean()
+
+
+def test_without_a_detector_the_whole_image_is_used_with_a_warning(
+        rows, photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    assert run(rows, 'pose', photos / '0.png', '--boxes', 'auto', '--out-dir',
+               tmp_path / 'out') == 0
+    warning, = (line for line in capfd.readouterr().err.splitlines()
+                if line.startswith('warning: '))
+    assert 'while downloads are forbidden' in warning
+    assert 'using the whole image' in warning
+    assert len(read(tmp_path / 'out/predictions.json')) == 1
+    with pytest.warns(UserWarning, match='downloads are forbidden'):
+        load_predictor(*rows['pose'], device='cpu')
+
+
 class Camera:
     """In place of OpenCV's, one that never ends."""
 

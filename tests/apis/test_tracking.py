@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from predicting import read, run, write_boxes, write_row, write_video
 
 from hrformer_mm.apis import inputs
 from hrformer_mm.apis.tracking import OneEuroFilter, Tracker, pairwise_iou
@@ -91,45 +90,6 @@ def test_people_are_smoothed_one_by_one():
     _, found = tracker(frame(1), boxes[::-1], points + [[[9.]], [[0]]])
     assert (found[1] == 0).all() and (0 < found[0]).all()
     assert (found[0] < 9).all()
-
-
-@pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return dict(pose=write_row('pose', tmp_path_factory.mktemp('rows')))
-
-
-def test_results_of_clips_have_ids_and_smoothing_changes_keypoints(
-        rows, tmp_path):
-    video = write_video(tmp_path / 'clip.mp4')
-    boxes = {f'clip.mp4#{i}': [[5 + i, 5, 40, 80], [70 - i, 5, 40, 80]][
-        ::1 - i % 2 * 2] for i in range(6)}
-    boxes = write_boxes(tmp_path / 'boxes.json', boxes)
-    found = {}
-    for name, more in dict(raw=[], smooth=['--smooth']).items():
-        out = tmp_path / name
-        assert run(rows, 'pose', video, '--boxes', boxes, '--out-dir', out,
-                   *more) == 0
-        found[name] = read(out / 'predictions.json')
-    for people in found.values():
-        lefts = {n: [p['bbox'][0] for p in people if p['track_id'] == n]
-                 for n in (1, 2)}
-        assert lefts == {1: [5 + i for i in range(6)],
-                         2: [70 - i for i in range(6)]}
-    raw, smoothed = (np.array([p['keypoints'] for p in found[name]])
-                     for name in ('raw', 'smooth'))
-    assert (raw[:2] == smoothed[:2]).all()  # of the first frame
-    for i in (0, 1):
-        assert np.ptp(smoothed[:, i::3], 0).mean() < np.ptp(
-            raw[:, i::3], 0).mean()
-    assert (raw[:, 2::3] == smoothed[:, 2::3]).all()  # scores
-
-
-def test_results_of_images_have_no_ids(rows, tmp_path):
-    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((60, 50, 3), 'u1'))
-    assert run(rows, 'pose', tmp_path / 'a.png', '--out-dir',
-               tmp_path / 'out') == 0
-    person, = read(tmp_path / 'out/predictions.json')
-    assert 'track_id' not in person
 
 
 # Rotations by 0, 90, 180 and 270 degrees clockwise in the header of a track.
