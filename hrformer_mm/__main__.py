@@ -36,6 +36,14 @@ examples:
   hrformer-mm download hrformer_b_coco_384x288
   hrformer-mm download hrformer_small-09516375_20220226.pth
 """
+SHOWN = """Serves a page, to this machine only, that shows the predictions on an
+image or a short video dropped on it. It needs no network; users queue.
+
+examples:
+  hrformer-mm demo
+  hrformer-mm demo hrformer_b_coco_384x288
+  hrformer-mm demo CONFIG WEIGHTS --port 8080
+"""
 CHECKPOINTS = ('.pth', '.pt', '.safetensors', '.ckpt', '.bin', '.tar')
 
 
@@ -109,6 +117,28 @@ def add_download(parser: ArgumentParser):
     parser.add_argument('name', help='name of a config, or of a checkpoint')
 
 
+def add_demo(parser: ArgumentParser):
+    """Add the arguments of ``hrformer-mm demo``."""
+    add = parser.add_argument
+    add('config', nargs='?', default='hrformer_s_coco_256x192',
+        help='path or name of a config (default: %(default)s)')
+    add('weights', nargs='?',
+        help='path of the checkpoint; without it, the released weights of '
+        'the config are downloaded once')  # yapf: disable
+    add('--port', type=positive,
+        help='port (default: the first free one from 7860)')
+    add('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is '
+        'one)')  # yapf: disable
+    add('--boxes', metavar='WHERE',
+        help='pose: whole or detector, see hrformer-mm predict --help')
+    add('--max-seconds', type=positive, default=10, metavar='N',
+        help='use the first N seconds of a video (default: 10)')
+    add('--max-mb', type=positive, default=100, metavar='N',
+        help='refuse files of more than N MB (default: 100)')
+    add('--open', action='store_true', help='open the page in the browser')
+    cli.add_cfg_options(parser)
+
+
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser('hrformer-mm', description='HRFormer for MMPose, '
                             'MMSegmentation and MMPretrain.')  # yapf: disable
@@ -119,7 +149,9 @@ def make_parser() -> ArgumentParser:
          EXAMPLES),
         ('list', add_list, 'list the models that are known by name', LISTED),
         ('download', add_download, 'download released weights and print '
-         'where they are', DOWNLOADED)):  # yapf: disable
+         'where they are', DOWNLOADED),
+        ('demo', add_demo, 'try a model on a web page', SHOWN),
+    ):  # yapf: disable
         add(
             commands.add_parser(
                 name,
@@ -193,6 +225,29 @@ def run_predict(args: Namespace) -> int:
     return int(bool(outcome.failed))
 
 
+def run_demo(args: Namespace) -> int:
+    quieten()
+    from hrformer_mm.apis import demo
+    demo.import_gradio()  # before the weights are downloaded
+    from hrformer_mm.apis import load_predictor
+    from hrformer_mm.engine.train import merge_options, read_config
+    from hrformer_mm.tasks import get_task
+    cfg = read_config(args.config)
+    merge_options(cfg, args.cfg_options)
+    task = get_task(cfg).name
+    if args.boxes and task != 'pose':
+        raise ValueError(f'--boxes is for pose, and {args.config} is not')
+    boxes = dict(boxes=args.boxes) if args.boxes else {}
+    predictor = load_predictor(
+        cfg, args.weights, device=args.device, **boxes)
+    limits = demo.Limits(args.max_seconds, args.max_mb)
+    for text in (*predictor.notes, *predictor.problems):
+        print(text)
+    page = demo.Demo(predictor, task, Path(args.config).stem, limits)
+    demo.launch(page, args.port, args.open)
+    return 0
+
+
 def parse_args(argv: Sequence[str] | None) -> Namespace:
     """Parse the command line; inputs may also come after options."""
     parser = make_parser()
@@ -205,7 +260,8 @@ def parse_args(argv: Sequence[str] | None) -> Namespace:
     return args
 
 
-RUN = dict(predict=run_predict, list=run_list, download=run_download)
+RUN = dict(predict=run_predict, list=run_list, download=run_download,
+           demo=run_demo)  # yapf: disable
 
 
 @cli.one_line_errors

@@ -15,6 +15,7 @@ from ..checkpoints.files import replacing
 from .inputs import Source
 
 Write = Callable[[ndarray, float], None]  # an image, frames per second
+CODECS = {'.webm': 'VP80'}  # which browsers play; others: MPEG-4
 
 
 def ending_of(source: Source) -> str:
@@ -41,7 +42,8 @@ def open_video(path: Path) -> Iterator[Write]:
         if video is None:  # without frames, there is no video
             fresh = stack.enter_context(replacing(path))
             video = cv2.VideoWriter(
-                str(fresh), cv2.VideoWriter_fourcc(*'mp4v'), fps,
+                str(fresh),
+                cv2.VideoWriter_fourcc(*CODECS.get(path.suffix, 'mp4v')), fps,
                 image.shape[1::-1])
             stack.callback(video.release)
         if not video.isOpened():
