@@ -36,8 +36,8 @@ examples:
   hrformer-mm download hrformer_b_coco_384x288
   hrformer-mm download hrformer_small-09516375_20220226.pth
 """
-SHOWN = """Serves a page, to this machine only, that shows the predictions on an
-image or a short video dropped on it. It needs no network; users queue.
+SHOWN = """Serves a page, to this machine only, that shows the predictions on
+an image or a short video dropped on it. It needs no network; users queue.
 
 examples:
   hrformer-mm demo

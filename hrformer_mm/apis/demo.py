@@ -33,6 +33,7 @@ SLIDERS = dict(
     pose=('Hide keypoints with a score below', .3),
     seg=('Hide classes that cover a smaller share than', 0.),
     cls=('Hide classes with a probability below', .01))
+BLUE = '#3b82f6'
 Bar = tuple[str, float, str]  # name, value in [0, 1], CSS colour
 Progress = Callable[[float], None]
 
@@ -249,9 +250,9 @@ class Demo:
         """Return the bars of one image, the longest first."""
         if self.task == 'pose':
             return [(f"Person {person.get('track_id', i)}", person['score'],
-                     '#3b82f6') for i, person in enumerate(record['people'], 1)]
+                     BLUE) for i, person in enumerate(record['people'], 1)]
         if self.task == 'cls':
-            return [(c['name'], c['score'], '#3b82f6')
+            return [(c['name'], c['score'], BLUE)
                     for c in record['classes']]
         colors: dict[str, str] = {
             name: 'rgb({},{},{})'.format(*map(int, color))
@@ -289,7 +290,8 @@ def mean_of(frames: list[list[Bar]], where_present: bool) -> list[Bar]:
 
 
 CSS = """
-.gradio-container {max-width: 1500px !important; margin: 0 auto !important}
+.gradio-container {max-width: 1500px !important; width: 100% !important;
+                   margin: 0 auto !important}
 #result img, #result video {width: 100% !important; height: 72vh !important;
                             object-fit: contain !important}
 .bar {display: grid; grid-template-columns: 1fr auto; margin: 6px 0}
@@ -349,7 +351,7 @@ def build_page(demo: Demo) -> Any:
 
     with gr.Blocks(
             title=f'HRFormer: {demo.name}', analytics_enabled=False,
-            delete_cache=(600, 3600)) as page:
+            fill_width=True, delete_cache=(600, 3600)) as page:
         gr.Markdown(f'# HRFormer\n{kinds[demo.task]} with **{demo.name}** on '
                     f'{demo.predictor.device}')
         with gr.Row():
@@ -381,22 +383,23 @@ def build_page(demo: Demo) -> Any:
     return page.queue(max_size=32, api_open=False)
 
 
-def launch(demo: Demo, port: int | None = None, browser: bool = False,
-           **options: Any) -> Any:
-    """Serve the page on this machine only.
+def launch(demo: Demo, port: int | None = None, browser: bool = False):
+    """Serve the page, to this machine only, until it is interrupted.
 
     Args:
         demo: The demo.
         port: Port; by default the first free one from 7860.
         browser: Open the page in the browser.
-        **options: More arguments of ``gradio.Blocks.launch``.
     """
     gr = import_gradio()
     # Fonts of the system: others would come from the internet.
     theme = gr.themes.Default(
         font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-    return build_page(demo).launch(
+    page = build_page(demo)
+    _, address, _ = page.launch(
         server_name='127.0.0.1', server_port=port, inbrowser=browser,
         share=False, theme=theme, css=CSS, footer_links=[], run_history=False,
         max_file_size=f'{demo.limits.megabytes}mb', enable_monitoring=False,
-        ssr_mode=False, **options)  # yapf: disable
+        ssr_mode=False, quiet=True, prevent_thread_lock=True)  # yapf: disable
+    print(f'{demo.name} is at {address}; Ctrl+C stops it')
+    page.block_thread()

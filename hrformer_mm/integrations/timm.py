@@ -316,7 +316,13 @@ def load(model: HRFormerBase, cfg: dict[str, Any]):
     """
     source = cfg.get('url') or cfg.get('file')
     if 'source' not in cfg and not cfg.get('state_dict') and source:
-        cfg = dict(cfg, state_dict=dict(read_checkpoint(find_file(source))))
+        try:
+            path = find_file(source)
+        except FileNotFoundError as error:
+            text = str(error).partition(', or train from scratch')[0]
+            raise FileNotFoundError(f'{text}, or pass pretrained=False'
+                                    ) from None
+        cfg = dict(cfg, state_dict=dict(read_checkpoint(path)))
     load_pretrained(
         model,
         cfg,

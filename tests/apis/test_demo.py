@@ -160,7 +160,7 @@ def test_page_in_a_browser(address, tmp_path):
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
-        page.set_default_timeout(300_000)
+        page.set_default_timeout(120_000)
         hosts = set()
         page.on('request', lambda r: hosts.add(r.url.split('/')[2]))
         page.goto(address)
@@ -182,6 +182,6 @@ def test_page_in_a_browser(address, tmp_path):
             'v => v.readyState >= 2', arg=played.element_handle())
         page.locator('#file button[aria-label=Clear]').first.click()
         upload.set_input_files(large)
-        page.get_by_text('exceeds').first.wait_for()
+        page.get_by_text('maximum allowed size').first.wait_for()
         browser.close()
     assert hosts == {address.split('/')[2]}
