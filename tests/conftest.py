@@ -8,11 +8,13 @@ from importlib import import_module
 import pytest
 import torch
 
-from hrformer_mm.core.kernels import cpu, feed_forward, heads
-
 pytest.register_assert_rewrite('golden', 'predicting', 'processes',
                                'tool_runs', 'wheels')
 os.environ['HRFORMER_MM_OFFLINE'] = '1'  # no test downloads from the internet
+if not torch.cuda.is_available():
+    # Run Triton's kernels on CPU. Must be set before Triton is imported, which
+    # the package does indirectly.
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -39,6 +41,9 @@ def take_gpu_path(monkeypatch: pytest.MonkeyPatch):
     an error if something takes them all the same; heads are padded as CUDA's
     attention kernels need it.
     """
+    cpu, feed_forward, heads = (
+        import_module(f'hrformer_mm.core.kernels.{name}')
+        for name in ('cpu', 'feed_forward', 'heads'))
     for module in (cpu, feed_forward):
         monkeypatch.setattr(module, 'runs_on_cpu', lambda x: False)
     padding = heads.head_padding

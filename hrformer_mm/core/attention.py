@@ -166,6 +166,7 @@ class WindowAttention(nn.Module):
         shift: Number of rows and columns by which the windows are shifted
             cyclically, with a mask, along each axis with several windows.
     """
+    kernel_choice: Optional[str] = None  # see kernels.set_kernels
 
     def __init__(self,
                  dim: int,
@@ -190,13 +191,16 @@ class WindowAttention(nn.Module):
         pads = even_padding((H, W), size)
         hw = [n + sum(p) for n, p in zip((H, W), pads)]
         shifts = [self.shift if n > size else 0 for n in hw]
+        bypass = kernels.may_bypass(self.attn, Attention)
+        if bypass and kernels.fuses_attention(self, x):
+            return kernels.fused_attention(self.attn, x, shifts,
+                                           self.mask_padding)
         partition = partial(self.partition, pads=pads, shifts=shifts)
         mask = None
         if any(shifts) or (self.mask_padding and hw != [H, W]):
             mask = window_mask(hw, pads, size, shifts, self.mask_padding,
                                x.device)
-        elif (kernels.prefers_pixels(x)
-              and kernels.may_bypass(self.attn, Attention)):
+        elif bypass and kernels.prefers_pixels(x):
             return kernels.attend_by_pixels(self.attn, x, partition)
         x = self.attn(partition(x), mask)  # [B*n, t, C]
         x = join_windows(x, size, hw)

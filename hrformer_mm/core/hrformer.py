@@ -33,7 +33,7 @@ from .arch import (
     get_arch,
 )
 from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
-from .kernels import by_images
+from .kernels import by_images, set_kernels
 
 
 class TransformerBranch(nn.Sequential):
@@ -191,6 +191,9 @@ class HRFormer(nn.Module):
         with_cp: ``True`` recomputes every block in the backward pass to save
             memory, ``'ffn'`` only norms and activations inside the
             feed-forward layers.
+        kernels: ``'triton'`` uses fused GPU kernels, ``'plain'`` does not;
+            by default the environment variable ``HRFORMER_MM_KERNELS``
+            chooses. See :mod:`hrformer_mm.core.kernels.triton`.
 
     Raises:
         ValueError: If a value is invalid; the message names the valid ones.
@@ -213,7 +216,8 @@ class HRFormer(nn.Module):
                  rel_pos_bias: bool = True,
                  upsample: str = 'nearest',
                  mask_padding: bool = False,
-                 with_cp: bool | str = False):
+                 with_cp: bool | str = False,
+                 kernels: str | None = None):
         super().__init__()
         self.arch = get_arch(arch)
         self.out_indices = check_out_indices(out_indices,
@@ -231,6 +235,7 @@ class HRFormer(nn.Module):
         check_counts(in_channels=in_channels)
         self.build_stem(in_channels)
         self.build_stages()
+        set_kernels(self, kernels)
 
     def build_stem(self, in_channels: int):
         """Build the stem and stage 1."""

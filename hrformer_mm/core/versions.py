@@ -32,6 +32,11 @@ is_compiling: Callable[[], bool] = getattr(torch.compiler, 'is_compiling',
                                            None) or torch._utils.is_compiling
 
 
+# Unknown before torch 2.7, where compilers count as exporters.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting',
+                                           is_compiling)
+
+
 def register_flop_formula(operator: Any, formula: Callable[..., int]) -> None:
     """Register an operator in FlopCounterMode if it is not registered yet.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..core.attention import Attention
+from ..core.kernels import set_kernels
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
@@ -94,6 +95,7 @@ def run_in(module: nn.Module, dtype: torch.dtype):
 def optimize(model: nn.Module,
              dtype: torch.dtype | None = None,
              compile: bool = False,
+             kernels: Optional[str] = None,
              **compile_options) -> nn.Module:
     """Return a copy of the model for inference, with the same outputs.
 
@@ -108,6 +110,8 @@ def optimize(model: nn.Module,
             (backbone, neck, head) in half precision; images and outputs stay
             float32.
         compile: Compile the networks at their first call.
+        kernels: ``'triton'`` uses fused GPU kernels, ``'plain'`` does not; by
+            default those of the model.
         **compile_options: Options of ``torch.compile``, such as
             ``mode='max-autotune'``.
 
@@ -126,6 +130,8 @@ def optimize(model: nn.Module,
         raise ValueError(f'dtype must be one of {PRECISIONS}, got {dtype!r}')
     model = deepcopy(model).eval().requires_grad_(False)
     fold_batch_norm(model)
+    if kernels is not None:
+        set_kernels(model, kernels)
     for module in list(model.modules()):
         if isinstance(module, Attention):
             module.freeze_bias()

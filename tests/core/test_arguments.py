@@ -52,7 +52,7 @@ def maps_of(channels, hw):
 @given(
     some(['in_channels', 'out_indices', 'window_size', 'drop_path_rate',
           'ffn', 'attention', 'block', 'rel_pos_bias', 'upsample',
-          'mask_padding', 'with_cp']),
+          'mask_padding', 'with_cp', 'kernels']),
     st.one_of(st.just({}), st.just({}), some([*ARCH, 'depth']), anything),
     sizes)
 def test_the_backbone_accepts_or_names_each_argument(arguments, arch, hw):
