@@ -15,6 +15,7 @@ if not torch.cuda.is_available():
     # Run Triton's kernels on CPU. Must be set before Triton is imported, which
     # the package does indirectly.
     os.environ.setdefault('TRITON_INTERPRET', '1')
+import_module('hrformer_mm')
 
 
 @pytest.fixture(scope='session', autouse=True)

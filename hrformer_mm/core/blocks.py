@@ -23,12 +23,17 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def factor(self, x: Tensor) -> Tensor | None:
+        """Draw the factor of each sample; None if all are kept."""
         if self.rate == 0. or not self.training:
-            return x
+            return None
         keep = 1 - self.rate
         shape = (x.shape[0], ) + (1, ) * (x.ndim - 1)
-        return x * x.new_empty(shape).bernoulli_(keep).div_(keep)
+        return x.new_empty(shape).bernoulli_(keep).div_(keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor(x)
+        return x if factor is None else x * factor
 
     def extra_repr(self) -> str:
         return f'rate={self.rate:.3g}'
@@ -141,6 +146,7 @@ class Block(nn.Module):
         eps: Epsilon of the layer norms: 1e-6 in HRFormer, 1e-5 in Swin.
         attention: Arguments of :class:`WindowAttention`.
     """
+    kernel_choice: str | None = None  # see kernels.set_kernels
 
     def __init__(self,
                  dim: int,
@@ -168,6 +174,9 @@ class Block(nn.Module):
         return x + self.drop_path(self.ffn(self.norm2(x)))
 
     def forward(self, x: Tensor) -> Tensor:
+        if (kernels.fuses_block(self, x) and kernels.may_bypass(self, Block)
+                and kernels.may_bypass(self.drop_path, DropPath)):
+            return kernels.fused_block(self, x, FFN)
         whole = self.with_cp is True
         x = recompute(self, self.attend, x, when=whole)
         return recompute(self, self.feed_forward, x, when=whole)

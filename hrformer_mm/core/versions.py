@@ -37,6 +37,14 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting',
                                            is_compiling)
 
 
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """Return the type of products under autocast, None without (torch 2.4).
+    """
+    if not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
 def register_flop_formula(operator: Any, formula: Callable[..., int]) -> None:
     """Register an operator in FlopCounterMode if it is not registered yet.
 

@@ -1,59 +1,26 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Fused window attention against the plain path.
-
-Without a GPU, Triton's interpreter runs the kernels.
 """
-from typing import Dict
-
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from triton_runs import (DEVICE, assert_no_worse, assert_same,
+                         make_biases_matter, relative_error,
+                         round_like_hardware, skip_if_unavailable)
 
 from hrformer_mm.core.attention import WindowAttention
 from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.core.kernels import triton as dispatch
 
-if not dispatch.AVAILABLE:
-    pytest.skip('needs torch >= 2.4 and triton', allow_module_level=True)
-
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+skip_if_unavailable()
 
 
 def build(d: int = 18, heads: int = 2, seed: int = 0, **options):
     """Build a layer with a bias table and biases that matter."""
     torch.manual_seed(seed)
     module = WindowAttention(d * heads, heads, **options)
-    for name, p in module.named_parameters():
-        if 'weight' not in name:
-            torch.nn.init.normal_(p, std=.5)
+    make_biases_matter(module)
     return module.to(DEVICE)
-
-
-def run(module: WindowAttention, x: Tensor, choice: str) -> Dict[str, Tensor]:
-    """Compute the output and all gradients."""
-    set_kernels(module, choice)
-    x = x.detach().requires_grad_()
-    y = module(x)
-    torch.manual_seed(1)
-    weights = torch.randn(y.shape, dtype=torch.float64).to(y)
-    names, params = zip(*module.named_parameters())
-    grads = torch.autograd.grad((y * weights).sum(), (x, *params))
-    return dict(zip(('output', 'x', *names), (y.detach(), *grads)))
-
-
-def relative_error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
-
-
-def assert_same(module: WindowAttention, x: Tensor):
-    """Assert that fused and plain outputs and gradients are equal."""
-    fused, plain = (run(module, x, choice) for choice in ('triton', 'plain'))
-    for name, expected in plain.items():
-        error = relative_error(fused[name], expected)
-        # The outputs are of size 1.
-        limit = 1e-6 if name == 'output' else 1e-5
-        assert error < limit, f'{name}: {error:.2g}'
 
 
 @pytest.fixture(autouse=True)
@@ -124,21 +91,12 @@ def test_every_window_size_equals_the_plain_path(window):
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('window', [4, 9])
-def test_half_precision_is_no_worse_than_the_plain_path(dtype, window):
-    """Compare errors against float64, under autocast."""
+def test_half_precision_is_no_worse_than_the_plain_path(
+        dtype, window, monkeypatch):
+    round_like_hardware(monkeypatch)
     module = build(heads=1, window_size=window, shift=1)
     x = torch.randn(1, window + 1, window, 18, device=DEVICE)
-    exact = run(module.double(), x.double(), 'plain')
-    module.float()
-    with torch.autocast(DEVICE, dtype):
-        fused, plain = (run(module, x, name) for name in ('triton', 'plain'))
-    for name in exact:
-        errors = [
-            relative_error(found[name].double(), exact[name])
-            for found in (fused, plain)
-        ]
-        # Rounding differs by chance; the bias is added in float32.
-        assert errors[0] < 1.3 * errors[1] + 1e-6, (name, errors)
+    assert_no_worse(module, x, dtype)
 
 
 def small_arguments():

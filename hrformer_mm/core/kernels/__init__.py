@@ -10,10 +10,12 @@ from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels
 from .feed_forward import PointwiseConv, conv_norm_act
 from .heads import attention, from_heads, to_heads
-from .triton import fused_attention, fuses_attention, set_kernels
+from .triton import (fused_attention, fused_block, fuses_attention,
+                     fuses_block, set_kernels)
 
 __all__ = [
     'PointwiseConv', 'attend_by_pixels', 'attention', 'by_images',
-    'conv_norm_act', 'from_heads', 'fused_attention', 'fuses_attention',
-    'has_hooks', 'may_bypass', 'prefers_pixels', 'set_kernels', 'to_heads'
+    'conv_norm_act', 'from_heads', 'fused_attention', 'fused_block',
+    'fuses_attention', 'fuses_block', 'has_hooks', 'may_bypass',
+    'prefers_pixels', 'set_kernels', 'to_heads'
 ]

@@ -12,7 +12,7 @@ layers, exported and traced models. Without a GPU, Triton's interpreter
 import os
 import warnings
 from importlib.util import find_spec
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Type
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')  # torch >= 2.4
 AVAILABLE = HAS_CUSTOM_OPERATORS and find_spec('triton') is not None
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 if HAS_CUSTOM_OPERATORS:
-    from . import ops
+    from . import layers, ops
 
 
 def check_kernels(choice: str) -> str:
@@ -106,9 +106,36 @@ def fused_attention(attn: Any, x: Tensor, shifts: Sequence[int],
     """
     d = x.shape[-1] // attn.heads
     qkv, pad = attn.qkv(x), attn.qkv.bias
-    pad = qkv.new_zeros(qkv.shape[-1]) if pad is None else pad.to(qkv.dtype)
+    pad = qkv.new_zeros(qkv.shape[-1]) if pad is None else pad
     y, _ = ops.window_attention(qkv.contiguous(), pad,
                                 attn.relative_position_bias_table, attn.heads,
                                 attn.window_size, shifts, mask_padding,
                                 d**-.5)
     return attn.proj(y)
+
+
+def fuses_block(block: Any, x: Tensor) -> bool:
+    """Whether :func:`fused_block` computes a transformer block.
+
+    Args:
+        block: ``Block`` that may be bypassed.
+        x: Map [B, H, W, C].
+    """
+    return runs_fused(block, x) and not (
+        block.with_cp and torch.is_grad_enabled())
+
+
+def fused_block(block: Any, x: Tensor, ffn_kind: Type[nn.Module]) -> Tensor:
+    """Compute a transformer block with fused norms, activations and sums.
+
+    Args:
+        block: ``Block``.
+        x: Map [B, H, W, C].
+        ffn_kind: Class of feed-forward layers that may be bypassed.
+    """
+    y = block.attn(block.norm1(x))
+    factor = block.drop_path.factor(y)
+    x, y = layers.add_norm(block.norm2, x, y, factor)
+    if may_bypass(block.ffn, ffn_kind):
+        return layers.feed_forward(block.ffn, y, x, block.drop_path.factor(y))
+    return x + block.drop_path(block.ffn(y))

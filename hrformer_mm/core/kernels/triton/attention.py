@@ -28,6 +28,19 @@ PROGRAMS = 528
 
 
 @triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """Multiply float32 with half precision, without rounding a to the latter.
+
+    The product is that of a rounded to half precision and of what is left.
+    """
+    if b.dtype == tl.float32:
+        return tl.dot(a, b, input_precision=PRECISION)
+    high = a.to(b.dtype)
+    low = (a - high.to(tl.float32)).to(b.dtype)
+    return tl.dot(low, b, acc=tl.dot(high, b))
+
+
+@triton.jit
 def locate(window, token, H, W, shift_h, shift_w, WINDOW: tl.constexpr):
     """Return the pixel of each token, whether it is one, and its region.
 
@@ -57,7 +70,7 @@ def load_rows(rows, pad, pixel, real, stride, D: tl.constexpr,
         mask=real[:, None] & inside[None, :],
         other=0.)
     if PADDED:
-        fill = tl.load(pad + channel, mask=inside, other=0.)
+        fill = tl.load(pad + channel, mask=inside, other=0.).to(x.dtype)
         x = tl.where(real[:, None], x, fill[None, :])
     return x
 
@@ -139,8 +152,7 @@ def forward_kernel(qkv, pad, table, out, lse, H, W, shift_h, shift_w, scale,
         weights = tl.exp(scores - base[:, None])
         decay = tl.exp(largest - base)
         total = total * decay + tl.sum(weights, 1)
-        y = y * decay[:, None] + tl.dot(
-            weights.to(v.dtype), v, input_precision=PRECISION)
+        y = y * decay[:, None] + product(weights, v, PRECISION)
         largest = larger
     total = tl.where(total > 0., total, 1.)  # of rows beyond the window
     y = y / total[:, None]
@@ -230,13 +242,11 @@ def backward_window_kernel(
             table, scale, head, token, token, real, real, region, region,
             HEADS, WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
         sum_bias += d_scores
-        d_scores = (d_scores * scale).to(q.dtype)
-        d_v = tl.dot(
-            tl.trans(weights.to(v.dtype)), d_y, input_precision=PRECISION)
+        d_v = product(tl.trans(weights), d_y, PRECISION)
         store_rows(grads + 2 * C, d_v, pixel, real, 3 * C, D, BLOCK_D)
-        d_k = tl.dot(tl.trans(d_scores), q, input_precision=PRECISION)
+        d_k = scale * product(tl.trans(d_scores), q, PRECISION)
         store_rows(grads + C, d_k, pixel, real, 3 * C, D, BLOCK_D)
-        d_q = tl.dot(d_scores, k, input_precision=PRECISION)
+        d_q = scale * product(d_scores, k, PRECISION)
         store_rows(grads, d_q, pixel, real, 3 * C, D, BLOCK_D)
         if PADDED:
             pad_k += tl.sum(tl.where(real[:, None], 0., d_k), 0)
@@ -295,10 +305,9 @@ def backward_blocks_kernel(
             q, k, v, d_y, load_lse(lse, window, head, q_token, HEADS, T),
             delta, table, scale, head, q_token, token, q_real, real, q_region,
             region, HEADS, WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
-        d_v += tl.dot(
-            tl.trans(weights.to(v.dtype)), d_y, input_precision=PRECISION)
-        d_scores = (d_scores * scale).to(q.dtype)
-        d_k += tl.dot(tl.trans(d_scores), q, input_precision=PRECISION)
+        d_v += product(tl.trans(weights), d_y, PRECISION)
+        d_k += product(tl.trans(d_scores), q, PRECISION)
+    d_k *= scale
     store_rows(grads + C, d_k, pixel, real, 3 * C, D, BLOCK_D)
     store_rows(grads + 2 * C, d_v, pixel, real, 3 * C, D, BLOCK_D)
     if PADDED:
@@ -323,9 +332,8 @@ def backward_blocks_kernel(
                                 token, k_token, real, k_real, region, k_region,
                                 HEADS, WINDOW, HAS_TABLE, SHIFTED,
                                 MASK_PADDING, PRECISION)
-        d_scores = (d_scores * scale).to(q.dtype)
-        d_q += tl.dot(d_scores, k, input_precision=PRECISION)
-    store_rows(grads, d_q, pixel, real, 3 * C, D, BLOCK_D)
+        d_q += product(d_scores, k, PRECISION)
+    store_rows(grads, d_q * scale, pixel, real, 3 * C, D, BLOCK_D)
 
 
 @triton.jit

@@ -324,7 +324,7 @@ def batch_statistics(x: Tensor, running_mean: Optional[Tensor],
     blocks = triton.cdiv(C, const['BLOCK_C'])
     chunks, span = split(rows, const, blocks)
     parts = x.new_empty(2, chunks, C, dtype=torch.float32)
-    mean, var = x.new_empty(2, C, dtype=torch.float32).unbind()
+    mean, var = (x.new_empty(C, dtype=torch.float32) for _ in range(2))
     statistics_kernel[(chunks, blocks)](x, parts[0], parts[1], rows, span,
                                         **const)
     combine_kernel[(triton.cdiv(C, 16), )](

@@ -27,7 +27,7 @@ def window_attention(qkv: Tensor, pad: Tensor, table: Optional[Tensor],
 
     Args:
         qkv: Contiguous queries, keys and values [B, H, W, 3*h*d].
-        pad: Queries, keys and values of padding, [3*h*d].
+        pad: Queries, keys and values of padding, [3*h*d], of any type.
         table: Relative position biases [(2*window - 1)**2, h].
         heads: Number of heads h.
         window: Height and width of a window; the map is padded evenly.
