@@ -3,7 +3,6 @@
 
 Without a GPU, Triton's interpreter runs the kernels (see conftest.py).
 """
-from typing import Dict
 
 import pytest
 import torch
@@ -61,7 +60,7 @@ def make_biases_matter(module: nn.Module):
             buffer.uniform_(.5, 1.5)
 
 
-def run(module: nn.Module, x: Tensor, choice: str) -> Dict[str, Tensor]:
+def run(module: nn.Module, x: Tensor, choice: str) -> dict[str, Tensor]:
     """Compute output, gradients, and running statistics after it."""
     set_kernels(module, choice)
     before = {k: v.clone() for k, v in module.named_buffers()}
@@ -84,19 +83,34 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 
 def assert_same(module: nn.Module, x: Tensor, seed: int = 0):
-    """Assert that fused and plain outputs and gradients are equal."""
+    """Assert that fused and plain outputs and gradients are equal.
+
+    Where float32 itself is less exact than the limit, as for small batches
+    through several batch norms, the fused path may be as far from float64 as
+    the plain one.
+    """
     runs = []
-    for choice in ('triton', 'plain'):
+    for choice in ('triton', 'plain', 'exact'):
         torch.manual_seed(seed)  # for drop path
-        runs.append(run(module, x, choice))
-    # Convolutions before a batch norm have biases whose gradient is zero.
-    largest = max(float(value.abs().max()) for value in runs[1].values())
-    for name, expected in runs[1].items():
-        gap = float((runs[0][name] - expected).abs().max())
+        if choice == 'exact':
+            runs.append(run(module.double(), x.double(), 'plain'))
+        else:
+            runs.append(run(module, x, choice))
+    module.float()
+    fused, plain, exact = runs
+    # Biases before a batch norm have a gradient of zero.
+    largest = max(float(value.abs().max()) for value in exact.values())
+    for name, expected in exact.items():
         scale = float(expected.abs().max())
         scale = largest if scale < 1e-5 * largest else scale
-        limit = 1e-6 if name == 'output' else 1e-5
-        assert gap <= limit * scale, f'{name}: {gap:.2g} of {scale:.2g}'
+        gap = float((fused[name] - plain[name]).abs().max())
+        limit = (1e-6 if name == 'output' else 1e-5) * scale
+        errors = [
+            float((found[name] - expected).abs().max())
+            for found in (fused, plain)
+        ]
+        assert gap <= limit or errors[0] <= 2 * errors[1], (
+            f'{name}: {gap:.2g} of {scale:.2g}, errors {errors}')
 
 
 def assert_no_worse(module: nn.Module, x: Tensor, dtype: torch.dtype):

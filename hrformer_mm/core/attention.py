@@ -166,7 +166,7 @@ class WindowAttention(nn.Module):
         shift: Number of rows and columns by which the windows are shifted
             cyclically, with a mask, along each axis with several windows.
     """
-    kernel_choice: Optional[str] = None  # see kernels.set_kernels
+    kernel_choice: str | None = None  # see kernels.set_kernels
 
     def __init__(self,
                  dim: int,

@@ -95,7 +95,7 @@ def run_in(module: nn.Module, dtype: torch.dtype):
 def optimize(model: nn.Module,
              dtype: torch.dtype | None = None,
              compile: bool = False,
-             kernels: Optional[str] = None,
+             kernels: str | None = None,
              **compile_options) -> nn.Module:
     """Return a copy of the model for inference, with the same outputs.
 

@@ -4,9 +4,15 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from triton_runs import (DEVICE, assert_no_worse, assert_same,
-                         make_biases_matter, relative_error,
-                         round_like_hardware, skip_if_unavailable)
+from triton_runs import (
+    DEVICE,
+    assert_no_worse,
+    assert_same,
+    make_biases_matter,
+    relative_error,
+    round_like_hardware,
+    skip_if_unavailable,
+)
 
 from hrformer_mm.core.attention import WindowAttention
 from hrformer_mm.core.kernels import set_kernels

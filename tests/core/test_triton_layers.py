@@ -5,9 +5,15 @@ import copy
 import pytest
 import torch
 from torch import nn
-from triton_runs import (DEVICE, assert_no_worse, assert_same,
-                         make_biases_matter, relative_error,
-                         round_like_hardware, skip_if_unavailable)
+from triton_runs import (
+    DEVICE,
+    assert_no_worse,
+    assert_same,
+    make_biases_matter,
+    relative_error,
+    round_like_hardware,
+    skip_if_unavailable,
+)
 
 from hrformer_mm.core import HRFormer
 from hrformer_mm.core.blocks import FFN, Block, DropPath

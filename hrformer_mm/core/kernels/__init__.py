@@ -10,8 +10,13 @@ from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels
 from .feed_forward import PointwiseConv, conv_norm_act
 from .heads import attention, from_heads, to_heads
-from .triton import (fused_attention, fused_block, fuses_attention,
-                     fuses_block, set_kernels)
+from .triton import (
+                     fused_attention,
+                     fused_block,
+                     fuses_attention,
+                     fuses_block,
+                     set_kernels,
+)
 
 __all__ = [
     'PointwiseConv', 'attend_by_pixels', 'attention', 'by_images',

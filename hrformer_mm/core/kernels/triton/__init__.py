@@ -11,8 +11,9 @@ layers, exported and traced models. Without a GPU, Triton's interpreter
 """
 import os
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Optional, Sequence, Type
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def check_kernels(choice: str) -> str:
 default = check_kernels(os.environ.get('HRFORMER_MM_KERNELS') or 'plain')
 
 
-def set_kernels(model: nn.Module, choice: Optional[str]) -> None:
+def set_kernels(model: nn.Module, choice: str | None) -> None:
     """Choose the kernels of all modules of a model that support a choice.
 
     Args:
@@ -125,7 +126,7 @@ def fuses_block(block: Any, x: Tensor) -> bool:
         block.with_cp and torch.is_grad_enabled())
 
 
-def fused_block(block: Any, x: Tensor, ffn_kind: Type[nn.Module]) -> Tensor:
+def fused_block(block: Any, x: Tensor, ffn_kind: type[nn.Module]) -> Tensor:
     """Compute a transformer block with fused norms, activations and sums.
 
     Args:

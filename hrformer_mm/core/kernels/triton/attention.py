@@ -10,13 +10,12 @@ neighbours, because they share cache lines. Products accumulate in float32.
 
 Shape comments use T tokens in a window, h heads and d channels of a head.
 """
-from typing import Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
 
 # Float32 products without TF32, as PyTorch's default. 'tf32x3' is nearly as
 # exact and uses tensor cores.
@@ -417,7 +416,7 @@ def count_windows(shape: Sequence[int], window: int) -> int:
     return B * -(-H // window) * -(-W // window)
 
 
-def constants(qkv: Tensor, table: Optional[Tensor], heads: int, window: int,
+def constants(qkv: Tensor, table: Tensor | None, heads: int, window: int,
               shifts: Sequence[int], mask_padding: bool) -> dict:
     """Collect the constants that kernels are compiled for."""
     H, W, channels = qkv.shape[1:]
@@ -438,12 +437,12 @@ def constants(qkv: Tensor, table: Optional[Tensor], heads: int, window: int,
 
 # Products of 64x64 tiles in float32 need the registers of eight warps.
 # Without pipelining, tiles of all products fit into 100 KB of shared memory.
-BACKWARD: Dict[str, int] = dict(num_warps=8, num_stages=1)
+BACKWARD: dict[str, int] = dict(num_warps=8, num_stages=1)
 
 
-def forward(qkv: Tensor, pad: Tensor, table: Optional[Tensor], heads: int,
+def forward(qkv: Tensor, pad: Tensor, table: Tensor | None, heads: int,
             window: int, shifts: Sequence[int], mask_padding: bool,
-            scale: float) -> Tuple[Tensor, Tensor]:
+            scale: float) -> tuple[Tensor, Tensor]:
     """Compute the output and the log-sum-exp of the scores.
 
     See :func:`hrformer_mm.core.kernels.triton.ops.window_attention`.
@@ -459,10 +458,10 @@ def forward(qkv: Tensor, pad: Tensor, table: Optional[Tensor], heads: int,
     return out, lse
 
 
-def backward(dy: Tensor, qkv: Tensor, pad: Tensor, table: Optional[Tensor],
+def backward(dy: Tensor, qkv: Tensor, pad: Tensor, table: Tensor | None,
              out: Tensor, lse: Tensor, heads: int, window: int,
              shifts: Sequence[int], mask_padding: bool,
-             scale: float) -> Tuple[Tensor, Tensor, Tensor]:
+             scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``pad`` and ``table``.
 
     The last is empty without a table.

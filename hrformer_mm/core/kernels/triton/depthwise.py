@@ -7,13 +7,12 @@ filter (the second and third time from the cache), and adds to three rows of
 the output, of which two are kept in registers. So the map is read once and the
 output written once, without the maps before and after either activation.
 """
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .norms import gelu, load_channels, tile
 
@@ -103,7 +102,7 @@ def depthwise_kernel(x, weight, bias, mean1, var1, weight1, bias1, eps1, mean2,
         here = w00 * left + w01 * middle + w02 * right
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor],
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None,
               norm1: Sequence[Tensor], eps1: float, norm2: Sequence[Tensor],
               eps2: float) -> Tensor:
     """Compute ``gelu(norm2(conv(gelu(norm1(x)))))`` of a map [B, H, W, C].
@@ -111,7 +110,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor],
     See :func:`hrformer_mm.core.kernels.triton.ops.depthwise`.
     """
     B, H, W, C = x.shape
-    none: Sequence[Optional[Tensor]] = [None] * 4
+    none: Sequence[Tensor | None] = [None] * 4
     const = tile(C, widths=(64, 32, 16), elements=TILE)
     y = torch.empty_like(x)
     programs = (

@@ -4,7 +4,7 @@
 Each layer that has a hook, is replaced or is of another kind is called, with
 plain operations around it.
 """
-from typing import Any, List, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def fuses_batch_norm(norm: Any, x: Tensor) -> bool:
         and x.numel() > x.shape[-1])
 
 
-def statistics(norm: Any, x: Tensor) -> List[Tensor]:
+def statistics(norm: Any, x: Tensor) -> list[Tensor]:
     """Return the mean and variance that a batch norm uses."""
     if not norm.training and norm.running_mean is not None:
         return [norm.running_mean, norm.running_var]
@@ -47,8 +47,8 @@ def statistics(norm: Any, x: Tensor) -> List[Tensor]:
 def norm_act(norm: Any,
              act: nn.Module,
              x: Tensor,
-             residual: Optional[Tensor] = None,
-             factor: Optional[Tensor] = None) -> Tensor:
+             residual: Tensor | None = None,
+             factor: Tensor | None = None) -> Tensor:
     """Compute ``residual + factor * act(norm(x))`` of a map [B, H, W, C].
 
     Args:
@@ -91,7 +91,7 @@ def fuses_depthwise(ffn: Any, x: Tensor) -> bool:
                 for norm in norms))
 
 
-def running_values(norm: Any) -> List[Tensor]:
+def running_values(norm: Any) -> list[Tensor]:
     """Return mean, variance, weight and bias of a norm, none if folded."""
     if may_bypass(norm, nn.Identity):
         return []
@@ -106,7 +106,7 @@ def apply_conv(conv: nn.Module, x: Tensor) -> Tensor:
 def feed_forward(ffn: Any,
                  x: Tensor,
                  residual: Tensor,
-                 factor: Optional[Tensor] = None) -> Tensor:
+                 factor: Tensor | None = None) -> Tensor:
     """Compute ``residual + factor * ffn(x)`` of an ``FFN`` layer."""
     x = apply_conv(ffn.fc1, x)
     if ffn.dw3x3 is None:
@@ -124,7 +124,7 @@ def feed_forward(ffn: Any,
 
 
 def add_norm(norm: Any, x: Tensor, y: Tensor,
-             factor: Optional[Tensor]) -> tuple:
+             factor: Tensor | None) -> tuple:
     """Compute ``x + factor * y`` and its layer norm.
 
     Under autocast the norm is rounded at once to the type of the product that

@@ -10,13 +10,12 @@ An activation is ``residual + factor * gelu(norm(x))``. Its norm may be absent
 (folded into a convolution), as well as the residual, and the factor of each
 sample (drop path).
 """
-from typing import Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
 
 TILE = 4096  # elements of a tile
 PROGRAMS = 528  # see attention.PROGRAMS
@@ -295,29 +294,29 @@ def add_norm_backward_kernel(
 
 def tile(C: int,
          widths: Sequence[int] = (128, 64, 32, 16),
-         elements: int = TILE) -> Dict[str, int]:
+         elements: int = TILE) -> dict[str, int]:
     """Choose the tile with the fewest idle channels, and wide ones first."""
     block = min(widths, key=lambda w: -(-C // w) * w)
     return dict(C=C, BLOCK_M=elements // block, BLOCK_C=block)
 
 
-def whole_rows(C: int) -> Dict[str, int]:
+def whole_rows(C: int) -> dict[str, int]:
     """Choose a tile of whole rows; its sums are of each program's threads."""
     block = triton.next_power_of_2(C)
     return dict(C=C, BLOCK_M=max(1, TILE // block), BLOCK_C=block)
 
 
-def split(rows: int, const: Dict[str, int],
-          blocks: int = 1) -> Tuple[int, int]:
+def split(rows: int, const: dict[str, int],
+          blocks: int = 1) -> tuple[int, int]:
     """Split rows into chunks for programs; return their number and size."""
     tiles = triton.cdiv(rows, const['BLOCK_M'])
     span = triton.cdiv(tiles, max(1, PROGRAMS // blocks)) * const['BLOCK_M']
     return triton.cdiv(rows, span), span
 
 
-def batch_statistics(x: Tensor, running_mean: Optional[Tensor],
-                     running_var: Optional[Tensor], count: Optional[Tensor],
-                     momentum: float) -> Tuple[Tensor, Tensor]:
+def batch_statistics(x: Tensor, running_mean: Tensor | None,
+                     running_var: Tensor | None, count: Tensor | None,
+                     momentum: float) -> tuple[Tensor, Tensor]:
     """Compute mean and variance of channels, and update running ones."""
     C = x.shape[-1]
     rows, const = x.numel() // C, tile(C)
@@ -346,9 +345,9 @@ def batch_statistics(x: Tensor, running_mean: Optional[Tensor],
     return mean, var
 
 
-def activation(x: Tensor, mean: Optional[Tensor], var: Optional[Tensor],
-               weight: Optional[Tensor], bias: Optional[Tensor], eps: float,
-               residual: Optional[Tensor], factor: Optional[Tensor],
+def activation(x: Tensor, mean: Tensor | None, var: Tensor | None,
+               weight: Tensor | None, bias: Tensor | None, eps: float,
+               residual: Tensor | None, factor: Tensor | None,
                y: Tensor) -> None:
     """Write ``residual + factor * gelu(norm(x))`` to y."""
     const = tile(x.shape[-1])
@@ -373,11 +372,11 @@ def activation(x: Tensor, mean: Optional[Tensor], var: Optional[Tensor],
         **const)
 
 
-def activation_backward(dy: Tensor, x: Tensor, mean: Optional[Tensor],
-                        var: Optional[Tensor], weight: Optional[Tensor],
-                        bias: Optional[Tensor], eps: float,
-                        factor: Optional[Tensor],
-                        batch: bool) -> Tuple[Tensor, Tensor]:
+def activation_backward(dy: Tensor, x: Tensor, mean: Tensor | None,
+                        var: Tensor | None, weight: Tensor | None,
+                        bias: Tensor | None, eps: float,
+                        factor: Tensor | None,
+                        batch: bool) -> tuple[Tensor, Tensor]:
     """Compute the gradients of x, and of bias and weight, [2, C]."""
     const = tile(x.shape[-1])
     C, rows = const['C'], x.numel() // const['C']
@@ -410,7 +409,7 @@ def activation_backward(dy: Tensor, x: Tensor, mean: Optional[Tensor],
     return dx, sums
 
 
-def add_norm(x: Tensor, y: Tensor, factor: Optional[Tensor], weight: Tensor,
+def add_norm(x: Tensor, y: Tensor, factor: Tensor | None, weight: Tensor,
              bias: Tensor, eps: float, total: Tensor, normed: Tensor) -> None:
     """Write ``x + factor * y`` to total and its layer norm to normed."""
     const = whole_rows(x.shape[-1])
@@ -430,8 +429,8 @@ def add_norm(x: Tensor, y: Tensor, factor: Optional[Tensor], weight: Tensor,
         **const)
 
 
-def add_norm_backward(d_total: Optional[Tensor], d_normed: Tensor,
-                      total: Tensor, factor: Optional[Tensor], weight: Tensor,
+def add_norm_backward(d_total: Tensor | None, d_normed: Tensor,
+                      total: Tensor, factor: Tensor | None, weight: Tensor,
                       eps: float, dx: Tensor, dy: Tensor) -> Tensor:
     """Write the gradients of x and y; return those of bias and weight.
 

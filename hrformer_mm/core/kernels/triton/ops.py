@@ -4,8 +4,9 @@
 Registration needs no Triton: kernels are imported when an operator runs. So
 fake tensors, compilers and counters see one operation on every machine.
 """
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,16 @@ def kernels(name: str) -> Any:
     return import_module(f'{__package__}.{name}')
 
 
-@torch.library.custom_op('hrformer_mm::window_attention', mutates_args=())
-def window_attention(qkv: Tensor, pad: Tensor, table: Optional[Tensor],
+@torch.library.custom_op(
+    'hrformer_mm::window_attention',
+    mutates_args=(),
+    schema='(Tensor qkv, Tensor pad, Tensor? table, SymInt heads, SymInt '
+           'window, SymInt[] shifts, bool mask_padding, float scale) ->'
+           '(Tensor, Tensor)')
+def window_attention(qkv: Tensor, pad: Tensor, table: Tensor | None,
                      heads: int, window: int, shifts: Sequence[int],
                      mask_padding: bool, scale: float
-                     ) -> Tuple[Tensor, Tensor]:
+                     ) -> tuple[Tensor, Tensor]:
     """Compute attention in the windows of a map.
 
     Args:
@@ -52,12 +58,16 @@ def _(qkv, pad, table, heads, window, shifts, mask_padding, scale):
 
 
 @torch.library.custom_op(
-    'hrformer_mm::window_attention_backward', mutates_args=())
+    'hrformer_mm::window_attention_backward',
+    mutates_args=(),
+    schema='(Tensor dy, Tensor qkv, Tensor pad, Tensor? table, Tensor out, '
+           'Tensor lse, SymInt heads, SymInt window, SymInt[] shifts, bool '
+           'mask_padding, float scale) -> (Tensor, Tensor, Tensor)')
 def window_attention_backward(
-        dy: Tensor, qkv: Tensor, pad: Tensor, table: Optional[Tensor],
+        dy: Tensor, qkv: Tensor, pad: Tensor, table: Tensor | None,
         out: Tensor, lse: Tensor, heads: int, window: int,
         shifts: Sequence[int], mask_padding: bool, scale: float
-) -> Tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``pad`` and ``table``."""
     return kernels('attention').backward(dy.contiguous(), qkv, pad, table, out,
                                          lse, heads, window, shifts,
@@ -109,10 +119,12 @@ register_flop_formula(
 
 @torch.library.custom_op(
     'hrformer_mm::batch_statistics',
-    mutates_args=('running_mean', 'running_var', 'count'))
-def batch_statistics(x: Tensor, running_mean: Optional[Tensor],
-                     running_var: Optional[Tensor], count: Optional[Tensor],
-                     momentum: float) -> Tuple[Tensor, Tensor]:
+    mutates_args=('running_mean', 'running_var', 'count'),
+    schema='(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, '
+           'Tensor(c!)? count, float momentum) -> (Tensor, Tensor)')
+def batch_statistics(x: Tensor, running_mean: Tensor | None,
+                     running_var: Tensor | None, count: Tensor | None,
+                     momentum: float) -> tuple[Tensor, Tensor]:
     """Compute mean and variance of channels, and update the running ones.
 
     It has no gradient: that of :func:`norm_gelu` includes it.
@@ -134,10 +146,15 @@ def _(x, *_):
     return mean, torch.empty_like(mean)
 
 
-@torch.library.custom_op('hrformer_mm::norm_gelu', mutates_args=())
-def norm_gelu(x: Tensor, mean: Optional[Tensor], var: Optional[Tensor],
-              weight: Optional[Tensor], bias: Optional[Tensor], eps: float,
-              residual: Optional[Tensor], factor: Optional[Tensor],
+@torch.library.custom_op(
+    'hrformer_mm::norm_gelu',
+    mutates_args=(),
+    schema='(Tensor x, Tensor? mean, Tensor? var, Tensor? weight, Tensor? '
+           'bias, float eps, Tensor? residual, Tensor? factor, bool batch)'
+           '-> Tensor')
+def norm_gelu(x: Tensor, mean: Tensor | None, var: Tensor | None,
+              weight: Tensor | None, bias: Tensor | None, eps: float,
+              residual: Tensor | None, factor: Tensor | None,
               batch: bool) -> Tensor:
     """Compute ``residual + factor * gelu(norm(x))`` of a map.
 
@@ -159,7 +176,7 @@ def norm_gelu(x: Tensor, mean: Optional[Tensor], var: Optional[Tensor],
     return y
 
 
-def sum_dtype(x: Tensor, y: Optional[Tensor]) -> torch.dtype:
+def sum_dtype(x: Tensor, y: Tensor | None) -> torch.dtype:
     return x.dtype if y is None else torch.promote_types(x.dtype, y.dtype)
 
 
@@ -168,12 +185,17 @@ def _(x, mean, var, weight, bias, eps, residual, factor, batch):
     return torch.empty_like(x, dtype=sum_dtype(x, residual))
 
 
-@torch.library.custom_op('hrformer_mm::norm_gelu_backward', mutates_args=())
-def norm_gelu_backward(dy: Tensor, x: Tensor, mean: Optional[Tensor],
-                       var: Optional[Tensor], weight: Optional[Tensor],
-                       bias: Optional[Tensor], eps: float,
-                       factor: Optional[Tensor],
-                       batch: bool) -> Tuple[Tensor, Tensor]:
+@torch.library.custom_op(
+    'hrformer_mm::norm_gelu_backward',
+    mutates_args=(),
+    schema='(Tensor dy, Tensor x, Tensor? mean, Tensor? var, Tensor? '
+           'weight, Tensor? bias, float eps, Tensor? factor, bool batch) '
+           '-> (Tensor, Tensor)')
+def norm_gelu_backward(dy: Tensor, x: Tensor, mean: Tensor | None,
+                       var: Tensor | None, weight: Tensor | None,
+                       bias: Tensor | None, eps: float,
+                       factor: Tensor | None,
+                       batch: bool) -> tuple[Tensor, Tensor]:
     """Compute the gradients of x, and of bias and weight, [2, C]."""
     return kernels('norms').activation_backward(dy.contiguous(), x, mean, var,
                                                 weight, bias, eps, factor,
@@ -210,10 +232,14 @@ norm_gelu.register_autograd(
     _norm_gelu_backward, setup_context=_save_norm_gelu)
 
 
-@torch.library.custom_op('hrformer_mm::add_norm', mutates_args=())
-def add_norm(x: Tensor, y: Tensor, factor: Optional[Tensor], weight: Tensor,
+@torch.library.custom_op(
+    'hrformer_mm::add_norm',
+    mutates_args=(),
+    schema='(Tensor x, Tensor y, Tensor? factor, Tensor weight, Tensor '
+           'bias, float eps, ScalarType dtype) -> (Tensor, Tensor)')
+def add_norm(x: Tensor, y: Tensor, factor: Tensor | None, weight: Tensor,
              bias: Tensor, eps: float,
-             dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+             dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Compute ``x + factor * y`` of maps, and its layer norm.
 
     Args:
@@ -237,11 +263,16 @@ def _(x, y, factor, weight, bias, eps, dtype):
             torch.empty_like(x, dtype=dtype))
 
 
-@torch.library.custom_op('hrformer_mm::add_norm_backward', mutates_args=())
-def add_norm_backward(d_total: Optional[Tensor], d_normed: Tensor,
-                      total: Tensor, factor: Optional[Tensor], weight: Tensor,
+@torch.library.custom_op(
+    'hrformer_mm::add_norm_backward',
+    mutates_args=(),
+    schema='(Tensor? d_total, Tensor d_normed, Tensor total, Tensor? '
+           'factor, Tensor weight, float eps, ScalarType x_dtype, '
+           'ScalarType y_dtype) -> (Tensor, Tensor, Tensor)')
+def add_norm_backward(d_total: Tensor | None, d_normed: Tensor,
+                      total: Tensor, factor: Tensor | None, weight: Tensor,
                       eps: float, x_dtype: torch.dtype,
-                      y_dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor]:
+                      y_dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of x, of y, and of bias and weight, [2, C].
 
     That of y is empty if it equals that of x.
@@ -284,8 +315,12 @@ def _add_norm_backward(ctx, d_total, d_normed):
 add_norm.register_autograd(_add_norm_backward, setup_context=_save_add_norm)
 
 
-@torch.library.custom_op('hrformer_mm::depthwise', mutates_args=())
-def depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor],
+@torch.library.custom_op(
+    'hrformer_mm::depthwise',
+    mutates_args=(),
+    schema='(Tensor x, Tensor weight, Tensor? bias, Tensor[] norm1, float '
+           'eps1, Tensor[] norm2, float eps2) -> Tensor')
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None,
               norm1: Sequence[Tensor], eps1: float, norm2: Sequence[Tensor],
               eps2: float) -> Tensor:
     """Compute ``gelu(norm2(conv(gelu(norm1(x)))))``, without a gradient.
