@@ -4,7 +4,7 @@
 MMEngine's LoggerHook writes one JSON record per line to
 ``WORK_DIR/TIME/vis_data/scalars.json``; training records have an iteration.
 """
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -42,30 +42,38 @@ def find_logs(path: Path) -> list[Path]:
     return found
 
 
-def collect(records: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
-    """Return the curves of one log, by key.
-
-    An evaluation record has an epoch, or (without evaluations by epoch)
-    nothing, so it is placed at the last iteration logged before it.
-    """
+def collect(records: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
+    """Return the curves of one log, by key."""
     points: dict[str, Points] = {}
-    at = 0
-    for record in records:
-        at = record.get('iter', at)
-        for key, value in record.items():
-            if key not in COUNTERS and isinstance(value, (int, float)):
-                points.setdefault(key, []).append((at, value))
+    append(points, records)
     return points
 
 
-def join(earlier: dict[str, Points], later: dict[str, Points]):
-    """Append the log of a resumed run, which replaces repeated iterations."""
-    if not later:
-        return
-    first = min(points[0][0] for points in later.values())
-    for key in {*earlier, *later}:
-        kept = [p for p in earlier.get(key, ()) if p[0] < first]
-        earlier[key] = kept + later.get(key, [])
+def append(points: dict[str, Points], records: Sequence[Mapping[str, Any]]):
+    """Append a log to the curves of the earlier logs of a resumed run.
+
+    An evaluation record has an epoch, or (without evaluations by epoch)
+    nothing, so it is placed at the last iteration before it. That of a run
+    that evaluates what it resumed is in the earlier log. The later log
+    replaces repeated iterations.
+
+    Args:
+        points: Curves by key, changed in place.
+        records: Records of the log in the order of writing.
+    """
+    first = next((r['iter'] for r in records if 'iter' in r), float('inf'))
+    for key, earlier in points.items():
+        points[key] = [p for p in earlier if p[0] < first]
+    at = max((p[-1][0] for p in points.values() if p), default=0)
+    for record in records:
+        at = record.get('iter', at)
+        for key, value in record.items():
+            if key in COUNTERS or not isinstance(value, (int, float)):
+                continue
+            curve = points.setdefault(key, [])
+            if curve and curve[-1][0] == at:
+                curve.pop()
+            curve.append((at, value))
 
 
 def read_run(path: str, name: str | None = None) -> Run:
@@ -81,7 +89,7 @@ def read_run(path: str, name: str | None = None) -> Run:
     where = Path(path)
     points: dict[str, Points] = {}
     for log in find_logs(where):
-        join(points, collect(read_records(log)))
+        append(points, list(read_records(log)))
     if where.is_file() and where.parent.name == 'vis_data':
         where = where.parents[2]
     return Run(name or where.resolve().name, points)

@@ -47,6 +47,19 @@ def test_logs_of_a_resumed_run_are_joined(tmp_path):
     assert points['mIoU'] == [(7, 9.)]  # that of 5 was done again
 
 
+@pytest.mark.parametrize('evaluated', [False, True])
+def test_a_resumed_run_that_begins_with_an_evaluation_keeps_its_curve(
+        evaluated, tmp_path):
+    """It was killed after iteration 4, and saved at 3."""
+    val = [dict(mIoU=3., step=0)] * evaluated
+    write_log(tmp_path, [*trained(1, 4), *val, *trained(4, 5)], 'a')
+    write_log(tmp_path, [dict(mIoU=3., step=0), *trained(4, 6),
+                         dict(mIoU=9., step=0)], 'b')
+    points = curves.read_run(str(tmp_path)).points
+    assert [i for i, _ in points['loss']] == [1, 2, 3, 4, 5]
+    assert points['mIoU'] == [(3, 3.), (5, 9.)]
+
+
 def test_a_log_that_is_being_written_is_read(tmp_path):
     write_log(tmp_path, trained(1, 3))
     log = next(tmp_path.glob('*/vis_data/scalars.json'))
