@@ -145,6 +145,11 @@ def check(package: str, path: Path):
     with DefaultScope.overwrite_default_scope(package):
         model = MODELS.build(copy.deepcopy(cfg.model)).train()
         assert type(model.backbone) is HRFormer
+        if not cfg.train_dataloader.dataset.get('pipeline', True):
+            # MMPose has no training pipeline for associative embedding.
+            assert 'ae_hrnet' in path.stem
+            model(torch.zeros(2, 3, 64, 64), None, mode='tensor')
+            return
         try:
             losses = LOSSES[package](cfg, model)
         except NotImplementedError as error:
@@ -160,8 +165,10 @@ def check(package: str, path: Path):
 
 
 HRNETS = hrnet_configs()
-FEW = [next(p for p in HRNETS if p.values[0] == package)
-       for package in PACKAGES if any(p.values[0] == package for p in HRNETS)]
+FEW = [p for p in HRNETS if p.id in (
+    'td-hm_hrnet-w32_8xb64-210e_mpii-256x256', 'hrnet-w18_4xb32_in1k',
+    'fcn_hr18s_4xb4-20k_voc12aug-512x512',
+    'fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco')]
 
 
 @pytest.mark.parametrize('package, path', FEW)
