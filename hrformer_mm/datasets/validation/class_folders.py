@@ -112,7 +112,7 @@ def list_folders(root: Path, extensions: Sequence[str]) -> Listing:
         paths = find_images(root / name, extensions)
         listing.samples += [(path, label) for path in paths]
         if not paths and not is_leftover(name):
-            listing.problems.append(
+            listing.warnings.append(
                 Problem(str(root / name), 'holds no images that end in '
                         f'{", ".join(extensions)}', False))
     return listing
