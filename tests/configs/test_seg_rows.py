@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, SMALL, last_scalars, run_row, tiny_row
 from mmengine.config import Config
 from mmengine.runner import Runner
 from seg_data import write_tiny
@@ -139,8 +139,8 @@ def test_a_run_resumes_and_is_tested_with_scales_and_flips(
     crop = '512x1024' if dataset == 'cityscapes' else '520x520'
     name = f'hrformer_s_{dataset}_{crop}'
     small = {
-        'model.backbone.arch': 'tiny',
-        'model.decode_head.in_channels': (18, 36, 72, 144),
+        'model.backbone.arch': dict(SMALL, _delete_=True),
+        'model.decode_head.in_channels': SMALL['channels'],
         'model.decode_head.channels': 32,
         'model.decode_head.ocr_channels': 16,
         'test_dataloader.dataset.indices': 1,

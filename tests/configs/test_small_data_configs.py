@@ -2,7 +2,7 @@
 """Configs for small real datasets, on noise in the layout of each."""
 import numpy as np
 import pytest
-from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, SMALL, last_scalars, run_row, tiny_row
 from small_data import WRITERS
 
 METRICS = dict(lspet='val/tPCK', openfield='val/EPE', fly='val/EPE',
@@ -12,20 +12,27 @@ FILES = {
     for dataset in WRITERS
     for path in sorted(CONFIGS.glob(f'*/*_{dataset}_*.py'))
 }
-CASES = [
-    name if name.startswith('hrformer_t') and name.count('_') == 3 else
-    pytest.param(name, marks=pytest.mark.slow) for name in FILES
-]
+ARCH = {'model.backbone.arch': dict(SMALL, _delete_=True)}
+SMALL_MODELS = dict(
+    pose={**ARCH, 'model.head.in_channels': 8},
+    seg={**ARCH, 'model.decode_head.in_channels': (8, 16, 32, 64),
+         'model.decode_head.channels': 16,
+         'model.decode_head.ocr_channels': 8})  # yapf: disable
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_config_trains_and_evaluates(name, tmp_path):
+@pytest.mark.parametrize('name, is_small', [
+    *((name, True) for name in FILES
+      if name.startswith('hrformer_t') and name.count('_') == 3),
+    *(pytest.param(name, False, marks=pytest.mark.slow) for name in FILES)])
+def test_config_trains_and_evaluates(name, is_small, tmp_path):
     dataset, path = FILES[name]
     pytest.importorskip('mmseg' if dataset == 'camvid' else 'mmpose')
     WRITERS[dataset](tmp_path / dataset)
     options = dict() if dataset == 'camvid' else {
         'model.test_cfg.flip_test': False
     }
+    if is_small:
+        options.update(SMALL_MODELS[path.split('/')[0]])
     cfg = tiny_row(path, tmp_path / 'work', tmp_path / dataset, **options)
     found = last_scalars(run_row(cfg))
     assert np.isfinite(found['train/loss'])

@@ -18,7 +18,7 @@ ROW = CONFIGS / 'pose/hrformer_t_coco_256x192.py'
 NOWHERE = '/nowhere/data'
 
 quick = settings(
-    max_examples=60, deadline=None, derandomize=True,
+    max_examples=30, deadline=None, derandomize=True,
     suppress_health_check=list(HealthCheck))  # yapf: disable
 values = st.one_of(
     st.sampled_from(['', '0', '-1', '1.5', '7', 'nan', 'True', 'None', '[]',
@@ -115,7 +115,7 @@ def test_a_misspelled_part_suggests_the_nearest(option, near):
 # Files
 
 
-@settings(quick, max_examples=30)
+@settings(quick, max_examples=20)
 @given(st.text(max_size=60))
 @example('')
 @example('model = dict(')
