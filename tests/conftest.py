@@ -45,7 +45,7 @@ def take_gpu_path(monkeypatch: pytest.MonkeyPatch):
     cpu, feed_forward, heads = (
         import_module(f'hrformer_mm.core.kernels.{name}')
         for name in ('cpu', 'feed_forward', 'heads'))
-    for module in (cpu, feed_forward):
+    for module in (cpu, feed_forward, heads):
         monkeypatch.setattr(module, 'runs_on_cpu', lambda x: False)
     padding = heads.head_padding
     monkeypatch.setattr(heads, 'head_padding',

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.gpu_cost.count import DEVICE as GPU
+from benchmarks.gpu_cost.count import move
 from hrformer_mm import zoo
 
-GPU = torch.device('cuda:0')
 BATCH = 2
 
 
@@ -47,24 +48,6 @@ class CPUTensors(TorchDispatchMode):
                 self.found.append(f'{func} {tuple(x.shape)} in '
                                   f'{where.filename}:{where.lineno}')
         return out
-
-
-def fake(x: Tensor) -> Tensor:
-    """Make a tensor like another on the pretended GPU."""
-    return torch.empty_strided(
-        x.size(), x.stride(), dtype=x.dtype, device=GPU)
-
-
-def move(model: nn.Module):
-    """Put parameters and buffers, of any device, on the pretended GPU."""
-    for module in model.modules():
-        for name, p in module._parameters.items():
-            if p is not None:
-                module._parameters[name] = nn.Parameter(
-                    fake(p), p.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = fake(buffer)
 
 
 def cls_samples(cfg: Config, shape: list[int],

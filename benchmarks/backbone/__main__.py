@@ -7,6 +7,7 @@ interrupted run continues. benchmarks/backbone/README.md explains the table.
 """
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -176,9 +177,14 @@ def main(argv: Sequence[str] | None = None):
     args.argv = argv
     device = torch.device(args.device)
     if args.profile:
+        profiles = {}
+        args.out.mkdir(parents=True, exist_ok=True)
         for case, names in cases(args):
             found = alone(measure.operations, case, names, device)
             print(f'{case}\n\n{report.operation_table(found)}')
+            profiles[str(case)] = found
+            (args.out / 'profile.json').write_text(
+                json.dumps(profiles, indent=1), encoding='utf-8')
         return
     entries = run(args, device)
     print(report.table(entries))

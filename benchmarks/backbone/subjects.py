@@ -133,6 +133,12 @@ def swin_t(case: Case) -> nn.Module:
         'tiny', img_size=case.size, out_indices=(0, 1, 2, 3))
 
 
+def timm_swin_t(case: Case) -> nn.Module:
+    import timm
+    return timm.create_model(
+        'swin_tiny_patch4_window7_224', img_size=case.size, features_only=True)
+
+
 # Name: whether the outputs must equal those of the first network, builder.
 SUBJECTS: dict[str, tuple[bool, Callable[[Case], nn.Module]]] = {
     'mmpose': (True, lambda c: deepcopy(mmpose_hrformer(c.arch, c.window))),
@@ -152,6 +158,7 @@ SUBJECTS: dict[str, tuple[bool, Callable[[Case], nn.Module]]] = {
     'hrnet_w32': (False, lambda c: hrnet(32)),
     'hrnet_w48': (False, lambda c: hrnet(48)),
     'swin_t': (False, swin_t),
+    'timm_swin_t': (False, timm_swin_t),
 }
 INFERENCE_ONLY = ('optimized', 'optimized-bf16', 'optimized-compiled',
                   'optimized-graphs')

@@ -42,6 +42,16 @@ def relative_position_index(size: int) -> Tensor:
     return dy * (2 * size - 1) + dx
 
 
+def padded_index(size: int) -> Tensor:
+    """Compute :func:`relative_position_index` with whole rows, [t, T].
+
+    T is t, rounded up to a multiple of 8: attention kernels read the bias of a
+    token in aligned pieces, and would copy one that is not.
+    """
+    index = relative_position_index(size)
+    return F.pad(index, (0, -len(index) % 8))
+
+
 def even_padding(hw: Sequence[int], size: int) -> Pads:
     """Compute the padding of each axis up to a multiple of ``size``."""
     pad_h, pad_w = (-n % size for n in hw)
@@ -95,6 +105,26 @@ def window_mask(hw: Sequence[int], pads: Pads, size: int,
         keep.shape, device=device).masked_fill_(~keep, float('-inf'))
 
 
+def window_tokens(weight: Tensor, hw: Sequence[int], pads: Pads, size: int,
+                  shifts: Sequence[int]) -> Tensor:
+    """Compute the token of each pixel of a map among all windows, [H*W].
+
+    Args:
+        weight: Any tensor on the device of the map.
+        hw: Height and width of the map, without padding.
+        pads: Padding of each axis.
+        size: Height and width of a window.
+        shifts: Shift of each axis.
+    """
+    y, x = (  # in the padded, shifted map
+        (torch.arange(n, device=weight.device) + pad[0] - shift) %
+        (n + sum(pad)) for n, pad, shift in zip(hw, pads, shifts))
+    y, x = y[:, None], x[None, :]
+    across = (hw[1] + sum(pads[1])) // size
+    window = y // size * across + x // size
+    return ((window * size + y % size) * size + x % size).flatten()
+
+
 class Attention(nn.Module):
     """Multi-head self-attention among the tokens of a window, [B*n, t, C].
 
@@ -121,31 +151,40 @@ class Attention(nn.Module):
                 nn.init.trunc_normal_(table, std=.02))
             self.register_buffer(
                 'relative_position_index',
-                relative_position_index(window_size).flatten(),
+                padded_index(window_size),
                 persistent=False)
 
-    def bias(self) -> Tensor | None:
-        """Compute the relative position bias of token pairs, [1, h, t, t]."""
-        table = self.relative_position_bias_table
-        if table is None or self.fixed_bias is not None:
-            return self.fixed_bias
-        t = self.window_size**2
-        bias = table.index_select(0, self.relative_position_index)
-        return bias.t().reshape(1, self.heads, t, t)
+    def bias(self, dtype: Optional[torch.dtype] = None) -> Optional[Tensor]:
+        """Compute the relative position bias of token pairs, [1, h, t, t].
+
+        Args:
+            dtype: Type of the bias, by default that of its table.
+        """
+        bias = self.fixed_bias
+        if bias is not None:
+            bias = bias.to(dtype or bias.dtype)[None]
+        elif self.relative_position_bias_table is not None:
+            bias = kernels.gather_bias(self.relative_position_bias_table,
+                                       self.relative_position_index, dtype)
+        return None if bias is None else bias[..., :self.window_size**2]
 
     def freeze_bias(self):
         """Gather the bias from its table once, for inference."""
-        self.fixed_bias = self.bias()
+        if self.relative_position_bias_table is not None:
+            # 3-D, as channels-last memory format would transpose 4-D buffers.
+            self.fixed_bias = kernels.gather_bias(
+                self.relative_position_bias_table,
+                self.relative_position_index, None)[0]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         d = x.shape[-1] // self.heads
         qkv = kernels.to_heads(self.qkv, x, 3 * self.heads, d)
         q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # [B*n, h, t, d]
-        bias = self.bias()
+        bias = self.bias(q.dtype)
         if mask is not None:
-            mask = mask[:, None]  # [n, 1, t, t]
+            mask = mask[:, None].to(q.dtype)  # [n, 1, t, t]
             bias = mask if bias is None else bias + mask
-            bias = bias.to(q.dtype).repeat(len(x) // len(mask), 1, 1, 1)
+            bias = bias.repeat(len(x) // len(mask), 1, 1, 1)
         x = kernels.attention(q, k, v, bias, d)
         return kernels.from_heads(self.proj, x.transpose(1, 2), d)
 
@@ -190,7 +229,7 @@ class WindowAttention(nn.Module):
         size = self.window_size
         pads = even_padding((H, W), size)
         hw = [n + sum(p) for n, p in zip((H, W), pads)]
-        shifts = [self.shift if n > size else 0 for n in hw]
+        shifts = tuple(self.shift if n > size else 0 for n in hw)
         bypass = kernels.may_bypass(self.attn, Attention)
         if bypass and kernels.fuses_attention(self, x):
             return kernels.fused_attention(self.attn, x, shifts,
@@ -202,6 +241,11 @@ class WindowAttention(nn.Module):
                                x.device)
         elif bypass and kernels.prefers_pixels(x):
             return kernels.attend_by_pixels(self.attn, x, partition)
+        if kernels.prefers_tokens(self, x) and (any(shifts) or hw != [H, W]):
+            token = kernels.keep(window_tokens, [next(self.parameters())],
+                                 (H, W), pads, size, shifts)
+            return kernels.attend_by_tokens(self.attn, x, mask, token,
+                                            hw[0] * hw[1])
         x = self.attn(partition(x), mask)  # [B*n, t, C]
         x = join_windows(x, size, hw)
         if any(shifts):

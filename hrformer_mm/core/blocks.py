@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import kernels
 from .attention import WindowAttention
 from .checkpointing import recompute
-from .kernels import PointwiseConv
+from .kernels import Keeper, PointwiseConv
 
 
 class DropPath(nn.Module):
@@ -130,7 +130,7 @@ class MLP(nn.Module):
             when=self.with_cp)
 
 
-class Block(nn.Module):
+class Block(Keeper):
     """Transformer block: window attention, then feed-forward, [B, H, W, C].
 
     Args:
@@ -193,13 +193,20 @@ def conv_bn(c_in: int,
     return [channels_last(conv), nn.BatchNorm2d(c_out)]
 
 
+class Layers(nn.Sequential):
+    """Convolutions, each followed by its batch norm, and activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.run_layers(self, x)
+
+
 def conv_bn_relu(c_in: int, c_out: int, kernel: int,
-                 stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(c_in, c_out, kernel, stride),
-                         nn.ReLU(inplace=True))
+                 stride: int = 1) -> Layers:
+    return Layers(*conv_bn(c_in, c_out, kernel, stride),
+                  nn.ReLU(inplace=True))
 
 
-class Residual(nn.Module):
+class Residual(Keeper):
     """Convolutions with batch norm and ReLU around a shortcut (ResNet).
 
     Layers are named ``conv1, bn1, conv2, ...``; if the channels change, the
@@ -227,13 +234,13 @@ class Residual(nn.Module):
             self.add_module(f'bn{i + 1}', norm)
         self.downsample = None
         if channels[0] != channels[-1]:
-            self.downsample = nn.Sequential(
-                *conv_bn(channels[0], channels[-1], 1))
+            self.downsample = Layers(*conv_bn(channels[0], channels[-1], 1))
 
     def body(self, x: Tensor) -> Tensor:
-        y = x
+        y, conv_norm = x, kernels.conv_norm
         for i in range(1, self.depth + 1):
-            y = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(y))
+            y = conv_norm(
+                getattr(self, f'conv{i}'), getattr(self, f'bn{i}'), y)
             y = F.relu(y, inplace=True) if i < self.depth else y
         # Neither norm nor sum needs its output, so both are overwritten.
         y += x if self.downsample is None else self.downsample(x)

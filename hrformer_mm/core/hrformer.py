@@ -32,8 +32,15 @@ from .arch import (
     drop_path_rates,
     get_arch,
 )
-from .blocks import Block, basic_block, bottleneck, conv_bn, conv_bn_relu
-from .kernels import by_images, set_kernels
+from .blocks import (
+    Block,
+    Layers,
+    basic_block,
+    bottleneck,
+    conv_bn,
+    conv_bn_relu,
+)
+from .kernels import Keeper, by_images, conv_norm, set_kernels
 
 
 class TransformerBranch(nn.Sequential):
@@ -73,11 +80,11 @@ def fuse_path(src: int, dst: int, channels: Sequence[int],
     if src == dst:
         return None
     if src > dst:
-        return nn.Sequential(*conv_bn(c_src, c_dst, 1))
+        return Layers(*conv_bn(c_src, c_dst, 1))
     steps = [[*downsample(c_src, c_src, dw_conv), nn.ReLU(inplace=True)]
              for _ in range(dst - src - 1)]
     steps.append(downsample(c_src, c_dst, dw_conv))
-    return nn.Sequential(*(nn.Sequential(*step) for step in steps))
+    return nn.Sequential(*(Layers(*step) for step in steps))
 
 
 def upsample_to(x: Tensor, factor: int, size: Sequence[int],
@@ -158,7 +165,7 @@ class HighResolutionModule(nn.Module):
             [branch(x) for branch, x in zip(self.branches, xs)])
 
 
-class HRFormer(nn.Module):
+class HRFormer(Keeper):
     """High-resolution transformer backbone.
 
     Maps images [B, in_channels, H, W] of any size to a tuple with the map of
@@ -309,8 +316,8 @@ class HRFormer(nn.Module):
 
     def forward_stem(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images to the first two branches, through stage 1."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
+        x = F.relu(conv_norm(self.conv2, self.bn2, x), inplace=True)
         x = self.layer1(x)
         return tuple(transition(x) for transition in self.transition1)
 

@@ -8,8 +8,10 @@ the device has one and nothing observes, changes or replaces the layers (see
 """
 from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels
-from .feed_forward import PointwiseConv, conv_norm_act
-from .heads import attention, from_heads, to_heads
+from .feed_forward import PointwiseConv, conv_norm, conv_norm_act, run_layers
+from .heads import (attend_by_tokens, attention, from_heads, gather_bias,
+                    prefers_tokens, to_heads)
+from .kept import Keeper, keep
 from .triton import (
                      fused_attention,
                      fused_block,
@@ -19,8 +21,9 @@ from .triton import (
 )
 
 __all__ = [
-    'PointwiseConv', 'attend_by_pixels', 'attention', 'by_images',
-    'conv_norm_act', 'from_heads', 'fused_attention', 'fused_block',
-    'fuses_attention', 'fuses_block', 'has_hooks', 'may_bypass',
-    'prefers_pixels', 'set_kernels', 'to_heads'
+    'Keeper', 'PointwiseConv', 'attend_by_pixels', 'attend_by_tokens',
+    'attention', 'by_images', 'conv_norm', 'conv_norm_act', 'from_heads',
+    'fused_attention', 'fused_block', 'fuses_attention', 'fuses_block',
+    'gather_bias', 'has_hooks', 'keep', 'may_bypass', 'prefers_pixels',
+    'prefers_tokens', 'run_layers', 'set_kernels', 'to_heads'
 ]

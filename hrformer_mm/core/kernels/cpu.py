@@ -263,9 +263,7 @@ def attend_by_pixels(attn: Any, x: Tensor,
     if pixel.numel() > len(token):  # a row of zeros for padding
         rows = F.pad(rows, (0, 0, 0, 1))
     qkv = linear(attn.qkv, rows)
-    bias = attn.bias()
-    if bias is not None:
-        bias = bias.to(qkv.dtype)
+    bias = attn.bias(qkv.dtype)
     y = attend_rows(qkv, bias, pixel, token, attn.heads)
     return linear(attn.proj, y).view(x.shape)
 

@@ -1,6 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Convolutions of the feed-forward, with the norm and GELU after them."""
-from typing import Any
+"""Convolutions, with the norm and GELU after them."""
+from typing import Any, Iterable, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..checkpointing import BatchNorm
 from .bypass import may_bypass
 from .cpu import EXACT, mix_channels, runs_on_cpu
+from .kept import keep, may_keep
 
 
 class PointwiseConv(nn.Conv2d):
@@ -17,9 +18,69 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor,
+                      bias: Optional[Tensor]) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [B, H, W, C], without a copy
-        x = mix_channels(x, self.weight.flatten(1), self.bias)
+        x = mix_channels(x, weight.flatten(1), bias)
         return x.permute(0, 3, 1, 2)
+
+
+def fold(weight: Tensor, bias: Optional[Tensor], gamma: Tensor, beta: Tensor,
+         mean: Tensor, var: Tensor, count: Optional[Tensor],
+         eps: float) -> Tuple[Tensor, Tensor]:
+    """Fold a batch norm into the convolution before it.
+
+    Args:
+        weight: Weight of the convolution.
+        bias: Bias of the convolution.
+        gamma: Weight of the norm.
+        beta: Bias of the norm.
+        mean: Running mean.
+        var: Running variance.
+        count: Number of batches; unlike the statistics, it gets a new version
+            when a batch is added to them.
+        eps: Epsilon of the norm.
+
+    Returns:
+        Weight and bias.
+    """
+    exact = torch.promote_types(var.dtype, torch.float32)
+    scale = gamma * torch.rsqrt(var.to(exact) + eps)
+    shift = -mean if bias is None else bias - mean
+    bias = (shift * scale + beta).to(weight.dtype)
+    scale = scale.view(-1, *[1] * (weight.ndim - 1))
+    return (weight * scale).to(weight.dtype), bias
+
+
+def conv_norm(conv: Any, norm: Any, x: Tensor) -> Tensor:
+    """Compute ``norm(conv(x))``.
+
+    For inference on GPUs, the norm is folded into the weights, which are kept.
+    """
+    if (not runs_on_cpu(x) and may_bypass(conv, PointwiseConv, nn.Conv2d)
+            and is_affine(norm)):
+        tensors = (conv.weight, conv.bias, norm.weight, norm.bias,
+                   norm.running_mean, norm.running_var,
+                   norm.num_batches_tracked)
+        if may_keep(tensors):
+            weight, bias = keep(fold, tensors, norm.eps)
+            return conv._conv_forward(x, weight, bias)
+    return norm(conv(x))
+
+
+def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Call layers one after another, batch norms by :func:`conv_norm`."""
+    todo = list(layers)
+    while todo:
+        layer = todo.pop(0)
+        if isinstance(layer, nn.Conv2d) and todo and isinstance(
+                todo[0], BatchNorm):
+            x = conv_norm(layer, todo.pop(0), x)
+        else:
+            x = layer(x)
+    return x
 
 
 def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module,
@@ -32,7 +93,7 @@ def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module,
     if not (runs_on_cpu(x) and may_bypass(act, nn.GELU)
             and getattr(act, 'approximate') == 'none'
             and may_bypass(conv, PointwiseConv, nn.Conv2d)):
-        return act(norm(conv(x)))
+        return act(conv_norm(conv, norm, x))
     if may_bypass(norm, nn.Identity) and not needs_gradient(conv, x):
         if fuses_gelu(conv, x):
             return product_gelu(conv, x)

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..versions import is_compiling
 from .bypass import may_bypass
-from .cpu import linear
+from .cpu import linear, runs_on_cpu
+from .kept import keep, may_keep
 
 
 def head_padding(channels: int, device: torch.device) -> int:
@@ -38,9 +40,9 @@ def to_heads(layer: Any, x: Tensor, heads: int, d: int) -> Tensor:
     padding = head_padding(d, x.device)
     if padding and may_bypass(layer, nn.Linear):
         weight, bias = layer.weight, layer.bias
-        weight = pad_heads(weight, heads, padding)
+        weight = keep(pad_heads, (weight, ), heads, padding)
         if bias is not None:
-            bias = pad_heads(bias, heads, padding)
+            bias = keep(pad_heads, (bias, ), heads, padding)
         y = F.linear(x, weight, bias)
     else:
         y = linear(layer, x)
@@ -54,9 +56,60 @@ def from_heads(layer: Any, x: Tensor, d: int) -> Tensor:
     """
     heads, padding = x.shape[-2], x.shape[-1] - d
     if padding and may_bypass(layer, nn.Linear):
-        weight = pad_heads(layer.weight, heads, padding, dim=1)
+        weight = keep(pad_heads, (layer.weight, ), heads, padding, 1)
         return F.linear(x.flatten(-2), weight, layer.bias)
     return linear(layer, x[..., :d].flatten(-2) if padding else x.flatten(-2))
+
+
+def prefers_tokens(module: nn.Module, x: Tensor) -> bool:
+    """Whether :func:`attend_by_tokens` makes fewer copies, with kept indices.
+    """
+    return not (is_compiling() or torch.is_grad_enabled() or runs_on_cpu(x)
+                ) and may_keep([next(module.parameters(), None)])
+
+
+def attend_by_tokens(attn: Any, x: Tensor, mask: Optional[Tensor],
+                     token: Tensor, count: int) -> Tensor:
+    """Apply window attention to a map [B, H, W, C], and return a map.
+
+    One copy pads, shifts and splits the map, another one undoes it.
+
+    Args:
+        attn: ``Attention``.
+        x: Map; no gradient is computed.
+        mask: Mask of the windows, if any.
+        token: Index of the token of each pixel in the windows, [H*W].
+        count: Number of all tokens of an image, with padding.
+    """
+    B, H, W, C = x.shape
+    windows = torch.zeros(B, count, C, dtype=x.dtype, device=x.device)
+    windows.index_copy_(1, token, x.reshape(B, H * W, C))
+    y = attn(windows.view(-1, attn.window_size**2, C), mask)
+    return y.reshape(B, count, C).index_select(1, token).view(x.shape)
+
+
+def look_up(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Look up rows of a table [L, h], one for each index, [1, h, t, T]."""
+    # One launch, without a transposing copy.
+    bias = table.to(dtype).t().index_select(1, index.flatten())
+    return bias.view(1, -1, *index.shape)
+
+
+def gather_bias(table: Tensor, index: Tensor,
+                dtype: Optional[torch.dtype]) -> Tensor:
+    """Compute the bias of every pair of tokens, [1, h, t, T] or [1, h, t, t].
+
+    Args:
+        table: Bias of each relative position and head.
+        index: Row of the table for each pair, [t, T], the last columns unused.
+        dtype: Type of the bias, by default that of the table.
+    """
+    dtype = dtype or table.dtype
+    if not runs_on_cpu(table):
+        return keep(look_up, (table, index), dtype)
+    t = len(index)
+    bias = table.index_select(0, index[:, :t].flatten())
+    return bias.t().reshape(1, -1, t, t).to(dtype)
 
 
 def attention(q: Tensor,
@@ -77,7 +130,5 @@ def attention(q: Tensor,
     padding = head_padding(q.shape[-1], q.device)
     if padding:
         q, k, v = (F.pad(x, (0, padding)) for x in (q, k, v))
-    if bias is not None:
-        bias = bias.to(q.dtype)  # parameters are float32 under autocast
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=bias, scale=d**-.5)

@@ -1,0 +1,184 @@
+# Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
+"""The cost model of GPUs, and the costs that must not grow unnoticed."""
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.gpu_cost import __main__ as tool
+from benchmarks.gpu_cost import count as counting
+from benchmarks.gpu_cost.count import DEVICE, GPUS, Counter, count, move
+from hrformer_mm.core import HRFormer
+from hrformer_mm.core.arch import get_arch
+from hrformer_mm.deploy import optimize
+
+FP32 = torch.float32
+
+
+class Layers(nn.Module):
+    """Layers whose cost is known: a product, a norm and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.product, self.norm = nn.Linear(8, 16), nn.BatchNorm1d(16)
+
+    def forward(self, x):
+        y = self.product(x)
+        return y.view(2, 8, 16).flatten(0, 1) + self.norm(y)
+
+
+def cost_of(model, shape, training=False):
+    with FakeTensorMode():
+        move(model)
+        x = torch.empty(shape, device=DEVICE)
+
+        def step():
+            y = model(x)
+            return y.square().sum() if training else y
+
+        return count(model, step, training, FP32)
+
+
+def test_launches_bytes_and_operations_are_those_of_each_layer():
+    cost = cost_of(Layers(), (16, 8))
+    y = 16 * 16 * 4  # bytes
+    assert [(c.op, c.module, c.flops) for c in cost.launches] == [
+        ('addmm', 'product', 2 * 16 * 8 * 16),
+        (cost.launches[1].op, 'norm', 0), ('add', '', 0)]
+    assert cost.launches[0].bytes == 4 * (16 * 8 + 8 * 16 + 16) + y
+    assert 2 * y <= cost.launches[1].bytes <= 2 * y + 8 * 16 * 4
+    assert cost.launches[2].bytes == 3 * y
+
+
+def test_a_backward_pass_is_counted_by_module():
+    cost = cost_of(Layers(), (16, 8), training=True)
+    norm = [c for c in cost.launches if 'batch_norm' in c.op]
+    assert [c.module for c in norm] == ['norm', 'norm']
+    y = 16 * 16 * 4
+    assert norm[0].bytes >= 3 * y and norm[1].bytes >= 5 * y
+    assert [c.op for c in cost.launches if c.module == 'product'].count(
+        'mm') == 1  # the gradient of the weight; images need none
+
+
+def test_gradients_of_convolutions_are_launches_of_their_own():
+    conv = nn.Conv2d(4, 8, 3, padding=1, groups=4)
+    cost = cost_of(nn.Sequential(nn.ReLU(), conv), (2, 4, 5, 6), True)
+    x, y, weight = 2 * 4 * 30 * 4, 2 * 8 * 30 * 4, 8 * 9 * 4
+    found = [c for c in cost.launches if c.op == 'convolution_backward']
+    assert [c.bytes for c in found] == [y + x + weight, y + 8 * 4]
+    assert found[0].flops == 2 * (2 * 8 * 30) * 9
+
+
+def test_predicted_time_is_the_slowest_of_launch_traffic_and_products():
+    gpu = GPUS['H100']
+
+    def seconds(moved, flops):
+        return counting.Launch('', '', moved, flops, FP32).seconds(gpu)
+
+    assert seconds(1, 1) == gpu.launch
+    assert seconds(3 * 10**12, 1) == pytest.approx(1)
+    assert seconds(1, 2 * gpu.flops[FP32]) == pytest.approx(2)
+
+
+def test_the_counter_leaves_modules_as_they_were():
+    call = nn.Module.__call__
+    with pytest.raises(ZeroDivisionError), Counter(nn.Identity()):
+        1 / 0
+    assert nn.Module.__call__ is call
+
+
+def with_few_blocks(arch: str) -> HRFormer:
+    """Build a network of a size with one block in every branch."""
+    size = get_arch(arch)
+    with torch.device('meta'):
+        return HRFormer(
+            dict(channels=size.channels, heads=size.heads, blocks=1,
+                 modules=(1, 1, 1)), upsample='bilinear')  # yapf: disable
+
+
+# A little above the figures of today: launches, and megabytes for a batch of
+# 32 images of 256x192.
+CEILINGS = {
+    'ours': (258, 15_200),
+    'optimized': (258, 15_200),
+    'training': (1_140, 64_200),
+}
+
+
+@pytest.mark.parametrize('subject', CEILINGS)
+def test_costs_do_not_grow(subject):
+    model = with_few_blocks('base')
+    if subject == 'optimized':
+        model = optimize(model)
+    with FakeTensorMode():
+        move(model)
+        x = torch.empty(32, 3, 256, 192, device=DEVICE)
+        training = subject == 'training'
+
+        def step():
+            maps = model(x)
+            return sum(y.square().mean() for y in maps) if training else maps
+
+        cost = count(model, step, training, FP32)
+    launches, megabytes = CEILINGS[subject]
+    assert len(cost.launches) <= launches
+    assert cost.bytes <= megabytes * 1e6
+
+
+# The whole networks, by size, code and step: launches and gigabytes.
+WHOLE = {
+    ('base', 'ours', 'forward'): (0, 0),
+    ('base', 'optimized', 'forward'): (0, 0),
+    ('base', 'ours', 'train'): (0, 0),
+    ('small', 'ours', 'forward'): (0, 0),
+    ('small', 'optimized', 'forward'): (0, 0),
+    ('small', 'ours', 'train'): (0, 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('network, subject, mode', WHOLE)
+def test_costs_of_whole_networks_do_not_grow(network, subject, mode):
+    cost = tool.measure(network, subject, (256, 192), 32, mode, FP32)
+    launches, gigabytes = WHOLE[network, subject, mode]
+    assert len(cost.launches) <= launches
+    assert cost.bytes <= gigabytes * 1e9
+
+
+def test_the_command_saves_a_table_and_a_plot(tmp_path, capsys):
+    pytest.importorskip('mmpose')
+    tool.main(['tiny', '--size', '64x64', '--batch', '2', '--details',
+               '--mode', 'forward', '--out', str(tmp_path)])  # yapf: disable
+    found = json.loads((tmp_path / 'results.json').read_text())['entries']
+    assert [e['subject'] for e in found] == list(tool.SUBJECTS)
+    for e in found:
+        assert sum(p['bytes'] for p in e['parts'].values()) == e['bytes']
+        assert 'branch 3: attention' in e['parts'] and '' not in e['parts']
+    assert (tmp_path / 'parts.png').stat().st_size > 1000
+    assert 'predicted' in capsys.readouterr().out
+
+
+def test_unknown_networks_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['huge'])
+    assert 'neither a config nor one of tiny' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['cls', 'pose', 'seg'])
+def test_every_config_is_counted(task):
+    from hrformer_mm import zoo
+    names = [n for n in zoo.config_files() if n.startswith(f'configs/{task}')]
+    seen = set()
+    for name in names:
+        path = zoo.root() / name
+        model = str(Config.fromfile(path).model)
+        if model not in seen:
+            seen.add(model)
+            cost = tool.measure(
+                str(path), 'ours', zoo.input_size(name), 1, 'forward', FP32)
+            assert len(cost.launches) > 50, name
+    assert len(seen) > 3
