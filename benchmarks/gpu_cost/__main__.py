@@ -11,8 +11,9 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -36,7 +37,7 @@ from .count import DEVICE, GPUS, Cost, Launch, count, move
 SUBJECTS = ('mmpose', 'ours', 'optimized')
 
 
-def peer_of(model: nn.Module) -> Optional[nn.Module]:
+def peer_of(model: Any) -> nn.Module | None:
     """Build MMPose's HRFormer like one of ours, if it has such a one."""
     names = [name for name, arch in ARCHS.items() if arch == model.arch]
     windows = set(model.window_size[:len(model.arch.channels)])
@@ -50,7 +51,7 @@ def peer_of(model: nn.Module) -> Optional[nn.Module]:
     return Peer(extra, norm_cfg=dict(type='BN'))
 
 
-def replace_backbone(model: nn.Module) -> Optional[nn.Module]:
+def replace_backbone(model: nn.Module) -> nn.Module | None:
     """Put MMPose's class in place of ours, or return None."""
     inner = getattr(model, 'backbone', model)
     peer = peer_of(inner) if isinstance(inner, HRFormer) else None
@@ -61,7 +62,7 @@ def replace_backbone(model: nn.Module) -> Optional[nn.Module]:
 
 
 def build(subject: str, model: nn.Module,
-          dtype: torch.dtype) -> Optional[nn.Module]:
+          dtype: torch.dtype) -> nn.Module | None:
     """Return the network of a subject, made of our model on any device."""
     if subject == 'optimized':
         return optimize(model, dtype)
@@ -81,7 +82,7 @@ def network(name: str, window: int) -> nn.Module:
 
 
 def measure(name: str, subject: str, size: Sequence[int], batch: int,
-            mode: str, dtype: torch.dtype, window: int = 7) -> Optional[Cost]:
+            mode: str, dtype: torch.dtype, window: int = 7) -> Cost | None:
     """Count a step of one network.
 
     A model of a config returns the outputs of its head; the loss of a training
@@ -105,7 +106,7 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
 
         def step() -> Any:
             y = found(x, mode='tensor') if whole else found(x)
-            maps: List[Tensor] = list(tensors_in(y))
+            maps: list[Tensor] = list(tensors_in(y))
             if not training:
                 return maps
             return sum(y.float().square().mean() for y in maps)
@@ -129,7 +130,7 @@ def part_of(launch: Launch) -> str:
     return path.split('.')[0] or 'rest'
 
 
-def summary(cost: Cost) -> Dict[str, Any]:
+def summary(cost: Cost) -> dict[str, Any]:
     return dict(
         launches=len(cost.launches),
         bytes=cost.bytes,
@@ -139,7 +140,7 @@ def summary(cost: Cost) -> Dict[str, Any]:
         })
 
 
-def entry(cost: Cost) -> Dict[str, Any]:
+def entry(cost: Cost) -> dict[str, Any]:
     """Describe a cost, also by operation and by part of the network."""
     split = dict(operations=lambda launch: launch.op, parts=part_of)
     return dict(summary(cost), **{
@@ -147,7 +148,7 @@ def entry(cost: Cost) -> Dict[str, Any]:
         for key, function in split.items()})
 
 
-def table(entries: Sequence[Dict[str, Any]]) -> str:
+def table(entries: Sequence[dict[str, Any]]) -> str:
     """Format the totals of networks."""
     rows = [[e['network'], e['subject'], e['mode'], e['dtype'],
              f'{e["launches"]:,}', f'{e["bytes"] / 1e9:.1f}',
@@ -158,7 +159,7 @@ def table(entries: Sequence[Dict[str, Any]]) -> str:
          *(f'predicted ms, {gpu}' for gpu in GPUS)], rows)
 
 
-def details(found: Dict[str, Any], key: str) -> str:
+def details(found: dict[str, Any], key: str) -> str:
     """Format the operations or the parts of a network."""
     rows = [[name, f'{c["launches"]:,}', f'{c["bytes"] / 1e9:.2f}',
              *(f'{1e3 * c["predicted_seconds"][gpu]:.2f}' for gpu in GPUS)]
@@ -168,7 +169,7 @@ def details(found: Dict[str, Any], key: str) -> str:
         rows)
 
 
-def plot(entries: Sequence[Dict[str, Any]], path: Path):
+def plot(entries: Sequence[dict[str, Any]], path: Path):
     """Plot the bytes and the launches of the parts of each network."""
     import matplotlib
     matplotlib.use('Agg')
@@ -195,7 +196,7 @@ def plot(entries: Sequence[Dict[str, Any]], path: Path):
     plt.close(figure)
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.gpu_cost', description=__doc__,
         epilog=EPILOG)
@@ -241,10 +242,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace) -> List[Dict[str, Any]]:
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Count all networks; results are saved after each."""
     args.out.mkdir(parents=True, exist_ok=True)
-    entries: List[Dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     grid = itertools.product(args.networks, args.mode, args.dtype,
                              args.subjects)
     for name, mode, dtype, subject in grid:
@@ -287,7 +288,7 @@ def compare(paths: Sequence[Path]) -> str:
 
 
 @one_line_errors
-def main(argv: Optional[Sequence[str]] = None):
+def main(argv: Sequence[str] | None = None):
     args = parse_args(argv)
     if args.measured:
         print(compare(args.measured))

@@ -13,8 +13,8 @@ Rules, the same for every network:
 3. Batch norm in training reads its input twice, once for the statistics, and
    its backward pass reads input and gradient twice. The backward pass of a
    convolution is one launch for each gradient, which reads what it needs.
-4. A row that is gathered or scattered is read and written once, whatever the
-   size of the source or the target.
+4. Rows that are gathered are read and written once, rows that are filled are
+   written once, whatever the size of the source or the target.
 5. A launch takes the longest of: :attr:`GPU.launch`, its bytes at
    :attr:`GPU.bandwidth`, its multiply-adds at the rate of the precision.
 
@@ -25,9 +25,10 @@ optimizer.
 """
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any
 from unittest import mock
 
 import torch
@@ -53,7 +54,7 @@ class GPU:
         launch: Seconds from one launch to the next in eager PyTorch.
     """
     bandwidth: float
-    flops: Dict[torch.dtype, float]
+    flops: dict[torch.dtype, float]
     launch: float = 4e-6
 
 
@@ -79,7 +80,7 @@ class Launch:
 @dataclass
 class Cost:
     """The launches of a step."""
-    launches: List[Launch] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
@@ -88,9 +89,9 @@ class Cost:
     def seconds(self, gpu: GPU) -> float:
         return sum(launch.seconds(gpu) for launch in self.launches)
 
-    def by(self, key: Callable[[Launch], str]) -> Dict[str, 'Cost']:
+    def by(self, key: Callable[[Launch], str]) -> dict[str, 'Cost']:
         """Split by a property of launches, most bytes first."""
-        parts: Dict[str, Cost] = defaultdict(Cost)
+        parts: dict[str, Cost] = defaultdict(Cost)
         for launch in self.launches:
             parts[key(launch)].launches.append(launch)
         return dict(sorted(parts.items(), key=lambda p: -p[1].bytes))
@@ -143,7 +144,7 @@ def product_flops(op: str, args: Sequence[Any], out: Any) -> int:
 
 
 def of_convolution_backward(args: Sequence[Any],
-                            out: Any) -> Iterator[Tuple[int, int]]:
+                            out: Any) -> Iterator[tuple[int, int]]:
     """Yield bytes and operations of the gradient of each argument."""
     grad, x, weight = args[:3]
     products = 2 * (x if args[7] else grad).numel() * weight[0].numel()
@@ -153,8 +154,8 @@ def of_convolution_backward(args: Sequence[Any],
                    0 if other is None else products)
 
 
-def costs_of(func: Any, args: Sequence[Any], kwargs: Dict[str, Any],
-             out: Any) -> List[Tuple[int, int]]:
+def costs_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any],
+             out: Any) -> list[tuple[int, int]]:
     """Return the bytes and operations of the launches of an operation."""
     op = func._schema.name.split('::')[1]
     if op == 'convolution_backward':
@@ -162,9 +163,10 @@ def costs_of(func: Any, args: Sequence[Any], kwargs: Dict[str, Any],
     read, written = bytes_of(args, kwargs), bytes_of(out)
     if op in ('index_select', 'index', 'gather', 'embedding'):
         read = written + bytes_of(args[1:], kwargs)
-    if op == 'index_copy_':
-        read = bytes_of(args[2:])
-        written = size_of(args[3])
+    if op == 'index_fill_':
+        x, dim, index = args[:3]
+        read = size_of(index)
+        written = size_of(x) * index.numel() // x.shape[dim]
     if 'batch_norm' in op:
         if 'backward' in op:
             read += sum(map(size_of, args[:2]))
@@ -221,7 +223,7 @@ class Counter(TorchDispatchMode):
         self.names = {m: name for name, m in model.named_modules()}
         self.stack = ['']
         self.cost = Cost()
-        self.created: Dict[int, str] = {}  # module by number of its node
+        self.created: dict[int, str] = {}  # module by number of its node
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -257,7 +259,7 @@ class Counter(TorchDispatchMode):
         return super().__exit__(*error)
 
 
-def call_node(node: Any, grads: Sequence[Any]) -> Tuple[Any, ...]:
+def call_node(node: Any, grads: Sequence[Any]) -> tuple[Any, ...]:
     out = node.apply(*grads) if hasattr(node, 'apply') else node(*grads)
     return out if isinstance(out, tuple) else (out, )
 
@@ -269,7 +271,7 @@ def fit(grad: Tensor, expected: Any) -> Tensor:
     return grad.to(expected.dtype)
 
 
-def ready_order(root: Any) -> List[Any]:
+def ready_order(root: Any) -> list[Any]:
     """Return the nodes of a graph, each after all that lead to it."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:
@@ -289,7 +291,7 @@ def backward(loss: Tensor, counter: Counter):
     The engine of autograd asks the driver for the GPU, so it refuses pretended
     tensors.
     """
-    grads: Dict[Any, Dict[int, Tensor]] = defaultdict(dict)
+    grads: dict[Any, dict[int, Tensor]] = defaultdict(dict)
     grads[loss.grad_fn][0] = torch.ones_like(loss)
     task = mock.patch.object(torch._C, '_current_graph_task_id', lambda: 0)
     with task, torch.no_grad():

@@ -4,7 +4,7 @@
 Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -106,8 +106,8 @@ def window_mask(hw: Sequence[int], pads: Pads, size: int,
 
 
 def window_tokens(weight: Tensor, hw: Sequence[int], pads: Pads, size: int,
-                  shifts: Sequence[int]) -> Tensor:
-    """Compute the token of each pixel of a map among all windows, [H*W].
+                  shifts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Map the tokens of all windows of an image to pixels and back.
 
     Args:
         weight: Any tensor on the device of the map.
@@ -115,14 +115,23 @@ def window_tokens(weight: Tensor, hw: Sequence[int], pads: Pads, size: int,
         pads: Padding of each axis.
         size: Height and width of a window.
         shifts: Shift of each axis.
+
+    Returns:
+        The pixel of each token, any for padding, [n*t]; the tokens that are
+        padding; the token of each pixel, [H*W].
     """
-    y, x = (  # in the padded, shifted map
-        (torch.arange(n, device=weight.device) + pad[0] - shift) %
-        (n + sum(pad)) for n, pad, shift in zip(hw, pads, shifts))
-    y, x = y[:, None], x[None, :]
-    across = (hw[1] + sum(pads[1])) // size
-    window = y // size * across + x // size
-    return ((window * size + y % size) * size + x % size).flatten()
+    H, W = (n + sum(pad) for n, pad in zip(hw, pads))
+    at = torch.arange(H * W, device=weight.device)
+    window, y, x = at // size**2, at // size % size, at % size
+    rows, columns = window // (W // size), window % (W // size)
+    y, x = (  # from the padded, shifted map to the original one
+        (first * size + inner + shift) % n - pad[0]
+        for first, inner, shift, n, pad in zip((rows, columns), (y, x), shifts,
+                                               (H, W), pads))
+    is_pad = (y < 0) | (y >= hw[0]) | (x < 0) | (x >= hw[1])
+    pixel = torch.where(is_pad, hw[0] * hw[1], y * hw[1] + x)
+    count, order = hw[0] * hw[1], pixel.argsort(stable=True)
+    return pixel.clamp(max=count - 1), order[count:], order[:count]
 
 
 class Attention(nn.Module):
@@ -154,7 +163,7 @@ class Attention(nn.Module):
                 padded_index(window_size),
                 persistent=False)
 
-    def bias(self, dtype: Optional[torch.dtype] = None) -> Optional[Tensor]:
+    def bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
         """Compute the relative position bias of token pairs, [1, h, t, t].
 
         Args:
@@ -176,7 +185,15 @@ class Attention(nn.Module):
                 self.relative_position_bias_table,
                 self.relative_position_index, None)[0]
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None,
+                join: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Attend among tokens.
+
+        Args:
+            x: Tokens, [B*n, t, C].
+            mask: Mask of each window of an image, [n, t, t].
+            join: Function applied to [B*n, t, h, d] before the projection.
+        """
         d = x.shape[-1] // self.heads
         qkv = kernels.to_heads(self.qkv, x, 3 * self.heads, d)
         q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # [B*n, h, t, d]
@@ -186,7 +203,8 @@ class Attention(nn.Module):
             bias = mask if bias is None else bias + mask
             bias = bias.repeat(len(x) // len(mask), 1, 1, 1)
         x = kernels.attention(q, k, v, bias, d)
-        return kernels.from_heads(self.proj, x.transpose(1, 2), d)
+        x = x.transpose(1, 2)  # [B*n, t, h, d]
+        return kernels.from_heads(self.proj, join(x) if join else x, d)
 
 
 class WindowAttention(nn.Module):
@@ -241,11 +259,12 @@ class WindowAttention(nn.Module):
                                x.device)
         elif bypass and kernels.prefers_pixels(x):
             return kernels.attend_by_pixels(self.attn, x, partition)
-        if kernels.prefers_tokens(self, x) and (any(shifts) or hw != [H, W]):
-            token = kernels.keep(window_tokens, [next(self.parameters())],
-                                 (H, W), pads, size, shifts)
-            return kernels.attend_by_tokens(self.attn, x, mask, token,
-                                            hw[0] * hw[1])
+        if (any(shifts) or (hw != [H, W] and hw[1] > size)) and (
+                kernels.prefers_tokens(self.attn, x)
+                and kernels.may_bypass(self.attn, Attention)):
+            indices = kernels.keep(window_tokens, [next(self.parameters())],
+                                   (H, W), pads, size, shifts)
+            return kernels.attend_by_tokens(self.attn, x, mask, *indices)
         x = self.attn(partition(x), mask)  # [B*n, t, C]
         x = join_windows(x, size, hw)
         if any(shifts):

@@ -9,8 +9,14 @@ the device has one and nothing observes, changes or replaces the layers (see
 from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels
 from .feed_forward import PointwiseConv, conv_norm, conv_norm_act, run_layers
-from .heads import (attend_by_tokens, attention, from_heads, gather_bias,
-                    prefers_tokens, to_heads)
+from .heads import (
+                    attend_by_tokens,
+                    attention,
+                    from_heads,
+                    gather_bias,
+                    prefers_tokens,
+                    to_heads,
+)
 from .kept import Keeper, keep
 from .triton import (
                      fused_attention,

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Convolutions, with the norm and GELU after them."""
-from typing import Any, Iterable, Optional, Tuple
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,15 @@ class PointwiseConv(nn.Conv2d):
         return self._conv_forward(x, self.weight, self.bias)
 
     def _conv_forward(self, x: Tensor, weight: Tensor,
-                      bias: Optional[Tensor]) -> Tensor:
+                      bias: Tensor | None) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [B, H, W, C], without a copy
         x = mix_channels(x, weight.flatten(1), bias)
         return x.permute(0, 3, 1, 2)
 
 
-def fold(weight: Tensor, bias: Optional[Tensor], gamma: Tensor, beta: Tensor,
-         mean: Tensor, var: Tensor, count: Optional[Tensor],
-         eps: float) -> Tuple[Tensor, Tensor]:
+def fold(weight: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor,
+         mean: Tensor, var: Tensor, count: Tensor | None,
+         eps: float) -> tuple[Tensor, Tensor]:
     """Fold a batch norm into the convolution before it.
 
     Args:

@@ -68,24 +68,31 @@ def prefers_tokens(module: nn.Module, x: Tensor) -> bool:
                 ) and may_keep([next(module.parameters(), None)])
 
 
-def attend_by_tokens(attn: Any, x: Tensor, mask: Optional[Tensor],
-                     token: Tensor, count: int) -> Tensor:
+def attend_by_tokens(attn: Any, x: Tensor, mask: Tensor | None, pixel: Tensor,
+                     padding: Tensor, token: Tensor) -> Tensor:
     """Apply window attention to a map [B, H, W, C], and return a map.
 
-    One copy pads, shifts and splits the map, another one undoes it.
+    One copy pads, shifts and splits the map; another one undoes it before the
+    projection, which needs no padding.
 
     Args:
-        attn: ``Attention``.
+        attn: ``Attention`` that may be bypassed.
         x: Map; no gradient is computed.
         mask: Mask of the windows, if any.
-        token: Index of the token of each pixel in the windows, [H*W].
-        count: Number of all tokens of an image, with padding.
+        pixel: Pixel of each token of an image, [n*t]; any for padding.
+        padding: Tokens that are padding.
+        token: Token of each pixel, [H*W].
     """
     B, H, W, C = x.shape
-    windows = torch.zeros(B, count, C, dtype=x.dtype, device=x.device)
-    windows.index_copy_(1, token, x.reshape(B, H * W, C))
-    y = attn(windows.view(-1, attn.window_size**2, C), mask)
-    return y.reshape(B, count, C).index_select(1, token).view(x.shape)
+    windows = x.reshape(B, H * W, C).index_select(1, pixel)
+    if len(padding):
+        windows.index_fill_(1, padding, 0)
+
+    def join(y: Tensor) -> Tensor:  # [B*n, t, h, d] to [B, H*W, h, d]
+        return y.reshape(B, -1, *y.shape[2:]).index_select(1, token)
+
+    y = attn(windows.view(-1, attn.window_size**2, C), mask, join)
+    return y.view(x.shape)
 
 
 def look_up(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
@@ -96,7 +103,7 @@ def look_up(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def gather_bias(table: Tensor, index: Tensor,
-                dtype: Optional[torch.dtype]) -> Tensor:
+                dtype: torch.dtype | None) -> Tensor:
     """Compute the bias of every pair of tokens, [1, h, t, T] or [1, h, t, t].
 
     Args:

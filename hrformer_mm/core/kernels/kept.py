@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Tensors computed from parameters, kept from one inference to the next."""
-from typing import (Any, Callable, Dict, Hashable, Iterable, List, Optional,
-                    Sequence)
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def is_capturing() -> bool:
         and torch.cuda.is_current_stream_capturing())
 
 
-def may_keep(tensors: Iterable[Optional[Tensor]]) -> bool:
+def may_keep(tensors: Iterable[Tensor | None]) -> bool:
     """Whether results computed from these tensors may be reused later.
 
     The first tensor must be a parameter: weights that ``torch.func`` or data
@@ -44,13 +44,13 @@ def may_keep(tensors: Iterable[Optional[Tensor]]) -> bool:
                                                  for t in found)))
 
 
-def state_of(tensors: Iterable[Tensor]) -> List[Hashable]:
+def state_of(tensors: Iterable[Tensor]) -> list[Hashable]:
     """Return what changes when the memory or the values of tensors change."""
     return [(t._version, t.untyped_storage()._cdata, t.storage_offset(),
              t.stride(), t.dtype) for t in tensors]
 
 
-def keep(function: Callable, tensors: Sequence[Optional[Tensor]],
+def keep(function: Callable, tensors: Sequence[Tensor | None],
          *args: Hashable) -> Any:
     """Compute ``function(*tensors, *args)``, or return its kept result.
 
@@ -69,7 +69,7 @@ def keep(function: Callable, tensors: Sequence[Optional[Tensor]],
         return function(*tensors, *args)
     found = [t for t in tensors if t is not None]
     state = [args, *state_of(found)]
-    entries: Dict[Callable, Any] = KEPT.setdefault(found[0], {})
+    entries: dict[Callable, Any] = KEPT.setdefault(found[0], {})
     old = entries.get(function)
     if old is not None and old[0] == state:
         return old[1]
