@@ -58,7 +58,7 @@ if compgen -G '.gpu_wheels/*.whl' > /dev/null && [ -z "${REHEARSE:-}" ]; then
         --no-compile --no-cache-dir --target "$work/site" .gpu_wheels/*.whl
     export PYTHONPATH=$PYTHONPATH:$work/site
 fi
-step machine 30 python -m benchmarks.gpu_machine
+step machine 60 python -m benchmarks.gpu_machine
 step tests 120 python -m pytest -q -x -m gpu -p no:cacheprovider $collect tests
 
 for kernels in none triton; do

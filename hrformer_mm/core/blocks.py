@@ -193,7 +193,7 @@ def conv_bn(c_in: int,
     return [channels_last(conv), nn.BatchNorm2d(c_out)]
 
 
-class Layers(nn.Sequential):
+class Layers(Keeper, nn.Sequential):
     """Convolutions, each followed by its batch norm, and activations."""
 
     def forward(self, x: Tensor) -> Tensor:
