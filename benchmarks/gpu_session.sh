@@ -61,26 +61,26 @@ fi
 step machine 60 python -m benchmarks.gpu_machine
 step tests 120 python -m pytest -q -x -m gpu -p no:cacheprovider $collect tests
 
-for kernels in none triton; do
+for kernels in plain triton; do
     compare "train-bf16-$kernels" 60 $kernels --arch $large --size $pose \
         --batch $batch --mode train --dtype bf16 --subjects mmpose ours
     compare "forward-bf16-$kernels" 60 $kernels --arch $large --size $pose \
         --batch $batch --mode forward --dtype bf16 \
         --subjects mmpose ours optimized
 done
-compare forward-bf16-compiled 100 none --arch $large --size $pose \
+compare forward-bf16-compiled 100 plain --arch $large --size $pose \
     --batch $batch --mode forward --dtype bf16 \
     --subjects mmpose optimized-compiled optimized-graphs
 step predicted 60 python -m benchmarks.gpu_cost \
     --measured "$work"/results/*/results.json
 for mode in train forward; do
-    for kernels in none triton; do
+    for kernels in plain triton; do
         compare "profile-$mode-$kernels" 40 $kernels --arch $large \
             --size $pose --batch $batch --mode $mode --dtype bf16 \
             --subjects mmpose ours --profile
     done
 done
-for kernels in none triton; do
+for kernels in plain triton; do
     compare "small-$kernels" 60 $kernels --arch $small --size $pose \
         --batch $batch --mode train forward --dtype bf16 \
         --subjects mmpose ours
@@ -88,10 +88,10 @@ for kernels in none triton; do
         --batch $batch --mode train forward --dtype fp32 fp16 \
         --subjects mmpose ours
 done
-compare others 60 none --arch $large --size $pose --batch $batch \
+compare others 60 plain --arch $large --size $pose --batch $batch \
     --mode train forward --dtype bf16 \
     --subjects ours hrnet_w32 hrnet_w48 timm_swin_t
-for kernels in none triton; do
+for kernels in plain triton; do
     compare "large-$kernels" 60 $kernels --arch $large --size $pose_large \
         --batch $batch --mode train forward --dtype bf16 \
         --subjects mmpose ours
@@ -99,7 +99,7 @@ for kernels in none triton; do
         --batch $few --window 15 --mode train forward --dtype bf16 \
         --subjects mmpose ours
 done
-compare train-bf16-compiled 120 none --arch $large --size $pose \
+compare train-bf16-compiled 120 plain --arch $large --size $pose \
     --batch $batch --mode train --dtype bf16 --subjects mmpose compiled
 if [ "${DATA:-}" ]; then
     step real-data "$((end - SECONDS))" python -m benchmarks.real_data.run \
