@@ -9,7 +9,6 @@ its fusions only where it can compile for a GPU.
 import argparse
 import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hrformer_mm import zoo
 from hrformer_mm.core import ARCHS
+from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.deploy import optimize
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
@@ -82,7 +82,8 @@ def network(name: str, window: int) -> nn.Module:
 
 
 def measure(name: str, subject: str, size: Sequence[int], batch: int,
-            mode: str, dtype: torch.dtype, window: int = 7) -> Cost | None:
+            mode: str, dtype: torch.dtype, window: int = 7,
+            kernels: str | None = None) -> Cost | None:
     """Count a step of one network.
 
     A model of a config returns the outputs of its head; the loss of a training
@@ -100,6 +101,8 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
         return None
     # An optimized network computes in the precision of its weights.
     amp = torch.float32 if subject == 'optimized' else dtype
+    if kernels is not None:
+        set_kernels(found, kernels)
     with FakeTensorMode():
         move(found)
         x = torch.empty(batch, 3, *size, device=DEVICE)
@@ -219,9 +222,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--subjects', nargs='+', choices=SUBJECTS, default=list(SUBJECTS),
         help='implementations (default: all)')
     parser.add_argument(
-        '--kernels', choices=('triton', 'none'),
-        help='sets HRFORMER_MM_KERNELS: fused kernels or plain operations '
-        '(default: as the package chooses)')
+        '--kernels', choices=('triton', 'plain'),
+        help='fused kernels or plain operations (default: as '
+        'HRFORMER_MM_KERNELS says)')
     parser.add_argument(
         '--measured', nargs='+', type=Path, metavar='RESULTS.JSON',
         help='print times that benchmarks.backbone measured beside those '
@@ -250,12 +253,14 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                              args.subjects)
     for name, mode, dtype, subject in grid:
         size = args.size or (POSE if name in ARCHS else zoo.input_size(name))
-        cost = measure(name, subject, size, args.batch, mode, DTYPES[dtype])
+        cost = measure(name, subject, size, args.batch, mode, DTYPES[dtype],
+                       kernels=args.kernels)
         if cost is None:
             continue
         entries.append(dict(
             network=Path(name).stem, subject=subject, mode=mode, dtype=dtype,
-            size=list(size), batch=args.batch, **entry(cost)))
+            size=list(size), batch=args.batch, kernels=args.kernels,
+            **entry(cost)))
         (args.out / 'results.json').write_text(json.dumps(
             dict(torch=torch.__version__, commit=commit(), entries=entries),
             indent=1), encoding='utf-8')
@@ -293,8 +298,6 @@ def main(argv: Sequence[str] | None = None):
     if args.measured:
         print(compare(args.measured))
         return
-    if args.kernels:
-        os.environ['HRFORMER_MM_KERNELS'] = args.kernels
     entries = run(args)
     plot(entries, args.out / 'parts.png')
     print(table(entries))
