@@ -7,10 +7,13 @@
 # Environment:
 #   LIMIT=540     seconds for all steps; later steps are skipped
 #   REHEARSE=1    the same steps with tiny networks on the CPU
+#   SCALE=1       factor of the limits of all steps, for slow machines
+#   PRINT=1       print the commands instead of running them
 #   DATA=FOLDER   also train on a small real dataset (benchmarks/real_data)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:?usage: bash benchmarks/gpu_session.sh OUT}" && cd "$1" && pwd)
+python=${PYTHON:-python3}
 end=$((SECONDS + ${LIMIT:-540}))
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,6 +36,11 @@ fi
 step() {
     local name=$1 most=$2 left=$((end - SECONDS)) start=$SECONDS code=skipped
     shift 2
+    most=$((most * ${SCALE:-1}))
+    if [ "${PRINT:-}" ]; then
+        echo "$name $*"
+        return
+    fi
     if [ "$left" -ge 10 ]; then
         timeout -k 5 "$((most < left ? most : left))" "$@" \
             > "$work/results/$name.log" 2>&1
@@ -49,17 +57,17 @@ compare() {
     local name=$1 most=$2 kernels=$3
     shift 3
     step "$name" "$most" env HRFORMER_MM_KERNELS="$kernels" \
-        python -m benchmarks.backbone --device "$device" \
+        "$python" -m benchmarks.backbone --device "$device" \
         --repeats "$rounds" --out "$work/results/$name" "$@"
 }
 
 if compgen -G '.gpu_wheels/*.whl' > /dev/null && [ -z "${REHEARSE:-}" ]; then
-    step wheels 90 python3 -m pip install -q --no-index --no-deps \
+    step wheels 90 "$python" -m pip install -q --no-index --no-deps \
         --no-compile --no-cache-dir --target "$work/site" .gpu_wheels/*.whl
     export PYTHONPATH=$PYTHONPATH:$work/site
 fi
-step machine 60 python -m benchmarks.gpu_machine
-step tests 120 python -m pytest -q -x -m gpu -p no:cacheprovider $collect tests
+step machine 60 "$python" -m benchmarks.gpu_machine
+step tests 120 "$python" -m pytest -q -x -m gpu -p no:cacheprovider $collect tests
 
 for kernels in plain triton; do
     compare "train-bf16-$kernels" 60 $kernels --arch $large --size $pose \
@@ -71,7 +79,7 @@ done
 compare forward-bf16-compiled 100 plain --arch $large --size $pose \
     --batch $batch --mode forward --dtype bf16 \
     --subjects mmpose optimized-compiled optimized-graphs
-step predicted 60 python -m benchmarks.gpu_cost \
+step predicted 60 "$python" -m benchmarks.gpu_cost \
     --measured "$work"/results/*/results.json
 for mode in train forward; do
     for kernels in plain triton; do
@@ -102,6 +110,6 @@ done
 compare train-bf16-compiled 120 plain --arch $large --size $pose \
     --batch $batch --mode train --dtype bf16 --subjects mmpose compiled
 if [ "${DATA:-}" ]; then
-    step real-data "$((end - SECONDS))" python -m benchmarks.real_data.run \
+    step real-data "$((end - SECONDS))" "$python" -m benchmarks.real_data.run \
         lspet --data-root "$DATA"
 fi

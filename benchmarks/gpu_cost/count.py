@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hrformer_mm.utils.costs import tensors_in
 
@@ -136,7 +137,7 @@ def product_flops(op: str, args: Sequence[Any], out: Any) -> int:
         weight = args[1]
         pixels = args[0] if args[6] else out  # transposed or not
         return 2 * pixels.numel() * weight[0].numel()
-    if 'attention' in op:
+    if op.startswith('_scaled_dot_product'):
         back = 'backward' in op
         q, k = args[1:3] if back else args[:2]
         return (10 if back else 4) * q.numel() * k.shape[-2]
@@ -167,12 +168,18 @@ def costs_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any],
         x, dim, index = args[:3]
         read = size_of(index)
         written = size_of(x) * index.numel() // x.shape[dim]
+    if op == 'norm_gelu_backward':  # as PyTorch's batch norm
+        read += sum(map(size_of, args[:2]))
     if 'batch_norm' in op:
         if 'backward' in op:
             read += sum(map(size_of, args[:2]))
         elif len(args) > 5 and args[5] is True:
             read += size_of(args[0])
-    return [(read + written, product_flops(op, args, out))]
+    flops = product_flops(op, args, out)
+    if not func._schema.name.startswith('aten'):  # our own kernels
+        formula = flop_registry.get(func._overloadpacket)
+        flops = formula(*args, **kwargs, out_val=out) if formula else 0
+    return [(read + written, flops)]
 
 
 def is_free(func: Any) -> bool:

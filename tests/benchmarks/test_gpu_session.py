@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.backbone import __main__ as backbone
+from benchmarks.backbone.subjects import INFERENCE_ONLY
+from hrformer_mm.core.kernels import triton
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,11 +38,31 @@ def test_steps_for_which_no_time_is_left_are_skipped(tmp_path):
     assert names.index('train-bf16-triton') < names.index('others')
 
 
+def test_commands_of_all_steps_are_valid(tmp_path):
+    run = subprocess.run(
+        ['bash', 'benchmarks/gpu_session.sh', str(tmp_path)], cwd=ROOT,
+        env={**os.environ, 'PRINT': '1'}, capture_output=True, text=True,
+        check=True)
+    parsed = 0
+    for line in run.stdout.splitlines():
+        words = line.split()
+        if 'benchmarks.backbone' not in words:
+            continue
+        args = backbone.parse_args(words[words.index('-m') + 2:])
+        choice = words[2].removeprefix('HRFORMER_MM_KERNELS=')
+        assert choice in triton.CHOICES, line
+        assert [case for case, _ in backbone.cases(args)], line
+        if args.mode == ['train']:
+            assert not set(INFERENCE_ONLY).intersection(args.subjects), line
+        parsed += 1
+    assert parsed > 15
+
+
 @pytest.mark.slow
 def test_a_rehearsal_runs_every_step(tmp_path):
     pytest.importorskip('mmpose')
     pytest.importorskip('timm')
-    steps, files = run_session(tmp_path, LIMIT='3600')
+    steps, files = run_session(tmp_path, LIMIT='3600', SCALE='10')
     assert {step['step'] for step in steps if step['code'] != '0'} == set()
     for step in steps:
         assert f'results/{step["step"]}.log' in files
