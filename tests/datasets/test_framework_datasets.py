@@ -17,6 +17,8 @@ from hrformer_mm.utils.dataset_leaves import unwrap
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
+# In the formats of others: potsdam, drive, ap-10k, onehand10k.
+ALIKE = ('vaihingen', 'stare', 'chase-db1', 'hrf', 'macaque', 'cofw')
 FAST = ('cub', )  # the rest of the suite has such of the other tasks
 
 
@@ -65,7 +67,9 @@ def tool(name: str, *args: str, options: Sequence[str] = ()):
     return 0
 
 
-@pytest.mark.parametrize('name', SAMPLES)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
+    for name in SAMPLES])
 def test_every_dataset_of_the_frameworks_is_checked(name, tmp_path):
     from mmengine.config import Config
     cfg = Config.fromfile(write_config(name, tmp_path))
