@@ -137,6 +137,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 def decode(image: Image.Image) -> ndarray:
     """Decode an open image, or its current frame, as a viewer shows it."""
+    image.load()  # a second attempt would return what could be decoded
     turned = image
     with suppress(Exception):  # a damaged EXIF block does not matter
         turned = ImageOps.exif_transpose(image)

@@ -1,5 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Image files of all formats are read as Pillow shows them."""
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
@@ -159,6 +162,21 @@ def test_truncated_and_damaged_files_are_skipped_with_one_line(name,
     assert not frames and len(said) == 4
     for i, line in enumerate(said):
         assert f'{i}{name}' in line and '\n' not in line
+
+
+def test_a_png_with_damaged_lines_is_skipped_with_one_line(tmp_path):
+    """Half of its lines have a filter that does not exist."""
+    lines = b''.join(bytes([9 * (i > 6)]) + COLORS[i].tobytes()
+                     for i in range(12))
+    head = struct.pack('>IIBBBBB', 16, 12, 8, 2, 0, 0, 0)
+    content = b'\x89PNG\r\n\x1a\n'
+    for name, data in ((b'IHDR', head), (b'IDAT', zlib.compress(lines)),
+                       (b'IEND', b'')):
+        content += struct.pack('>I', len(data)) + name + data + struct.pack(
+            '>I', zlib.crc32(name + data))
+    (tmp_path / 'a.png').write_bytes(content)
+    frames, said = read_all(tmp_path)
+    assert not frames and len(said) == 1 and 'cannot be decoded' in said[0]
 
 
 @pytest.mark.parametrize('brand, words', [
