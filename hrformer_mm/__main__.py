@@ -59,8 +59,8 @@ def add_predict(parser: ArgumentParser):
     add = parser.add_argument
     add('config', help='path of a config of any of the three tasks, or the '
         'name of one of this package, see hrformer-mm list')  # yapf: disable
-    add('weights', help='path of the checkpoint; without it, the released '
-        'weights of the config are downloaded once')  # yapf: disable
+    add('weights', help='path, name or URL of the checkpoint; without it, the '
+        'released weights of the config are downloaded once')  # yapf: disable
     add('inputs', nargs='*', metavar='input',
         help='image, directory, pattern, video, animated GIF, or webcam '
         '(webcam:1 is the second one)')  # yapf: disable

@@ -34,9 +34,10 @@ from .convert import (
     unwrap,
     window_of,
 )
-from .files import PathLike, find_file, read_checkpoint
+from .files import URL, PathLike, find_file, find_local, read_checkpoint
 from .guard import guard_predictions, is_for_training
 from .keymap import BACKBONE, INDEX, TABLE, task_of
+from .weights_index import direct_urls
 
 OPT_OUT = ("; init_cfg=dict(type='Pretrained', checkpoint=..., strict=False) "
            'of the backbone loads the rest')
@@ -333,8 +334,28 @@ def await_owner(backbone: HRFormer):
     abandoned.atexit = False
 
 
+def locate(path: str) -> str:
+    """Return the path of a checkpoint that is given by path, name or URL.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    is_url = bool(URL.match(path))
+    if not os.path.isfile(path) and (is_url or os.path.basename(path) == path):
+        found = find_local(path)
+        if found is None and (is_url or direct_urls(path)):
+            found = find_file(path)
+        path = str(found or path)
+    check_checkpoint(path)
+    return path
+
+
 def load_weights(model: nn.Module, path: str | os.PathLike) -> dict:
     """Load all weights of a model from a file of any layout.
+
+    Args:
+        model: Model to load them into.
+        path: Path, name or URL of the checkpoint.
 
     Returns:
         Metadata (``dataset_meta``) of the training dataset, if stored.
@@ -344,8 +365,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> dict:
         ValueError: If a tensor of the model is missing or has another shape,
             as predictions would be random.
     """
-    path = os.fspath(path)
-    check_checkpoint(path)
+    path = locate(os.fspath(path))
     checkpoint = read_checkpoint(path)
     tensors = {
         k[7:] if k.startswith('module.') else k: v

@@ -17,7 +17,7 @@ from .files import find_file, read_checkpoint
 
 PREFIX = 'hrformer_mm://'
 # Local files and those of web servers, but none of the frameworks' schemes.
-FILES = r'(https?://|(?![\w+.-]+://)).*\.(pth(\.tar)?|pt)$'
+FILES = r'(https?://|(?![\w+.-]+://)).*\.pth(\.tar)?$'
 
 
 @CheckpointLoader.register_scheme(r'.*\.safetensors$')

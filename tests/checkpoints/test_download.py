@@ -13,7 +13,13 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from hrformer_mm.checkpoints import download, files, schemes, weights_index
+from hrformer_mm.checkpoints import (
+    download,
+    files,
+    loading,
+    schemes,
+    weights_index,
+)
 from hrformer_mm.checkpoints.files import find_file
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.utils.cli import OFFLINE
@@ -259,6 +265,20 @@ def test_a_load_from_with_a_url_is_downloaded_like_the_others(server, folder):
 
 
 SHALLOW = replace(foreign.TINY, modules=(1, 1, 1), blocks=1)
+
+
+def test_weights_of_a_model_are_loaded_by_url_and_by_name(server, folder):
+    model, content = torch.nn.Linear(2, 2), BytesIO()
+    torch.save(dict(state_dict=model.state_dict()), content)
+    server.content = content.getvalue()
+    for path in (f'{server.url}/whole/x.pth', 'x.pth', folder / 'x.pth'):
+        other = torch.nn.Linear(2, 2)
+        loading.load_weights(other, path)
+        assert torch.equal(other.weight, model.weight)
+    assert len(server.requests) == 1
+    for path in ('y.pth', 'elsewhere/x.pth'):  # a path is not a name
+        with pytest.raises(FileNotFoundError, match=f'checkpoint at {path}'):
+            loading.load_weights(model, path)
 
 
 def total(model):
