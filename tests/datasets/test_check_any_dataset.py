@@ -6,6 +6,7 @@ from importlib import import_module
 import cv2
 import numpy as np
 import pytest
+import torch
 from animals import NAMES, write_animals
 from dataset_samples import (
     Pose,
@@ -245,6 +246,33 @@ def test_valid_files_of_every_registered_dataset_have_no_problems(
         assert summary.skipped or summary.counts['images'] == 4, name
         checked += not summary.skipped
     assert checked > 20
+
+
+@pytest.mark.parametrize('scope', LEAVES)
+def test_a_dataset_that_is_not_registered_is_a_problem(scope):
+    summary = check(config(scope, dict(type='NoSuch')))['train_dataloader']
+    problem, = map(str, summary.problems)
+    assert 'NoSuch is not in the' in problem and not summary.skipped
+
+
+class Numbers(torch.utils.data.Dataset):
+    """A dataset of PyTorch, of which nothing else is known."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return dict(inputs=index)
+
+
+@pytest.mark.parametrize('scope', LEAVES)
+def test_any_dataset_of_pytorch_is_skipped_in_one_line(scope):
+    leaf = dict(type=Numbers)
+    for dataset in (leaf, dict(type='RepeatDataset', times=2, dataset=leaf),
+                    dict(type='ConcatDataset', datasets=[leaf, leaf])):
+        for summary in check(config(scope, dataset)).values():
+            line, = describe(summary)
+            assert line.startswith('not checked: Numbers')
 
 
 def test_a_check_that_fails_is_skipped(data, monkeypatch):

@@ -385,7 +385,9 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
                workers: int) -> Summary:
     """Check one dataset, and compare the head with it."""
     from mmpose.datasets.datasets.base import BaseCocoStyleDataset
-    if not leaf.kind or not issubclass(leaf.kind, BaseCocoStyleDataset):
+    if leaf.kind is None:  # training fails in the same way
+        return Summary(problems=try_build(leaf)[1])
+    if not issubclass(leaf.kind, BaseCocoStyleDataset):
         return skip(f'{leaf.name} is not of keypoints in images')
     try:
         info, published = read_metainfo(leaf)
