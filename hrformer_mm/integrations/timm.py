@@ -27,8 +27,9 @@ from ..checkpoints import convert, find_file, read_checkpoint
 from ..checkpoints.keymap import BACKBONE, task_of
 from ..checkpoints.loading import (
     comparable,
+    inside,
     match_model,
-    warn_of_contradictions,
+    replace,
 )
 from ..core.arch import check_out_indices
 from ..core.blocks import FFN, Block, Residual
@@ -113,7 +114,8 @@ class HRFormerBase(nn.Module):
                              f'{output_stride}: its finest map has stride 4')
         self.in_chans = in_chans
         self.backbone = HRFormer(arch, in_chans, **options)
-        self._register_load_state_dict_pre_hook(match_model, with_module=True)
+        for hook in (rename_tensors, match_model):
+            self._register_load_state_dict_pre_hook(hook, with_module=True)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True):
@@ -283,6 +285,29 @@ class HRFormerFeatures(HRFormerBase):
         return list(self.backbone(x))
 
 
+def convert_for(model: HRFormerBase, checkpoint: Mapping) -> dict[str, Any]:
+    """Convert a checkpoint; warn if it was trained with other semantics."""
+    tensors, report = convert(checkpoint)
+    # A backbone alone is one of ImageNet.
+    names = comparable(task_of(tensors) or 'cls', None)
+    wrong = ', '.join(
+        f'{k}={report.truths[k]!r}' for k in names
+        if report.truths.get(k, getattr(model.backbone, k)) != getattr(
+            model.backbone, k))
+    if wrong:
+        warnings.warn(f'the weights were trained with {wrong}: pass it to '
+                      'timm.create_model, or outputs will differ')
+    return tensors
+
+
+def rename_tensors(model: HRFormerBase, state_dict: dict[str, Any],
+                   prefix: str, *args: Any):
+    """Rename the tensors of other code bases (load hook of a model)."""
+    found, own = inside(state_dict, prefix), model.state_dict()
+    if not all(name in own for name in found):
+        replace(state_dict, prefix, convert_for(model, found))
+
+
 def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> dict[str, Any]:
     """Convert a checkpoint of any layout to the tensors of a model.
 
@@ -290,10 +315,7 @@ def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> dict[str, Any]:
         ValueError: If it is not the checkpoint of an HRFormer, or has no
             tensors for the classifier that the model shares with it.
     """
-    tensors, report = convert(checkpoint)
-    own = model.state_dict()
-    warn_of_contradictions(report.truths, model.backbone,
-                           comparable(task_of(tensors), None))
+    tensors, own = convert_for(model, checkpoint), model.state_dict()
     missing = [k for k in own if not k.startswith(BACKBONE)
                and k not in tensors]
     if missing and getattr(model, 'num_classes', 0) == 1000:

@@ -101,7 +101,9 @@ def test_checkpoints_of_all_layouts_load(layout, tiny_checkpoint):
                    if k.startswith('backbone.')}
     converted, _ = convert(weights, to=layout)
     model = create(features_only=True, out_indices=(0, 3))
-    model.load_state_dict(converted, strict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        model.load_state_dict(converted, strict=False)
     x = images()
     with torch.no_grad():
         expected = reference.backbone(x)
@@ -134,6 +136,17 @@ def test_weights_of_a_backbone_are_for_fine_tuning_only(
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         create(features_only=True, **options)
+
+
+def test_other_semantics_of_pose_weights_are_named(tmp_path):
+    from hrformer_mm.core.hrformer import HRFormer
+    weights = {f'backbone.{k}': v
+               for k, v in HRFormer('tiny').state_dict().items()}
+    weights['head.final_layer.weight'] = torch.zeros(17, 18, 1, 1)
+    weights['head.final_layer.bias'] = torch.zeros(17)
+    converted, _ = convert(weights, to='mmpose')
+    with pytest.warns(UserWarning, match="upsample='bilinear': pass it to"):
+        create(features_only=True).load_state_dict(converted, strict=False)
 
 
 def test_missing_weights_name_the_page_to_get_them_from(monkeypatch, tmp_path):
