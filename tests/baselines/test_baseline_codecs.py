@@ -11,9 +11,9 @@ pytest.importorskip('mmpose', reason='codecs are of MMPose')
 from mmpose.registry import KEYPOINT_CODECS  # noqa: E402
 
 from hrformer_mm.deploy.postprocess import keypoints_of  # noqa: E402
-from hrformer_mm.models.codecs import (
-    UnbiasedUDPHeatmap,  # noqa: E402
-    UncroppedRegressionLabel,  # noqa: E402
+from hrformer_mm.models.codecs import (  # noqa: E402
+    UnbiasedUDPHeatmap,
+    UncroppedRegressionLabel,
 )
 
 CONFIGS_UDP = ('transpose_h-a6_coco_256x192', 'tokenpose_l-d24_coco_256x192')

@@ -20,10 +20,7 @@ from mmengine.config import Config
 pytest.importorskip('mmpose')
 
 from benchmarks.overfit import overfit  # noqa: E402
-from hrformer_mm.quickstart import (
-    pose,  # noqa: E402
-    progress,  # noqa: E402
-)
+from hrformer_mm.quickstart import pose, progress  # noqa: E402
 from hrformer_mm.quickstart import runner as common  # noqa: E402
 from hrformer_mm.utils.io import read_history  # noqa: E402
 from hrformer_mm.visualization import figures as pictures  # noqa: E402
