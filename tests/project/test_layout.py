@@ -85,7 +85,10 @@ def test_core_imports_torch_and_the_standard_library_only(part):
     allowed = {*sys.stdlib_module_names, 'torch', 'hrformer_mm'}
     for path in (PACKAGE / part).rglob('*.py'):
         for name in imports(path):
-            assert name.split('.')[0] in allowed, (path.name, name)
+            is_kernel = path.parent.name == 'triton' and name.startswith(
+                'triton')  # it comes with PyTorch's CUDA builds
+            assert is_kernel or name.split('.')[0] in allowed, (path.name,
+                                                                name)
             assert room(name) in (None, part), (path.name, name)
 
 
