@@ -257,6 +257,13 @@ def test_ignored_classes_are_not_counted(tmp_path):
     assert 'ignored pixels: 60.0 %' in summary.notes
 
 
+def test_the_advice_for_one_class_names_another_ignore_index(tmp_path):
+    cfg = masks(write_masks(tmp_path, (0, 1)))
+    cfg.model.decode_head.ignore_index = 0
+    warning, = look(cfg).warnings
+    assert str(warning).endswith('two classes. ignore_index is 0')
+
+
 def test_padding_that_is_taken_for_a_class_is_found(tmp_path):
     cfg = masks(write_masks(tmp_path, (0, 1)))
     cfg.model.data_preprocessor = dict(size=(64, 64), seg_pad_val=255)

@@ -225,7 +225,8 @@ def check_metric(cfg: Config, loader: str) -> Iterator[Problem]:
                 f'counts pixels that training ignores: set it to {heads[0]}')
 
 
-def check_ignored(summary: Summary, where: str, ignored: int, total: int):
+def check_ignored(summary: Summary, where: str, ignored: int, total: int,
+                  index: int):
     """Report the share of ignored pixels, and warn if it is suspicious."""
     if not total:
         return
@@ -238,8 +239,9 @@ def check_ignored(summary: Summary, where: str, ignored: int, total: int):
                 where, f'have no other classes than '
                 f"{[n for n, c in summary.classes.items() if c]}, and "
                 f'{100 * share:.1f} % of the pixels are ignored: training '
-                'needs at least two classes. Convert masks of 0 and 255 to 0 '
-                'and 1', False))
+                'needs at least two classes. ' +
+                ('Convert masks of 0 and 255 to 0 and 1' if index == PAD else
+                 f'ignore_index is {index}'), False))
     elif share >= IGNORED:
         summary.warnings.append(
             Problem(where, f'have {100 * share:.1f} % ignored pixels; is this '
@@ -295,7 +297,7 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
     if not has_labels:
         summary.notes.append(f'labels are read by {", ".join(loading)} and '
                              'not checked')
-    check_ignored(summary, where, ignored, pixels)
+    check_ignored(summary, where, ignored, pixels, labels.ignore_index)
     summary.warnings += find_other_images(dataset, leaf)
     return summary
 
