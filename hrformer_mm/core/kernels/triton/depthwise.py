@@ -111,7 +111,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None,
     """
     B, H, W, C = x.shape
     none: Sequence[Tensor | None] = [None] * 4
-    const = tile(C, widths=(64, 32, 16), elements=TILE)
+    const = tile(C, widths=(64, 32), elements=TILE)
     y = torch.empty_like(x)
     programs = (
         triton.cdiv(C, const['BLOCK_C']) * triton.cdiv(W, const['BLOCK_M']) *

@@ -293,10 +293,11 @@ def add_norm_backward_kernel(
 
 
 def tile(C: int,
-         widths: Sequence[int] = (128, 64, 32, 16),
+         widths: Sequence[int] = (128, 64, 32),
          elements: int = TILE) -> dict[str, int]:
-    """Choose the tile with the fewest idle channels, and wide ones first."""
-    block = min(widths, key=lambda w: -(-C // w) * w)
+    """Choose the widest tile with at most a fifth of its channels idle."""
+    fitting = [w for w in widths if 4 * (-(-C // w) * w) <= 5 * C]
+    block = fitting[0] if fitting else widths[-1]
     return dict(C=C, BLOCK_M=elements // block, BLOCK_C=block)
 
 
