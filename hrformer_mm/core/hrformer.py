@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import kernels
 from .arch import (
     ATTENTION_TYPES,
     BLOCK_TYPES,
@@ -122,6 +123,7 @@ class Fusion(nn.ModuleDict):
         upsample: How coarse maps are upsampled, see :func:`upsample_to`.
         dw_conv: Downsample depth-wise separably; HRNet's fusion is dense.
     """
+    kernel_choice: str | None = None  # see kernels.set_kernels
 
     def __init__(self, channels: Sequence[int], outs: Sequence[int],
                  upsample: str, dw_conv: bool):
@@ -134,17 +136,21 @@ class Fusion(nn.ModuleDict):
         self.upsample = upsample
 
     def fuse(self, dst: int, xs: Sequence[Tensor]) -> Tensor:
-        """Compute the sum of all branches for branch ``dst``."""
-        size, parts = xs[dst].shape[-2:], []
-        for src, path in enumerate(cast(nn.ModuleList, self[str(dst)])):
-            x = xs[src] if path is None else path(xs[src])
-            if src > dst:
-                x = upsample_to(x, 2**(src - dst), size, self.upsample)
-            parts.append(x)
-        return sum(parts[1:], parts[0])
+        """Compute the sum of all branches for branch ``dst``, then ReLU."""
+        size = xs[dst].shape[-2:]
+        parts = [
+            x if path is None else path(x)
+            for path, x in zip(cast(nn.ModuleList, self[str(dst)]), xs)
+        ]
+        if kernels.fuses_sum(self, parts, size):
+            return kernels.fused_sum(parts, size, self.upsample)
+        for src in range(dst + 1, len(parts)):
+            parts[src] = upsample_to(parts[src], 2**(src - dst), size,
+                                     self.upsample)
+        return F.relu(sum(parts[1:], parts[0]))
 
     def forward(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        return [F.relu(self.fuse(int(dst), xs)) for dst in self]
+        return [self.fuse(int(dst), xs) for dst in self]
 
 
 class HighResolutionModule(nn.Module):

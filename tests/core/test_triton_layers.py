@@ -17,6 +17,7 @@ from triton_runs import (
 
 from hrformer_mm.core import HRFormer
 from hrformer_mm.core.blocks import FFN, Block, DropPath
+from hrformer_mm.core.hrformer import Fusion
 from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.core.kernels import triton as dispatch
 from hrformer_mm.deploy.optimize import optimize
@@ -39,7 +40,7 @@ def calls(monkeypatch) -> dict:
         monkeypatch.setattr(dispatch.ops, name, counted)
 
     for name in ('window_attention', 'batch_statistics', 'norm_gelu',
-                 'add_norm', 'depthwise'):
+                 'add_norm', 'depthwise', 'fuse'):
         count(name)
     return counts
 
@@ -204,6 +205,26 @@ def test_ffn_without_a_batch_is_refused_as_by_pytorch():
     set_kernels(block, 'triton')
     with pytest.raises(ValueError, match='more than 1 value per channel'):
         block(torch.randn(1, 1, 1, 4))
+
+
+@pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
+@pytest.mark.parametrize('dst', [0, 2])
+def test_fusion_equals_the_plain_path(upsample, dst, calls):
+    """Finest output, and one with finer and coarser branches."""
+    torch.manual_seed(0)
+    fusion = Fusion((3, 4, 5, 6), (dst, ), upsample, True).to(DEVICE).eval()
+    xs = [
+        torch.randn(2, c, 16 // 2**i, 8 // 2**i, device=DEVICE)
+        for i, c in enumerate((3, 4, 5, 6))
+    ]
+    with torch.no_grad():
+        expected, = fusion(xs)
+        set_kernels(fusion, 'triton')
+        found, = fusion(xs)
+    assert relative_error(found, expected) < 1e-6
+    assert calls == dict(fuse=1)
+    fusion([x[:, :, :1] for x in xs] if dst == 0 else xs)  # with gradients
+    assert calls == dict(fuse=1)
 
 
 ARCH = dict(

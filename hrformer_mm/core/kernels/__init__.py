@@ -21,15 +21,18 @@ from .kept import Keeper, keep
 from .triton import (
                      fused_attention,
                      fused_block,
+                     fused_sum,
                      fuses_attention,
                      fuses_block,
+                     fuses_sum,
                      set_kernels,
 )
 
 __all__ = [
     'Keeper', 'PointwiseConv', 'attend_by_pixels', 'attend_by_tokens',
     'attention', 'by_images', 'conv_norm', 'conv_norm_act', 'from_heads',
-    'fused_attention', 'fused_block', 'fuses_attention', 'fuses_block',
-    'gather_bias', 'has_hooks', 'keep', 'may_bypass', 'prefers_pixels',
-    'prefers_tokens', 'run_layers', 'set_kernels', 'to_heads'
+    'fused_attention', 'fused_block', 'fused_sum', 'fuses_attention',
+    'fuses_block', 'fuses_sum', 'gather_bias', 'has_hooks', 'keep',
+    'may_bypass', 'prefers_pixels', 'prefers_tokens', 'run_layers',
+    'set_kernels', 'to_heads'
 ]

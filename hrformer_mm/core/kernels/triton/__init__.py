@@ -140,3 +140,36 @@ def fused_block(block: Any, x: Tensor, ffn_kind: type[nn.Module]) -> Tensor:
     if may_bypass(block.ffn, ffn_kind):
         return layers.feed_forward(block.ffn, y, x, block.drop_path.factor(y))
     return x + block.drop_path(block.ffn(y))
+
+
+def fuses_sum(fusion: Any, parts: Sequence[Tensor],
+              size: Sequence[int]) -> bool:
+    """Whether :func:`fused_sum` computes the output of a fusion.
+
+    Args:
+        fusion: ``Fusion`` with the mode of upsampling.
+        parts: Map of each branch [B, C, h, w], before it is upsampled.
+        size: Height and width of the output.
+    """
+    return (
+        runs_fused(fusion, parts[0]) and 1 < len(parts) <= 4
+        and fusion.upsample in ('nearest', 'bilinear')
+        and not (torch.is_grad_enabled() and any(p.requires_grad
+                                                 for p in parts))
+        and len({p.dtype for p in parts}) == 1 and all(
+            tuple(size) == (f * p.shape[2], f * p.shape[3])
+            for p in parts for f in [max(size[0] // p.shape[2], 1)]))
+
+
+def fused_sum(parts: Sequence[Tensor], size: Sequence[int],
+              upsample: str) -> Tensor:
+    """Compute the ReLU of the sum of upsampled maps.
+
+    Args:
+        parts: See :func:`fuses_sum`.
+        size: See :func:`fuses_sum`.
+        upsample: ``'nearest'`` or ``'bilinear'``.
+    """
+    maps = [p.permute(0, 2, 3, 1).contiguous() for p in parts]
+    y = ops.fuse(maps, *size, upsample == 'bilinear')
+    return y.permute(0, 3, 1, 2)

@@ -41,7 +41,7 @@ def load_activated(x, row, col, channel, scale, shift, H, W, C: tl.constexpr):
 
 
 @triton.jit
-def load_taps(weight, channel, tap: tl.constexpr, C: tl.constexpr):
+def load_tap(weight, channel, tap: tl.constexpr, C: tl.constexpr):
     """Load one of nine values of each channel's filter, as [1, C]."""
     value = tl.load(weight + channel * 9 + tap, mask=channel < C, other=0.)
     return value.to(tl.float32)[None, :]
@@ -71,15 +71,15 @@ def depthwise_kernel(x, weight, bias, mean1, var1, weight1, bias1, eps1, mean2,
                                      channel, C)
     if HAS_BIAS:
         shift2 += scale2 * load_channels(bias, channel, C)
-    w00 = load_taps(weight, channel, 0, C)
-    w01 = load_taps(weight, channel, 1, C)
-    w02 = load_taps(weight, channel, 2, C)
-    w10 = load_taps(weight, channel, 3, C)
-    w11 = load_taps(weight, channel, 4, C)
-    w12 = load_taps(weight, channel, 5, C)
-    w20 = load_taps(weight, channel, 6, C)
-    w21 = load_taps(weight, channel, 7, C)
-    w22 = load_taps(weight, channel, 8, C)
+    w00 = load_tap(weight, channel, 0, C)
+    w01 = load_tap(weight, channel, 1, C)
+    w02 = load_tap(weight, channel, 2, C)
+    w10 = load_tap(weight, channel, 3, C)
+    w11 = load_tap(weight, channel, 4, C)
+    w12 = load_tap(weight, channel, 5, C)
+    w20 = load_tap(weight, channel, 6, C)
+    w21 = load_tap(weight, channel, 7, C)
+    w22 = load_tap(weight, channel, 8, C)
     above = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)  # row - 1, unfinished
     here = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
     for i in range(ROWS + 2):

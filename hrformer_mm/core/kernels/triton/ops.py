@@ -346,3 +346,27 @@ def _(x, *_):
 register_flop_formula(
     torch.ops.hrformer_mm.depthwise,
     lambda x, *_, **__: 2 * 9 * x[0] * x[1] * x[2] * x[3])
+
+
+@torch.library.custom_op(
+    'hrformer_mm::fuse',
+    mutates_args=(),
+    schema='(Tensor[] parts, SymInt H, SymInt W, bool bilinear) -> Tensor')
+def fuse(parts: Sequence[Tensor], H: int, W: int, bilinear: bool) -> Tensor:
+    """Compute the ReLU of a sum of upsampled maps, without a gradient.
+
+    Args:
+        parts: One to four contiguous maps [B, h, w, C], where h divides H, and
+            w divides W by the same factor.
+        H: Height of the result.
+        W: Width of the result.
+        bilinear: Interpolate, without aligned corners; nearest otherwise.
+    """
+    y = parts[0].new_empty(len(parts[0]), H, W, parts[0].shape[-1])
+    kernels('fusion').fuse(parts, bilinear, y)
+    return y
+
+
+@fuse.register_fake
+def _(parts, H, W, bilinear):
+    return parts[0].new_empty(len(parts[0]), H, W, parts[0].shape[-1])
