@@ -235,7 +235,8 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         self.created[torch.autograd._get_sequence_nr() - 1] = self.stack[-1]
-        if not is_free(func):
+        tensors = tensors_in((args, kwargs, out))
+        if not is_free(func) and any(True for _ in tensors):
             dtype = next(tensors_in(args), torch.empty(())).dtype
             self.cost.launches += [
                 Launch(func._schema.name.split('::')[1], self.stack[-1],

@@ -128,22 +128,27 @@ def test_costs_do_not_grow(subject):
     assert cost.bytes <= megabytes * 1e6
 
 
-# The whole networks, by size, code and step: launches and gigabytes.
+# The whole networks, by size, code, step and kernels: launches and gigabytes.
 WHOLE = {
-    ('base', 'ours', 'forward'): (935, 56),
-    ('base', 'optimized', 'forward'): (935, 56),
-    ('base', 'ours', 'train'): (4_090, 243.5),
-    ('small', 'ours', 'forward'): (935, 24.5),
-    ('small', 'optimized', 'forward'): (935, 24.5),
-    ('small', 'ours', 'train'): (3_825, 106.5),
+    ('base', 'ours', 'forward', 'plain'): (935, 56),
+    ('base', 'optimized', 'forward', 'plain'): (935, 56),
+    ('base', 'ours', 'train', 'plain'): (4_090, 243.5),
+    ('base', 'ours', 'forward', 'triton'): (635, 37),
+    ('base', 'ours', 'train', 'triton'): (2_700, 171),
+    ('small', 'ours', 'forward', 'plain'): (935, 24.5),
+    ('small', 'optimized', 'forward', 'plain'): (935, 24.5),
+    ('small', 'ours', 'train', 'plain'): (3_825, 106.5),
+    ('small', 'ours', 'forward', 'triton'): (635, 17),
+    ('small', 'ours', 'train', 'triton'): (2_700, 77),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('network, subject, mode', WHOLE)
-def test_costs_of_whole_networks_do_not_grow(network, subject, mode):
-    cost = tool.measure(network, subject, (256, 192), 32, mode, FP32)
-    launches, gigabytes = WHOLE[network, subject, mode]
+@pytest.mark.parametrize('network, subject, mode, kernels', WHOLE)
+def test_costs_of_whole_networks_do_not_grow(network, subject, mode, kernels):
+    cost = tool.measure(network, subject, (256, 192), 32, mode, FP32,
+                        kernels=kernels)
+    launches, gigabytes = WHOLE[network, subject, mode, kernels]
     assert len(cost.launches) <= launches
     assert cost.bytes <= gigabytes * 1e9
 
