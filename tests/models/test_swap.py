@@ -98,8 +98,11 @@ def pose_losses(cfg: Config, model: Any) -> dict:
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
     dataset = cfg.train_dataloader.dataset
     kind = unwrap(cfg, 'train_dataloader')[0].kind
-    metainfo = parse_pose_metainfo(
-        dict(dataset.get('metainfo') or kind.METAINFO))
+    described = dataset.get('metainfo') or kind.METAINFO
+    if 'subset' in dataset:  # DeepFashion sets its METAINFO when it is built
+        described = dict(from_file='configs/_base_/datasets/'
+                         f'deepfashion_{dataset.subset}.py')
+    metainfo = parse_pose_metainfo(dict(described))
     # Albumentations is no requirement, and changes pixels only.
     steps = [dict(step) for step in dataset.pipeline
              if step.type != 'Albumentation']
