@@ -23,6 +23,7 @@ predictions drawn to overlays/ below it:
                   .loadRes('predictions.json')
   segmentation    a PNG of labels for each image, below labels/
   classification  the five likeliest classes of each image
+  detection       COCO's results with boxes and masks, and images.json
 """
 
 
@@ -57,7 +58,7 @@ def positive(text: str) -> int:
 def add_predict(parser: ArgumentParser):
     """Add the arguments of ``hrformer-mm predict``."""
     add = parser.add_argument
-    add('config', help='path of a config of any of the three tasks, or the '
+    add('config', help='path of a config of any task, or the '
         'name of one of this package, see hrformer-mm list')  # yapf: disable
     add('weights', help='path, name or URL of the checkpoint; without it, the '
         'released weights of the config are downloaded once')  # yapf: disable
@@ -72,12 +73,14 @@ def add_predict(parser: ArgumentParser):
         'object fills the image; detector: a detector of torchvision, whose '
         'weights are downloaded once (default: detector, or whole with a '
         'warning if that is impossible)')
-    add('--detector', metavar='NAME',
-        help='pose: detector of torchvision '
-        '(default: fasterrcnn_resnet50_fpn_v2)')  # yapf: disable
+    add('--detector', metavar='NAME', nargs='+',
+        help='pose: detector of torchvision (default: '
+        'fasterrcnn_resnet50_fpn_v2), or CONFIG WEIGHTS of one of '
+        'MMDetection')  # yapf: disable
     add('--box-thr', type=float, metavar='SCORE',
         help='pose: minimum score of a box (default: 0.5); the number of '
-        'boxes dropped is reported')  # yapf: disable
+        'boxes dropped is reported. Detection: minimum score of an object to '
+        'draw (default: 0.3)')  # yapf: disable
     add('--box-categories', nargs='+', metavar='CATEGORY',
         help='pose: names or ids of the categories whose boxes are used '
         "(default: the dataset's own; person for a model of people)")
@@ -201,10 +204,20 @@ def split_weights(args: Namespace):
         args.weights = None
 
 
+def split_detector(args: Namespace):
+    """Take words after the detector, or its weights, for inputs."""
+    words = args.detector or []
+    is_pair = len(words) > 1 and words[1].endswith(CHECKPOINTS)
+    args.inputs += words[1 + is_pair:]
+    if words:
+        args.detector = tuple(words[:2]) if is_pair else words[0]
+
+
 def run_predict(args: Namespace) -> int:
     quieten()
     from hrformer_mm.apis import predict
     from hrformer_mm.engine.train import merge_options, read_config
+    split_detector(args)
     split_weights(args)
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
@@ -213,7 +226,10 @@ def run_predict(args: Namespace) -> int:
                    detector=args.detector,
                    keypoint_threshold=args.keypoint_thr)
     options = {k: v for k, v in options.items() if v is not None}
-    if options and cfg.get('default_scope') != 'mmpose':
+    scope = cfg.get('default_scope')
+    of_pose = [key for key in options
+               if (scope, key) != ('mmdet', 'box_threshold')]
+    if of_pose and scope != 'mmpose':
         raise ValueError('--boxes, --box-thr, --box-categories, --detector, '
                          '--keypoint-thr and --smooth are for pose, and '
                          f'{args.config} is not')

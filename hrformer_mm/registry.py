@@ -10,7 +10,7 @@ from importlib import import_module
 from mmengine import registry as mmengine
 
 # Framework that a missing module belongs to, and the extra that installs it.
-EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='pose', mmseg='seg',
+EXTRAS = dict(mmpose='pose', xtcocotools='pose', mmdet='det', mmseg='seg',
               mmpretrain='cls', timm='dpt')  # yapf: disable
 MMCV_LINE = "pip install 'mmcv-lite>=2.0.0,<2.2.0'"  # of every extra
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Table of the differences between the three frameworks."""
+"""Table of the differences between the frameworks."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,8 @@ TASKS: dict[str, Task] = {
              'mIoU', 90.),
         Task('cls', 'mmpretrain', 'VisualizationHook', 'ClsPredictor',
              'accuracy/top1', 'top-1', 99.),
+        Task('det', 'mmdet', 'DetVisualizationHook', 'DetPredictor',
+             'coco/bbox_mAP', 'box AP', 0.9),
     )
 }
 SCOPES = tuple(TASKS)

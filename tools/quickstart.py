@@ -30,7 +30,7 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--data-root',
         help='train on this real dataset instead of synthetic data, in the '
-        'layout of COCO (pose), Cityscapes (seg) or ImageNet (cls)')
+        'layout of COCO (pose, det), Cityscapes (seg) or ImageNet (cls)')
     parser.add_argument(
         '--work-dir',
         help='folder for logs, checkpoints and pictures (default: '

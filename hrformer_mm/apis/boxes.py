@@ -245,7 +245,7 @@ def choose_boxes(word: Any,
                  device: str,
                  threshold: float,
                  categories: Categories | None = None,
-                 detector: str | None = None) -> BoxSource:
+                 detector: str | Sequence[str] | None = None) -> BoxSource:
     """Return the source of boxes that ``--boxes`` selects.
 
     Args:
@@ -256,14 +256,20 @@ def choose_boxes(word: Any,
         device: Device of the detector.
         threshold: Minimum score.
         categories: Decides which boxes count.
-        detector: Name of a detector of torchvision.
+        detector: Name of a detector of torchvision, or config and weights of
+            one of MMDetection.
 
     Raises:
         FileNotFoundError: If the file or the detector's weights are missing.
         ValueError: If the file has another format, or torchvision has no such
             detector.
     """
-    from .detector import DETECTOR, Detector, weights_url  # needs this module
+    from .detector import (  # needs this module
+        DETECTOR,
+        ConfigDetector,
+        Detector,
+        weights_url,
+    )
     if detector and word not in ('auto', 'detector'):
         raise ValueError(f'--detector {detector} is not used with --boxes '
                          f'{word}: leave out one of them')
@@ -277,6 +283,9 @@ def choose_boxes(word: Any,
         return WholeImage()
     if word not in ('auto', 'detector'):
         return read_boxes(word, threshold, categories)
+    if detector is not None and not isinstance(detector, str):
+        config, weights = detector
+        return ConfigDetector(config, weights, device, threshold, categories)
     if detector:
         weights_url(detector)
     try:

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Objects found by a detector of torchvision, trained on COCO."""
+"""Objects found by a detector of torchvision or of MMDetection."""
 from pathlib import Path
 
 import numpy as np
@@ -69,17 +69,37 @@ def detected_labels(name: str, categories: Categories) -> set[int]:
     weights_url(name)
     from torchvision.models import get_model_weights
     names = get_model_weights(name).DEFAULT.meta['categories']
-    present = {i: dict(name=word) for i, word in enumerate(names)
-               if word not in ('__background__', 'N/A', 'no person')}
+    return select_labels(
+        name, {i: word for i, word in enumerate(names)
+               if word not in ('__background__', 'N/A', 'no person')},
+        categories)  # yapf: disable
+
+
+def select_labels(detector: str, names: dict[int, str],
+                  categories: Categories) -> set[int]:
+    """Return the labels of a detector that match a model's categories.
+
+    Args:
+        detector: Name of the detector, for the error.
+        names: Name of each of its labels.
+        categories: Decides which objects count.
+
+    Raises:
+        ValueError: If the detector has none of them.
+    """
+    present = {label: dict(name=name) for label, name in names.items()}
     categories.seen.update(present)
     if categories.is_person and not categories.chosen:
-        return {PERSON}
+        people = {label for label, name in names.items() if name == 'person'}
+        if people:
+            return people
     found = categories.select(present)
-    if found == set(present):  # none has a name of the model's
+    if found == set(present) and len(found) > 1:  # none has a name of ours
         raise ValueError(
-            f"{name} detects COCO's classes, which are not those of this "
-            'model; select classes with --box-categories, or use boxes of '
-            'another detector with --boxes FILE')
+            f'{detector} detects {sorted(names.values())[:9]}, which are not '
+            'the classes of this model; select classes with '
+            '--box-categories, or use boxes of another detector with --boxes '
+            'FILE')
     return found
 
 
@@ -121,3 +141,49 @@ class Detector(CountingSource):
         x1, y1, x2, y2 = found['boxes'][chosen].T
         rows = np.stack([x1, y1, x2 - x1, y2 - y1, found['scores'][chosen]], 1)
         return self.make(rows.tolist(), found['labels'][chosen].tolist())
+
+
+class ConfigDetector(CountingSource):
+    """Objects found by a detector of MMDetection, with any backbone.
+
+    Args:
+        config: Path or name of its config.
+        weights: Path of its checkpoint.
+        device: Device that it runs on.
+        threshold: Minimum score.
+        categories: Decides which objects count; people by default.
+
+    Raises:
+        FileNotFoundError: If its config or its weights are missing.
+        ValueError: If the config is of another task, or the detector has none
+            of the categories.
+    """
+
+    def __init__(self,
+                 config: str,
+                 weights: str,
+                 device: str,
+                 threshold: float,
+                 categories: Categories | None = None):
+        from ..engine.run_config import read_config
+        from ..utils.config_checks import check_checkpoint
+        from .det import DetPredictor
+        super().__init__(threshold)
+        cfg = read_config(config)
+        if cfg.get('default_scope') != 'mmdet':
+            raise ValueError(f'--detector {config} is no config of '
+                             'MMDetection')
+        check_checkpoint(weights)
+        self.predictor = DetPredictor(cfg, weights, device)
+        self.words = Path(config).stem
+        names = dict(zip(self.predictor.ids, self.predictor.names))
+        self.labels = select_labels(self.words, names,
+                                    categories or Categories())
+
+    def __call__(self, frame: Frame) -> Boxes:
+        (_, found), = self.predictor.run([frame])
+        kinds = np.asarray(self.predictor.ids)[found.labels]
+        chosen = np.isin(kinds, list(self.labels))
+        x1, y1, x2, y2 = found.boxes[chosen].T
+        rows = np.stack([x1, y1, x2 - x1, y2 - y1, found.scores[chosen]], 1)
+        return self.make(rows.tolist(), kinds[chosen].tolist())

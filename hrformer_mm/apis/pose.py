@@ -87,8 +87,8 @@ class PosePredictor(Predictor):
         keypoint_threshold: Minimum score of a keypoint that is drawn.
         box_categories: Names or ids of the categories whose boxes count; see
             :meth:`.categories.Categories.select` for the default.
-        detector: Name of a detector of torchvision, for ``auto`` and
-            ``detector``.
+        detector: Name of a detector of torchvision, or config and weights of
+            one of MMDetection, for ``auto`` and ``detector``.
         smooth: Smooth keypoints over the frames of a clip.
     """
     unit = 'people'
@@ -101,7 +101,7 @@ class PosePredictor(Predictor):
                  box_threshold: float = 0.5,
                  keypoint_threshold: float = 0.3,
                  box_categories: Sequence[Any] = (),
-                 detector: str | None = None,
+                 detector: str | Sequence[str] | None = None,
                  smooth: bool = False,
                  **kwargs: Any):
         super().__init__(cfg, *args, **kwargs)

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Predict from a config and a checkpoint, the same for all three tasks."""
+"""Predict from a config and a checkpoint, the same for all tasks."""
 import os
 import warnings
 from collections import deque

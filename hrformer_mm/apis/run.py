@@ -41,7 +41,7 @@ def predictor_of(cfg: Config) -> type[Predictor]:
     """Return the predictor class for a config.
 
     Raises:
-        ValueError: If the config belongs to none of the three frameworks.
+        ValueError: If the config belongs to none of the frameworks.
     """
     task = get_task(cfg)
     return getattr(import_module(f'.{task.name}', __package__), task.predictor)

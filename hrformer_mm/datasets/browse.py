@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Draw the samples that a data pipeline feeds to the model.
 
-Samples are drawn by the visualizers of MMPose, MMSegmentation and MMPretrain.
+Samples are drawn by the visualizers of the frameworks.
 The function of each task takes a packed sample, enlarges small images, so that
 lines stay thin, and passes it to the visualizer.
 """
@@ -60,7 +60,23 @@ def draw_cls(visualizer: Visualizer, image: ndarray, sample, path: str):
         enlarge(image, HEIGHT), sample, out_file=path)
 
 
-DRAW: dict[str, Callable] = dict(pose=draw_pose, seg=draw_seg, cls=draw_cls)
+def draw_det(visualizer: Visualizer, image: ndarray, sample, path: str):
+    """Draw the boxes and masks of an image, with the names of classes."""
+    sample, enlarged = deepcopy(sample), enlarge(image, HEIGHT)
+    instances = sample.gt_instances
+    size = enlarged.shape[:2]
+    boxes = instances.bboxes
+    zoom = len(enlarged) / len(image)
+    instances.bboxes = zoom * getattr(boxes, 'tensor', boxes)
+    if 'masks' in instances:
+        masks = instances.masks.resize(size).to_ndarray()
+        instances.masks = masks.astype(bool)
+    visualizer.add_datasample(
+        '', enlarged, sample, draw_pred=False, out_file=path)
+
+
+DRAW: dict[str, Callable] = dict(
+    pose=draw_pose, seg=draw_seg, cls=draw_cls, det=draw_det)
 
 
 def build_visualizer(cfg: Config, metainfo: dict) -> Visualizer:

@@ -236,11 +236,12 @@ def show_predictions(cfg: Config, show: bool, folder: str | None,
         show=show,
         interval=interval,
         wait_time=wait_time)
-    hook['draw' if scope == 'mmseg' else 'enable'] = True
+    hook['draw' if scope in ('mmseg', 'mmdet') else 'enable'] = True
     if folder and scope == 'mmseg':  # its hook has no folder of its own
         cfg.visualizer.save_dir = folder
     elif folder:
-        hook['out_dir'] = os.path.abspath(folder)
+        key = 'test_out_dir' if scope == 'mmdet' else 'out_dir'
+        hook[key] = os.path.abspath(folder)
     cfg.default_hooks.visualization = hook
 
 

@@ -3,7 +3,7 @@
 
 The tools read a config and apply the command line (:mod:`.run_config`), adapt
 the config to the machine, and run the Runner, which supports the configs of
-all three frameworks.
+all frameworks.
 """
 import errno
 import shutil

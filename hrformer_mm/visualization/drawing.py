@@ -191,3 +191,27 @@ def make_palette(classes: int) -> list[list[int]]:
     return [[
         round(255 * c) for c in hsv_to_rgb(i * GOLDEN % 1, 0.8, 1 - i % 3 / 4)
     ] for i in range(classes)]
+
+
+def draw_instances(image: ndarray, boxes: Sequence, masks: Sequence,
+                   colors: Sequence, texts: Sequence[str] = ()) -> ndarray:
+    """Draw boxes, masks and a text above each box.
+
+    Args:
+        image: BGR image.
+        boxes: Corners (x1, y1, x2, y2) of each instance.
+        masks: Mask [H, W] of each instance; may be empty.
+        colors: RGB colour of each instance.
+        texts: Text of each instance.
+    """
+    drawn = image.copy()
+    for mask, color in zip(masks, colors):
+        drawn[mask] = drawn[mask] // 2 + np.uint8(color[::-1]) // 2
+    scale = max(image.shape[0] / 1000, 0.35)
+    for box in boxes:
+        draw_box(drawn, box)
+    for box, text in zip(boxes, texts):
+        (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+        draw_text(drawn, text, (int(box[0]) + width // 2 + 2,
+                                int(box[1]) + height // 2 + 3), scale)
+    return drawn

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -275,6 +276,28 @@ class Count:
         return sum(stage[convention] for stage in self.stages.values())
 
 
+# Regions in the second stage of a detector: boxes, and masks.
+REGIONS = (1000, 100)
+
+
+def forward_two_stages(detector: Any, image: Tensor):
+    """Run all networks of a two-stage detector on one image.
+
+    Its regions depend on the image; :data:`REGIONS` of them are assumed.
+    """
+    maps = detector.extract_feat(image)
+    detector.rpn_head(maps)
+    head, channels = detector.roi_head, maps[0].shape[1]
+    boxes = head.bbox_head
+    for layer in boxes if isinstance(boxes, nn.ModuleList) else [boxes]:
+        layer(image.new_empty(REGIONS[0], channels, 7, 7))
+    masks = getattr(head, 'mask_head', None)
+    if masks is not None:
+        # A cascade averages the masks of its stages.
+        for layer in masks if isinstance(masks, nn.ModuleList) else [masks]:
+            layer(image.new_empty(REGIONS[1], channels, 14, 14))
+
+
 def record(model: nn.Module, shape: tuple[int, int]) -> list[Op]:
     """Record the operations of a forward pass on one image [1, 3, *shape].
 
@@ -283,13 +306,20 @@ def record(model: nn.Module, shape: tuple[int, int]) -> list[Op]:
         shape: Height and width.
     """
     device = next(model.parameters()).device
-    image = torch.empty(1, 3, *shape, device=device)
+    # Detectors pad images, as their pyramids need it.
+    divisor = getattr(
+        getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+    padded = [-(-length // divisor) * divisor for length in shape]
+    image = torch.empty(1, 3, *padded, device=device)
     mode = dict(data_samples=None, mode='tensor') if isinstance(
         model, BaseModel) else {}
     was_training = model.training
     model.eval()
     with torch.no_grad(), attention_in_the_open(), Recorder(model) as recorder:
-        model(image, **mode)
+        if hasattr(model, 'roi_head'):
+            forward_two_stages(model, image)
+        else:
+            model(image, **mode)
     model.train(was_training)
     return recorder.ops
 

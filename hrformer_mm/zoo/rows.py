@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Rows of the paper's tables, their configs and published results.
 
-``configs/{pose,seg,cls}/metafile.yml`` have one entry for each row. They are
+``configs/<task>/metafile.yml`` have one entry for each row. They are
 OpenMMLab metafiles (``Collections``, ``Models``), so ``mim`` and mmengine
 read them, with separate blocks for each source of results. Example::
 
@@ -60,8 +60,8 @@ Rules: the string ``unknown`` marks values that exist but could not be found,
 also ``Metrics: unknown`` as a whole; absent values are omitted. Every block of
 ours may have a ``Note``, which describes a discrepancy in one sentence.
 Tasks are called ``Body 2D Keypoint`` (``Wholebody``, ``Hand``, ``Face``,
-``Fashion``, ``Animal``), ``Semantic Segmentation`` and
-``Image Classification``; the paper's datasets ``COCO``, ``COCO test-dev``,
+``Fashion``, ``Animal``), ``Semantic Segmentation``, ``Image Classification``
+and ``Object Detection``; the paper's datasets ``COCO``, ``COCO test-dev``,
 ``Cityscapes``, ``PASCAL-Context``, ``COCO-Stuff``, ``ADE20K``,
 ``ImageNet-1k``; metrics ``AP``, ``AP50``, ``AP75``, ``APM``, ``APL``, ``AR``,
 ``mIoU``, ``mIoU (ms+flip)``, ``Top 1 Accuracy``, ``Top 5 Accuracy``. Accuracy
@@ -138,7 +138,7 @@ class Result:
 class Row:
     """A row of the zoo: a config, or the reason why there is none."""
     name: str
-    task: str  # pose, seg or cls
+    task: str  # pose, seg, cls or det
     paper: Mapping[str, Printed]  # by table
     config: str = ''  # below root(); empty if missing
     reason: str = ''  # why there is no config
@@ -241,7 +241,7 @@ def list_rows(table: str | None = None,
 
     Args:
         table: Only rows of this table of the paper, such as ``'Table 3'``.
-        task: Only rows of ``'pose'``, ``'seg'`` or ``'cls'``.
+        task: Only rows of ``'pose'``, ``'seg'``, ``'cls'`` or ``'det'``.
 
     Raises:
         ValueError: For an unknown table or task; lists the valid ones.

@@ -224,7 +224,7 @@ def test_installing_again_changes_nothing():
     ('mmpose.codecs', r"'hrformer-mm\[pose\]'.*--no-deps mmpose"),
     ('mmseg.models', r"'hrformer-mm\[seg\]'"),
     ('mmpretrain', r"'hrformer-mm\[cls\]'"),
-    ('mmdet.models', r"'hrformer-mm\[pose\]'"),
+    ('mmdet.models', r"'hrformer-mm\[det\]'"),
     ('mmcv.cnn', "'mmcv-lite>=")])
 def test_a_missing_framework_is_reported_with_its_install_command(
         package, line, monkeypatch):

@@ -55,7 +55,7 @@ def unchanged(own, inherited, key=()):
 
 
 def test_there_are_configs_of_all_tasks():
-    assert {path.parent.name for path in ROWS} == {'cls', 'pose', 'seg'}
+    assert {path.parent.name for path in ROWS} == {'cls', 'det', 'pose', 'seg'}
 
 
 @pytest.mark.parametrize('path', ROWS, ids=name)

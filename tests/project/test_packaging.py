@@ -16,8 +16,8 @@ from wheels import IGNORED, build_wheel, run
 
 pytest.importorskip('pip')
 pytest.importorskip('wheel')
-EXTRAS = ('pose', 'seg', 'cls', 'dpt', 'timm', 'export', 'demo', 'hub', 'test',
-          'dev', 'all')
+EXTRAS = ('pose', 'seg', 'cls', 'det', 'dpt', 'timm', 'export', 'demo', 'hub',
+          'test', 'dev', 'all')
 
 
 @pytest.fixture
@@ -179,7 +179,8 @@ def test_links_that_are_not_allowed_become_copies(tree):
 def test_the_index_names_the_metafile_of_each_task():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert index['Import'] == [
-        f'configs/{task}/metafile.yml' for task in ('pose', 'seg', 'cls')
+        f'configs/{task}/metafile.yml'
+        for task in ('pose', 'seg', 'cls', 'det')
     ]
     for path in index['Import']:
         assert (ROOT / path).is_file()
@@ -196,7 +197,7 @@ def test_pinned_versions_lie_in_the_ranges_of_the_extras():
         r.name: str(r.specifier)[2:]
         for r in read('tested') if str(r.specifier).startswith('==')
     }
-    for name in ('runtime', 'pose', 'seg', 'cls', 'dpt', 'demo', 'hub',
+    for name in ('runtime', 'pose', 'seg', 'cls', 'det', 'dpt', 'demo', 'hub',
                  'export', 'tests'):
         for wanted in read(name):
             if wanted.name in pins:

@@ -77,7 +77,7 @@ def test_rows_are_found_by_table_task_and_name(small_zoo):
 
 @pytest.mark.parametrize('call, match', [
     (lambda: zoo.list_rows(table='3'), "'Table 3'"),
-    (lambda: zoo.list_rows(task='det'), "'pose', 'seg', 'cls'"),
+    (lambda: zoo.list_rows(task='depth'), "'pose', 'seg', 'cls', 'det'"),
     (lambda: zoo.load_row('hrformer_coco'), 'hrformer_b_coco_384x288'),
     (lambda: zoo.get_config('prtr_coco_384x288'), 'not written yet'),
     (lambda: tables.render('table-12'), 'table-11'),

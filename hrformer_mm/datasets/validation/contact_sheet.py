@@ -120,8 +120,20 @@ def cls_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
             np.ascontiguousarray(image), [', '.join(words)])
 
 
+def det_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
+    """Yield images with boxes and masks; ``None`` if unreadable."""
+    from .det import draw_image
+    dataset = leaf.build()
+    for i in spread(len(dataset), SHOWN):
+        info = dataset.get_data_info(i)
+        image = cv2.imread(info['img_path'])
+        yield None if image is None else draw_image(
+            enlarge(image, SMALLEST), info['instances'],
+            max(1., SMALLEST / len(image)))
+
+
 TILES: dict[str, Callable] = dict(
-    pose=pose_tiles, seg=seg_tiles, cls=cls_tiles)
+    pose=pose_tiles, seg=seg_tiles, cls=cls_tiles, det=det_tiles)
 
 
 def contact_sheet(cfg: Config, loader: str) -> ndarray | None:

@@ -1,0 +1,6 @@
+# FCOS with HRFormer-S.
+_base_ = [
+    '../_base_/det/models/fcos.py',
+    '../_base_/det/datasets/coco_800x1333.py',
+    '../_base_/det/schedules/schedule_24e.py',
+]
