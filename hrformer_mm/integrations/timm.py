@@ -58,8 +58,9 @@ Indices = int | Sequence[int] | None
 HEAD_ARGUMENTS: Any = ('num_classes', 'global_pool', 'drop_rate')
 BIAS_TABLE = 'relative_position_bias_table'
 
-# Windows are padded by the size of the map, which symbolic tracing lacks.
-register_notrace_module(HRFormer)
+# Sizes of maps and fast paths of CPUs are unknown to symbolic tracing.
+for leaf in (HRFormer, RepresentationHead):
+    register_notrace_module(leaf)
 
 
 def take_indices(indices: Indices, count: int = 4) -> tuple[int, ...]:
