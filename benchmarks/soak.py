@@ -52,7 +52,8 @@ def small_model(task: str) -> dict:
     options = {'model.backbone.arch': dict(_delete_=True, **ARCH)}
     heads = dict(pose=('model.head', ARCH['channels'][0]),
                  seg=('model.decode_head', ARCH['channels']),
-                 cls=('model.neck', ARCH['channels']))
+                 cls=('model.neck', ARCH['channels']),
+                 det=('model.neck', ARCH['channels']))
     head, channels = heads[task]
     return {**options, f'{head}.in_channels': channels}
 
@@ -133,8 +134,8 @@ def summarize(watch: Watch) -> Report:
 def make_config(name: str, iters: int, work_dir: Path,
                 cfg_options: dict | None) -> Config:
     """Build a small, long config of the quickstart and generate its data."""
-    from hrformer_mm.quickstart import cls, pose, seg
-    task = dict(pose=pose, seg=seg, cls=cls)[name].TASK
+    from hrformer_mm.quickstart import cls, det, pose, seg
+    task = dict(pose=pose, seg=seg, cls=cls, det=det)[name].TASK
     cfg = read_config(str(root() / 'configs' / task.config))
     data = work_dir / 'data'
     provide_data(task, data, IMAGES, 0, lambda text: None)
@@ -160,7 +161,7 @@ def soak(task: str,
     """Train a small model of a task for many steps.
 
     Args:
-        task: ``'pose'``, ``'seg'`` or ``'cls'``.
+        task: ``'pose'``, ``'seg'``, ``'cls'`` or ``'det'``.
         work_dir: Empty folder for data, log and checkpoints.
         iters: Number of steps. The share :data:`WARM` of them is warm-up.
         cfg_options: Options merged into the config.

@@ -102,7 +102,8 @@ def test_without_weights_the_whole_image_is_used_with_a_warning(
 def test_a_model_of_other_objects_uses_the_whole_image_with_a_warning(server):
     hands = Categories([dict(id=1, name='hand')])
     found = boxes.choose_boxes('auto', 'cpu', .5, hands)
-    assert type(found) is boxes.WholeImage and 'those of this' in found.problem
+    assert type(found) is boxes.WholeImage
+    assert 'not the classes of this' in found.problem
     assert server.requests == 0
 
 

@@ -299,7 +299,7 @@ def test_a_detector_takes_the_classes_of_the_dataset():
     assert detector.detected_labels(name, cats) == {17}
     assert cats.written(17) == 2
     hands = Categories([dict(id=1, name='hand')])
-    with pytest.raises(ValueError, match='not those of this model'):
+    with pytest.raises(ValueError, match='not the classes of this model'):
         detector.detected_labels(name, hands)
     people = Categories(metainfo=PEOPLE)
     assert detector.detected_labels(name, people) == {1}

@@ -351,7 +351,12 @@ def look_at(path, damage):
         one_line(line)
         assert path.name in line and not frames
         return f'{damage}: refused'
-    assert not reported and np.array_equal(frames[0].image, image)
+    if reported:  # Pillow is stricter with parts that OpenCV leaves out
+        (line, ) = reported
+        one_line(line)
+        assert path.name in line and not frames
+        return f'{damage}: read in training, skipped in prediction'
+    assert np.array_equal(frames[0].image, image)
     assert image.dtype == np.uint8 and image.ndim == 3
     assert image.shape[2] == 3 and image.size > 0
     return f'{damage}: read'
@@ -368,4 +373,4 @@ def test_damaged_images_are_rejected_or_read(first, last, images, tmp_path):
         path.unlink()
     print(dict(sorted(outcomes.items())))
     assert outcomes.total() == last - first
-    assert len({k.rpartition(' ')[2] for k in outcomes}) == 2
+    assert len({k.rpartition(': ')[2] for k in outcomes}) >= 2

@@ -17,8 +17,10 @@ NEWER = {
     r'torch\.compiler\.is_compiling': 'core/versions.py',
     r'is_autocast_enabled\([\'"]': 'core/versions.py',
     r'flop_registry': 'core/versions.py',
-    r'import .*register_flop_formula.*\n': None,
-    r'torch\.accelerator|torch\.nn\.attention|torch\.library\.custom_op': None,
+    r'from torch.* import .*register_flop_formula.*\n': None,
+    r'torch\.accelerator|torch\.nn\.attention': None,
+    # Imported only where PyTorch has it.
+    r'torch\.library\.custom_op': 'core/kernels/triton/ops.py',
     r'torch\.amp\.GradScaler|torch\.nn\.Buffer|nn\.RMSNorm': None,
     r'^from torch\.export import': None,
 }  # yapf: disable

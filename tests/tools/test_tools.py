@@ -375,8 +375,9 @@ def test_pictures_are_drawn_in_every_framework(scope, tmp_path):
     with DefaultScope.overwrite_default_scope(scope):
         hook = HOOKS.build(cfg.default_hooks.visualization)
     assert hook.interval == 5 and not hook.show
-    assert hook.draw if scope == 'mmseg' else hook.enable
+    assert hook.draw if scope in ('mmseg', 'mmdet') else hook.enable
     assert str(tmp_path) in (cfg.visualizer.get('save_dir'),
+                             getattr(hook, 'test_out_dir', None),
                              getattr(hook, 'out_dir', None))
 
 
