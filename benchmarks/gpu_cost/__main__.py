@@ -108,7 +108,7 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
         x = torch.empty(batch, 3, *size, device=DEVICE)
 
         def step() -> Any:
-            y = found(x, mode='tensor') if whole else found(x)
+            y = found(x, None, mode='tensor') if whole else found(x)
             maps: list[Tensor] = list(tensors_in(y))
             if not training:
                 return maps
