@@ -153,6 +153,7 @@ def test_costs_of_whole_networks_do_not_grow(network, subject, mode, kernels):
     assert cost.bytes <= gigabytes * 1e9
 
 
+@pytest.mark.slow
 def test_the_command_saves_a_table_and_a_plot(tmp_path, capsys):
     pytest.importorskip('mmpose')
     tool.main(['tiny', '--size', '64x64', '--batch', '2', '--details',

@@ -144,7 +144,10 @@ def test_an_unsupported_codec_is_reported():
 # Files
 
 
-@pytest.mark.parametrize('task', SHAPES)
+@pytest.mark.parametrize('task', [
+    pytest.param(t, marks=[pytest.mark.slow] * (t == 'seg'))  # takes longest
+    for t in SHAPES
+])
 def test_files_accept_batches_and_for_segmentation_any_size(
         rows, folder, task):
     path = exported(rows, folder, task)
