@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -51,10 +52,11 @@ def test_boxes_and_masks_are_written_in_coco_format(model, tmp_path):
         assert mask.decode(one['segmentation']).shape == (
             image['height'], image['width'])
     truth.loadRes(str(tmp_path / 'predictions.json'))
-    drawn = cv2.imread(
-        str(tmp_path / 'overlays' / truth.imgs[found[0]['image_id']]
-            ['file_name'].rpartition('/')[2]))
-    assert drawn.shape == (image['height'], image['width'], 3)
+    name = truth.imgs[found[0]['image_id']]['file_name'].rpartition('/')[2]
+    drawn = cv2.imread(str(tmp_path / 'overlays' / name))
+    source = cv2.imread(str(model / 'data/val2017' / name))
+    assert drawn.shape == source.shape
+    assert (np.abs(drawn.astype(int) - source) > 50).mean() > .001
 
 
 def test_options_of_pose_are_refused(model, tmp_path, capsys):
