@@ -2,6 +2,7 @@
 """Flags and one-line error reports shared by the command lines."""
 import codecs
 import os
+import select
 import sys
 import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -105,6 +106,26 @@ def downloading(is_allowed: bool) -> Iterator[None]:
                 os.environ[OFFLINE] = before
 
 
+def reader_is_gone() -> bool:
+    """Whether the pipe of stdout is closed, as by ``head``.
+
+    If so, later output is dropped, so that Python does not complain about it
+    when it exits.
+    """
+    if not hasattr(select, 'poll'):  # Windows
+        return False
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)
+    except OSError:  # it is no file, but collected by a test or a notebook
+        return False
+    gone = any(event & (select.POLLERR | select.POLLHUP)
+               for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Make ``main(argv=None)`` of a tool report user errors in one line.
 
@@ -124,8 +145,12 @@ def one_line_errors(main: Callable) -> Callable:
             'HRFORMER_MM_TRACEBACK', '0') not in ('', '0')
         try:
             with downloading('--offline' not in argv):
-                return main([arg for arg in argv if arg not in FLAGS])
+                code = main([arg for arg in argv if arg not in FLAGS])
+                sys.stdout.flush()
+                return code
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and reader_is_gone():
+                raise SystemExit(128 + 13)  # as a program that SIGPIPE ended
             if full or not is_mistake(error):
                 raise
             log = log_of(error)

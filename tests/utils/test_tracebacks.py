@@ -1,6 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """An error that ends a run leaves its traceback in the log."""
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,3 +100,23 @@ def test_an_error_before_a_run_is_one_line_without_a_log(tmp_path, last_line):
     cfg.model = None
     line = last_line(cfg)
     assert 'needs model=dict' in line and 'traceback' not in line
+
+
+@pytest.mark.parametrize('code, status, text', [
+    ('print("a\\n" * 99999)', 141, ''),
+    # Another pipe that broke is an error of the run.
+    ('raise BrokenPipeError(32, "Broken pipe")', 2, 'error: [Errno 32]'),
+])
+def test_output_into_a_closed_pipe_ends_in_silence(code, status, text,
+                                                   tmp_path):
+    (tmp_path / 'tool.py').write_text(
+        'from hrformer_mm.utils import cli\n'
+        f'@cli.one_line_errors\ndef main(argv=None):\n    {code}\nmain()\n')
+    read, write = os.pipe()
+    if status == 141:
+        os.close(read)
+    done = subprocess.run([sys.executable, tmp_path / 'tool.py'], text=True,
+                          stdout=write, stderr=subprocess.PIPE)
+    assert done.returncode == status, done.stderr
+    assert text in done.stderr
+    assert 'Broken pipe' not in done.stderr or status == 2
