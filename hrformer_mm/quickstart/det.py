@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quickstart of detection: drawn people with masks in COCO's layout."""
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,8 @@ from mmengine.config import Config
 from ..apis.det import DetPredictor
 from ..apis.images import to_frame
 from ..visualization.figures import mosaic
-from .runner import Outcome, Task
-from .synthetic.people import make_people
+from .runner import Task, commands_by_epoch
+from .synthetic.people import FILES, make_people
 
 SHOWN = 12  # number of images
 HEIGHT = 480  # height to draw at
@@ -47,18 +48,6 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     return [path]
 
 
-def next_commands(outcome: Outcome) -> list[str]:
-    """Return commands to evaluate, train longer and train on own data."""
-    longer = f'{outcome.work_dir}_longer'
-    epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
-    return [
-        f'python tools/test.py {outcome.config} {outcome.checkpoint}',
-        f'python tools/train.py {outcome.config} --work-dir {longer} '
-        f'--cfg-options train_cfg.max_epochs={epochs}',
-        'bash tools/quickstart.sh --task det --data-root /path/to/coco',
-    ]
-
-
 TASK = Task(
     name='det',
     config='det/hrformer_t_synthetic_96x128_mask-rcnn.py',
@@ -67,9 +56,7 @@ TASK = Task(
     make_data=make_people,
     images=(1000, 100),
     draw=draw,
-    next_commands=next_commands,
+    next_commands=partial(commands_by_epoch, 'det'),
     layout='COCO 2017: annotations/person_keypoints_train2017.json and '
     '_val2017.json, train2017/ and val2017/ with the images',
-    needs=('annotations/person_keypoints_train2017.json',
-           'annotations/person_keypoints_val2017.json', 'train2017',
-           'val2017'))
+    needs=FILES)

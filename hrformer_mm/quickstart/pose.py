@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quickstart of pose estimation: drawn people in COCO's layout."""
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from numpy import ndarray
 
 from ..visualization.drawing import draw_skeleton
 from ..visualization.figures import mosaic
-from .runner import Outcome, Task
+from .runner import Task, commands_by_epoch
 from .synthetic.bodies import SKELETON
-from .synthetic.people import make_people
+from .synthetic.people import FILES, make_people
 
 # BGR: a person's left, right, and links between both.
 COLORS = ((235, 150, 40), (40, 110, 245), (90, 200, 90))
@@ -85,18 +86,6 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     return [path]
 
 
-def next_commands(outcome: Outcome) -> list[str]:
-    """Return commands to evaluate, train longer and train on own data."""
-    longer = f'{outcome.work_dir}_longer'
-    epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
-    return [
-        f'python tools/test.py {outcome.config} {outcome.checkpoint}',
-        f'python tools/train.py {outcome.config} --work-dir {longer} '
-        f'--cfg-options train_cfg.max_epochs={epochs}',
-        'bash tools/quickstart.sh --task pose --data-root /path/to/coco',
-    ]
-
-
 TASK = Task(
     name='pose',
     config='pose/hrformer_t_synthetic_112x84.py',
@@ -105,9 +94,7 @@ TASK = Task(
     make_data=make_people,
     images=(1000, 150),
     draw=draw,
-    next_commands=next_commands,
+    next_commands=partial(commands_by_epoch, 'pose'),
     layout='COCO 2017 keypoints: annotations/person_keypoints_train2017.json '
     'and _val2017.json, train2017/ and val2017/ with the images',
-    needs=('annotations/person_keypoints_train2017.json',
-           'annotations/person_keypoints_val2017.json', 'train2017',
-           'val2017'))
+    needs=FILES)

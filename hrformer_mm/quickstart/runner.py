@@ -46,6 +46,18 @@ class Outcome:
     data_root: Path
 
 
+def commands_by_epoch(task: str, outcome: Outcome) -> list[str]:
+    """Return commands to evaluate, train longer and train on own data."""
+    longer = f'{outcome.work_dir}_longer'
+    epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
+    return [
+        f'python tools/test.py {outcome.config} {outcome.checkpoint}',
+        f'python tools/train.py {outcome.config} --work-dir {longer} '
+        f'--cfg-options train_cfg.max_epochs={epochs}',
+        f'bash tools/quickstart.sh --task {task} --data-root /path/to/coco',
+    ]
+
+
 @dataclass(frozen=True)
 class Task:
     """Quickstart of one task.

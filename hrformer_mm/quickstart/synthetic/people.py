@@ -47,6 +47,10 @@ SEEN_ON = [(HEAD, )] + [
                   (FOREARM, ), (TORSO, THIGH), (THIGH, SHIN), (SHIN, ))
     for side in SIDES
 ]
+# What make_people writes.
+FILES = ('annotations/person_keypoints_train2017.json',
+         'annotations/person_keypoints_val2017.json', 'train2017', 'val2017')
+
 PARTS = 16  # numbers reserved per person in the map of parts
 OCCLUDER = 255
 HIDDEN = 0.3  # minimum visible share of a person to label keypoints
