@@ -26,6 +26,18 @@ BATCH_NORMS = ('BN', 'BN2d', 'SyncBN')
 NORM_DEFAULTS = dict(affine=True, track_running_stats=True)
 
 
+def whole(ratio: float) -> int:
+    """Return a ratio of the feed-forward, which configs may write as 4.0.
+
+    Raises:
+        ValueError: If it is no whole number.
+    """
+    if ratio != int(ratio):
+        raise ValueError('mlp_ratio must be a whole number, as hidden channels'
+                         f' are a multiple of the input\'s; got {ratio}')
+    return int(ratio)
+
+
 def is_extra(value: Any) -> bool:
     """Whether an argument is MMPose's ``extra``."""
     return isinstance(value, Mapping) and any(
@@ -142,7 +154,7 @@ def translate_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         heads=words['heads'],
         modules=tuple(s['num_modules'] for s in stages),
         blocks=same(words['blocks'], 'num_blocks'),
-        mlp_ratio=int(same(words['mlp_ratios'], 'mlp_ratios')))
+        mlp_ratio=whole(same(words['mlp_ratios'], 'mlp_ratios')))
     several = stages[-1].get('multiscale_output')
     args = dict(
         arch=arch,

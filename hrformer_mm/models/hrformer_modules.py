@@ -12,6 +12,7 @@ from .extra import (
     apply_transformer_norm_cfg,
     check_conv_cfg,
     translate_upsample,
+    whole,
 )
 
 
@@ -52,7 +53,7 @@ class HRFormerBlock(Block):
         super().__init__(
             in_features,
             num_heads,
-            int(mlp_ratio),
+            whole(mlp_ratio),
             drop_path,
             with_cp=with_cp,
             window_size=window_size,
@@ -126,7 +127,7 @@ class HRFomerModule(HighResolutionModule):
         check_conv_cfg(conv_cfg)
         super().__init__([
             TransformerBranch(*(Block(
-                dim, heads, int(ratio), rate, with_cp=with_cp,
+                dim, heads, whole(ratio), rate, with_cp=with_cp,
                 window_size=window, rel_pos_bias=with_rpe)
                 for rate in rates[:blocks]))
             for blocks, _, dim, heads, window, ratio in zip(*given)

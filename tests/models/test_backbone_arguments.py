@@ -73,6 +73,19 @@ def test_a_block_of_mmpose_is_our_block_on_maps():
         HRFormerBlock(8, 16, num_heads=2)
 
 
+def test_a_fractional_ratio_of_the_feed_forward_is_refused():
+    """It was rounded down without a word."""
+    extra = extra_of()
+    for n in (2, 3, 4):
+        stage = extra[f'stage{n}']
+        stage['mlp_ratios'] = [2.5] * len(stage['num_blocks'])
+    for build in (lambda: HRFormer(extra=extra),
+                  lambda: HRFormerBlock(8, 8, 2, mlp_ratio=2.5)):
+        with pytest.raises(ValueError, match='whole number.*2.5'):
+            build()
+    assert HRFormerBlock(8, 8, 2, mlp_ratio=2.).ffn.fc1.out_channels == 16
+
+
 def block_like(block):
     own = Block(8, 2, window_size=3, rel_pos_bias=False)
     own.load_state_dict(block.state_dict())
