@@ -38,7 +38,8 @@ PERSON = [20., 10., 40., 80.]  # x, y, width, height
 def write_row(task: str, folder: Path) -> tuple[str, str]:
     """A config and random weights for it, as the Runner saves them."""
     row, small = ROWS[task]
-    cfg = tiny_row(row, folder / 'work', **ARCH, **small)
+    # Not the data of a quickstart that was run in this checkout.
+    cfg = tiny_row(row, folder / 'work', folder / 'nothing', **ARCH, **small)
     config, weights = folder / f'{task}.py', folder / f'{task}.pth'
     cfg.dump(config)
     torch.manual_seed(0)
