@@ -17,17 +17,34 @@ import numpy as np
 from onnxruntime import InferenceSession, get_available_providers
 
 
+def draw_boxes(image, boxes, scores, meta):
+    """Print boxes as x, y, width, height, best first, and draw the sure."""
+    rows, labels = (scores > meta['score_thr']).nonzero()
+    boxes, scores = boxes[rows], scores[rows, labels]
+    boxes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    for i in cv2.dnn.NMSBoxesBatched(boxes.tolist(), scores.tolist(), labels.
+                                     tolist(), 0, meta['iou_thr']):
+        name, box = meta['names'][labels[i]], boxes[i].clip(0)
+        print(name, *box.round(1), scores[i].round(3))
+        if scores[i] > .3:
+            cv2.rectangle(image, box.round().astype(int), (0, 255, 0), 2)
+            cv2.putText(image, name, box[:2].astype(int) + [2, 16], 0, .5,
+                        (0, 255, 0))
+
+
 def predict(session, meta, image, box):
     """Predict an image (BGR), print the results and draw them into it."""
     goal = np.array((meta['shape'] or image.shape[:2])[::-1])
     corner, size = np.reshape(box or (0, 0, *image.shape[1::-1]), (2, 2))
     fit = getattr(np, meta['fit'])  # maximum: whole box, minimum: crop
     seen = meta['padding'] * fit(size, size[::-1] * goal / goal[::-1])
-    corner, step = corner + (size - seen) / 2, seen / (goal - meta['udp'])
+    corner = corner + (size - seen) * meta.get('align', .5)
+    step = seen / (goal - meta['udp'])
     blur = step.astype(int).clip(1, None if meta['task'] == 'cls' else 1)
     back = np.column_stack([np.diag(step), corner])
     x = cv2.warpAffine(cv2.blur(image, blur.tolist()), back, goal.tolist(),
-                       flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
+                       flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
+                       borderValue=meta.get('border', 0))
     x = (x[..., ::-1 if meta['rgb'] else 1] - meta['mean']) / meta['std']
     x = x.astype('f4').transpose(2, 0, 1)[None]
     found, *scores = (y[0] for y in session.run(None, {'image': x}))
@@ -38,6 +55,8 @@ def predict(session, meta, image, box):
         for a, b in meta['links']:
             if min(scores[a], scores[b]) > .3:
                 cv2.line(image, *found[[a, b]].astype(int), (0, 255, 0), 2)
+    elif meta['task'] == 'det':
+        draw_boxes(image, found * np.tile(seen / goal, 2), scores[0], meta)
     elif meta['task'] == 'seg':
         colors = np.array(meta['palette'], 'u1')[found][..., ::-1]
         colors = cv2.warpAffine(colors, back, image.shape[1::-1], flags=0)

@@ -77,8 +77,10 @@ class Report:
         default_factory=dict)
 
 
-def input_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
+def input_shape(cfg: Config, model: Any) -> tuple[int, int]:
     """Return height and width of the images that a config is for.
+
+    Those of detectors are padded.
 
     Raises:
         ValueError: If neither its codec nor its file name has the size.
@@ -87,7 +89,14 @@ def input_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
     if decoder is not None:
         width, height = decoder.input_size
         return int(height), int(width)
-    return zoo.input_size(cfg.filename)
+    height, width = zoo.input_size(cfg.filename)
+    step = divisor(model)
+    return -(-height // step) * step, -(-width // step) * step
+
+
+def divisor(model: Any) -> int:
+    """Return the number that the sides of a detector's images divide by."""
+    return getattr(model.data_preprocessor, 'pad_size_divisor', 1)
 
 
 def find_step(cfg: Config, name: str) -> dict:
@@ -112,7 +121,8 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
         A dict; in it, ``fit`` says how the box or image is fitted to the
         input: the network sees the smallest area of its aspect ratio that
         contains it (``maximum``) or the largest area inside it
-        (``minimum``), scaled by ``padding``.
+        (``minimum``), scaled by ``padding``. ``align`` is the share of the
+        rest that is left of and above the image (default: 0.5).
     """
     task, normal = get_task(cfg).name, cast(Any, model.data_preprocessor)
     facts: dict[str, Any] = dict(
@@ -136,13 +146,19 @@ def describe(cfg: Config, model: nn.Module, meta: dict,
             links=meta['skeleton_links'],
             padding=find_step(cfg, 'GetBBoxCenterScale').get('padding', 1.25),
             udp=find_step(cfg, 'TopdownAffine').get('use_udp', False))
-    head: Any = model.decode_head if task == 'seg' else model.head
+    names = dict(seg='decode_head', det='bbox_head')
+    head: Any = getattr(model, names.get(task, 'head'))
     count = head.num_classes
     facts['names'] = list(meta.get('classes') or map(str, range(count)))
     if task == 'cls':
         assert shape is not None  # only segmentation leaves sizes open
         edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
         return dict(facts, padding=shape[0] / edge)
+    if task == 'det':  # MMDetection pads at the right and below with zeros
+        return dict(
+            facts, align=0, border=facts['mean'][::-1 if facts['rgb'] else 1],
+            score_thr=head.test_cfg.score_thr,
+            iou_thr=head.test_cfg.nms.get('iou_threshold', .5))
     if slides(model):
         windows: Any = model.test_cfg
         facts['slide'] = {k: list(windows[k]) for k in ('crop_size', 'stride')}
@@ -365,6 +381,9 @@ def export(cfg: Config,
     check_before(file, format, force)
     model, meta = load(cfg, weights)
     shape = shape or input_shape(cfg, model)
+    if any(n % divisor(model) for n in shape):
+        raise ValueError(f'the sides of images must be multiples of '
+                         f'{divisor(model)} for this model, got {shape}')
     if dynamic and slides(model):
         raise ValueError(
             "model.test_cfg.mode is 'slide', whose windows need a fixed size "

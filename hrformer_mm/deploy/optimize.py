@@ -58,7 +58,8 @@ def parts(model: nn.Module) -> tuple[nn.Module, ...]:
     Their surroundings (normalization of images, decoding, losses) remain
     unchanged. Any other model is a single part.
     """
-    names = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head')
+    names = ('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head',
+             'bbox_head')
     found = (getattr(model, name, None) for name in names)
     return tuple(m for m in found if isinstance(m, nn.Module)) or (model, )
 

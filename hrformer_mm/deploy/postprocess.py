@@ -1,10 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Postprocessing in the graph: keypoints, labels and scores from maps.
+"""Postprocessing in the graph: keypoints, labels, boxes and scores from maps.
 
 The modules compute with tensors what the frameworks compute in NumPy after the
 network. Letters: K keypoints or classes, H x W a heatmap, h x w an image.
 """
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -12,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Names of the outputs without postprocessing.
+# Names of the outputs without postprocessing; detectors have one of each in
+# every level, the last one if their head has a centerness or similar.
 MAPS = dict(pose='heatmaps', seg='logits', cls='logits')
+LEVEL_MAPS = ('cls_score', 'bbox_pred', 'score_factor')
 
 
 def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,6 +200,86 @@ class Probabilities(nn.Module):
         return logits.softmax(dim=1),
 
 
+class Boxes(nn.Module):
+    """Boxes [B, N, 4] in pixels of the image, and their scores [B, N, K].
+
+    All N priors are decoded: the caller selects by scores and suppresses
+    overlapping boxes. Boxes outside of the image have a score of zero.
+
+    Args:
+        head: MMDetection's head of one of the :func:`one_stage` detectors.
+    """
+    names = ('boxes', 'scores')
+
+    def __init__(self, head: Any):
+        super().__init__()
+        # In a tuple, since its layers are those of the network already.
+        self.head = (head, )
+
+    def by_prior(self, maps: Sequence[Tensor], channels: int) -> Tensor:
+        """Return maps [B, A * channels, H, W] of all levels by prior."""
+        return torch.cat([
+            x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, channels)
+            for x in maps
+        ], 1)  # yapf: disable
+
+    def forward(self, maps: Sequence[Sequence[Tensor]],
+                image: Tensor) -> tuple[Tensor, Tensor]:
+        head, classes = self.head[0], maps[0]
+        scores = self.by_prior(classes, head.cls_out_channels)
+        if head.use_sigmoid_cls:
+            scores = scores.sigmoid()
+        else:
+            scores = scores.softmax(-1)[..., :-1]
+        if len(maps) > 2:
+            scores = scores * self.by_prior(maps[2], 1).sigmoid()
+        priors = torch.cat(head.prior_generator.grid_priors(
+            [x.shape[-2:] for x in classes], classes[0].dtype,
+            classes[0].device))  # yapf: disable
+        coder = head.bbox_coder
+        steps = self.by_prior(maps[1], coder.encode_size)
+        flat = steps.flatten(0, 1)  # coders of anchors know no batches
+        priors = priors.expand(steps.shape[0], -1, -1).flatten(0, 1)
+        boxes = coder.decode(priors, flat).reshape(steps.shape[0], -1, 4)
+        height, width = image.shape[-2:]
+        boxes = torch.stack([
+            boxes[..., i].clamp(0, width if i % 2 == 0 else height)
+            for i in range(4)
+        ], -1)
+        inside = (boxes[..., 2:] > boxes[..., :2]).all(-1, True)
+        return boxes, torch.where(inside, scores, 0.)
+
+
+def one_stage(model: Any) -> Any:
+    """Return the head of a detector that predicts a box for each prior.
+
+    Raises:
+        ValueError: If it selects regions inside the network or decodes in
+            another way than MMDetection's dense heads.
+    """
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+    head = getattr(model, 'bbox_head', None)
+    words = ('predict_by_feat', '_predict_by_feat_single')
+    if not isinstance(head, BaseDenseHead) or any(
+            getattr(type(head), word) is not getattr(BaseDenseHead, word)
+            for word in words):
+        raise ValueError(
+            f'{type(model).__name__} cannot be exported: it does not predict '
+            'one box for each prior, as RetinaNet, FCOS and ATSS do')
+    return head
+
+
+def level_names(head: Any) -> list[str]:
+    """Return the names of a head's maps, ``cls_score_0`` and so on."""
+    levels = head.prior_generator.num_levels
+    weight = next(head.parameters())
+    smallest = [weight.new_zeros(1, head.in_channels, 1, 1)] * levels
+    with torch.no_grad():
+        number = len(head(smallest))
+    return [f'{name}_{i}' for name in LEVEL_MAPS[:number]
+            for i in range(levels)]  # yapf: disable
+
+
 def keypoints_of(codec) -> Keypoints:
     """Return the decoder module for one of MMPose's codecs.
 
@@ -270,10 +353,11 @@ class Network(nn.Module):
     """A model as one function of the normalized image [B, 3, h, w].
 
     Args:
-        model: Model of one of the three frameworks.
-        task: ``pose``, ``seg`` or ``cls``.
-        post: Return keypoints, labels or probabilities; otherwise heatmaps
-            and logits of stride 4, or the logits of an image.
+        model: Model of one of the four frameworks.
+        task: ``pose``, ``seg``, ``cls`` or ``det``.
+        post: Return keypoints, labels, probabilities or boxes; otherwise
+            heatmaps and logits of stride 4, the logits of an image, or all
+            maps of a detector's head.
 
     Attributes:
         names: Names of the outputs.
@@ -283,19 +367,24 @@ class Network(nn.Module):
         super().__init__()
         self.model: nn.Module = (
             SlidingWindows(model) if slides(model) else model)
-        self.names: Sequence[str] = (MAPS[task], )
+        self.detects = task == 'det'
+        self.names: Sequence[str] = (
+            level_names(one_stage(model)) if self.detects else (MAPS[task], ))
         self.last: Any = None
         if post:
             self.last = {
                 'pose': lambda: keypoints_of(model.head.decoder),
                 'seg': lambda: Labels(model.decode_head),
-                'cls': Probabilities
+                'cls': Probabilities,
+                'det': lambda: Boxes(model.bbox_head)
             }[task]()
             self.names = self.last.names
 
     def forward(self, image: Tensor) -> Sequence[Tensor]:
         maps = self.model(image, data_samples=None, mode='tensor')
-        if not isinstance(maps, Tensor):
+        if not self.detects and not isinstance(maps, Tensor):
             raise ValueError(f'the network returns a {type(maps).__name__} of '
                              'outputs; only models with one can be exported')
-        return (maps, ) if self.last is None else self.last(maps, image)
+        if self.last is not None:
+            return self.last(maps, image)
+        return tuple(chain(*maps)) if self.detects else (maps, )
