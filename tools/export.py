@@ -6,6 +6,7 @@ back, run and compared with PyTorch; if the outputs differ, nothing is
 written. Inputs are normalised images [B, 3, height, width], outputs heatmaps
 or logits. A segmentation model that is tested in sliding windows
 (test_cfg.mode='slide') is exported with its windows, for images of one size.
+Detectors of two stages, such as Faster R-CNN, cannot be exported.
 tools/onnx_predict.py shows how to use such a file without PyTorch.
 """
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -58,8 +59,8 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--post',
         action='store_true',
-        help='output keypoints, label maps or probabilities instead of '
-        'heatmaps and logits')
+        help='output keypoints, label maps, probabilities, or boxes and '
+        'scores before NMS instead of heatmaps and logits')
     parser.add_argument(
         '--check',
         action='store_true',
