@@ -27,7 +27,8 @@ ONNX = [pytest.mark.slow, pytest.mark.skipif(
 
 def write_detector(method, folder, **options):
     """A tiny detector of three classes with random weights."""
-    cfg = Config.fromfile(CONFIGS / f'det/hrformer_s_coco_800x1333_{method}.py')
+    cfg = Config.fromfile(
+        CONFIGS / f'det/hrformer_s_coco_800x1333_{method}.py')
     cfg.merge_from_dict({
         'model.backbone.arch': ARCH, 'model.backbone.init_cfg': None,
         'model.neck.in_channels': [8, 16, 32, 64],
