@@ -79,8 +79,8 @@ class Results:
     """Iterator over the results of images, in their order.
 
     The result of a single image, ``predictor('photo.jpg')``, is the only item;
-    its attributes are available on the iterator as well:
-    ``predictor('photo.jpg').keypoints``.
+    it is ``predictor('photo.jpg')[0]`` as well, and its attributes are those
+    of the iterator: ``predictor('photo.jpg').keypoints``.
 
     Args:
         results: Iterator over the results.
@@ -99,6 +99,12 @@ class Results:
         self._first = self._first or [found]
         return found
 
+    def __getitem__(self, index: int) -> Any:
+        if not self._is_single:
+            raise TypeError('results of several images are computed one after '
+                            'the other: iterate over them, or use list()')
+        return [self._only()][index]
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith('_'):
             raise AttributeError(name)
@@ -106,6 +112,9 @@ class Results:
             raise AttributeError(
                 f'results of several images have no {name!r}: iterate over '
                 'them, there is one result for each image')
+        return getattr(self._only(), name)
+
+    def _only(self) -> Any:
         if not self._first:  # not iterated over yet
             self._results = iter([next(self)])
-        return getattr(self._first[0], name)
+        return self._first[0]

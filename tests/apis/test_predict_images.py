@@ -75,6 +75,9 @@ def test_the_result_of_one_image_can_be_used_directly(predictors, path):
     assert predictors['seg'](path).shape == (100, 120)
     with pytest.raises(AttributeError, match='iterate'):
         predictors['pose']([path, path]).keypoints
+    assert predictors['seg'](path)[0].shape == (100, 120)
+    with pytest.raises(TypeError, match='list'):
+        predictors['pose']([path, path])[0]
 
 
 def test_a_batch_as_one_array_is_several_images(predictors):

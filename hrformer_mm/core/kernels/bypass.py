@@ -6,6 +6,8 @@ from torch.nn.modules import module as nn_module
 
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
          '_backward_pre_hooks')
+# nn_module._has_any_global_hook() is unknown to torch 2.1.
+GLOBAL_HOOKS = tuple(f'_global{name}' for name in HOOKS)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -27,4 +29,4 @@ def may_bypass(module: nn.Module, *kinds: type[nn.Module]) -> bool:
         and not has_hooks(module) and 'forward' not in vars(module)
         and 'parametrizations' not in module._modules
         and getattr(module, '_compiled_call_impl', None) is None
-        and not nn_module._has_any_global_hook())
+        and not any(getattr(nn_module, name) for name in GLOBAL_HOOKS))
