@@ -196,13 +196,17 @@ def write_keypoints(name, kind, root):
         img='images/'), ann_file='annotations/train.json')
     if name == 'DeepFashionDataset':
         dataset['subset'] = 'full'
+    if name == 'PoseTrack18VideoDataset':
+        dataset.update(frame_sampler_mode='fixed', frame_indices=[-1, 0],
+                       frame_weights=[.5, .5], ph_fill_len=2)
     leaf, = unwrap(config('mmpose', dataset), 'train_dataloader')
     try:
         points = len(names_of(read_metainfo(leaf)[0]))
     except ValueError:  # not of keypoints in images
         points = 17
     write_coco(Pose(
-        points, image=dict(crowdIndex=.4), more=lambda a, rng: {
+        points, image=dict(crowdIndex=.4, nframes=4, frame_id=1),
+        more=lambda a, rng: {
             **whole_body(a, rng), **centred(a, rng), **human_art(a, rng),
             'face_valid': True, 'track_id': 1, 'head_size': 5.}))(root)
     return dataset
