@@ -292,8 +292,9 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
         ignored, pixels = ignored + counts.ignored, pixels + counts.total
         summary.sizes += [size] * (size is not None)
         summary.problems += problems
+    # Unknown unless there is a label map without a problem.
     summary.classes = (
-        classes_from(total, dataset) if counted and has_labels else {})
+        classes_from(total, dataset) if pixels and has_labels else {})
     if not has_labels:
         summary.notes.append(f'labels are read by {", ".join(loading)} and '
                              'not checked')
