@@ -49,7 +49,8 @@ class ToyDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self):
-        return [dict(x=float(i), img_path=f'{i}.jpg') for i in range(SAMPLES)]
+        return [dict(x=float(i), img_path=f'{i}.jpg', width=2 + i % 3,
+                     height=3) for i in range(SAMPLES)]  # yapf: disable
 
     def prepare_data(self, idx: int):
         if idx == self.broken:

@@ -46,9 +46,10 @@ def write_detector(method, folder, **options):
             layer.running_mean.normal_()
             layer.running_var.uniform_(.5, 2)
     for name, weight in model.named_parameters():
-        if name.endswith(('conv_cls.weight', 'retina_cls.weight',
-                          'conv_reg.weight', 'retina_reg.weight')):
+        if name.endswith(('conv_cls.weight', 'retina_cls.weight')):
             weight.data.normal_(std=.05)
+        if name.endswith(('conv_reg.weight', 'retina_reg.weight')):
+            weight.data.normal_(std=.02)
     torch.save(dict(state_dict=model.state_dict()), folder / f'{method}.pth')
     return cfg, model
 
@@ -166,13 +167,17 @@ def test_boxes_of_the_script_equal_those_of_mmdetection(tmp_path):
     x = torch.zeros(1, 3, 64, 96)
     x[..., :75] = data['inputs'][..., :75]
     boxes, scores, labels = (y.numpy() for y in predicted(model, x))
-    assert len(lines) >= len(boxes) > 3
-    for line, box, score, label in zip(lines, boxes, scores, labels):
-        assert line[0] == NAMES[label]
-        np.testing.assert_allclose(float(line[5]), score, atol=2e-3)
-        x1, y1, w, h = map(float, line[1:5])
-        np.testing.assert_allclose([x1, y1, x1 + w, y1 + h], 2 * box,
-                                   atol=.6)
+    assert len(lines) >= len(boxes) > 10
+    names = np.array([line[0] for line in lines])
+    found = np.array([line[1:] for line in lines], float)
+    found[:, 2:4] += found[:, :2]
+    assert (np.diff(found[:, 4]) <= 0).all()
+    alike = [
+        ((names == NAMES[label]) & (abs(found[:, 4] - score) < 2e-3)
+         & (abs(found[:, :4] - 2 * box).max(1) < .6)).any()
+        for box, score, label in zip(boxes, scores, labels)
+    ]  # a few overlap by nearly the threshold of NMS
+    assert np.mean(alike) > .9
     meta = json.loads(session_meta(tmp_path / 'fcos.onnx'))
     assert meta['names'] == [*NAMES] and meta['task'] == 'det'
     assert cv2.imread(str(tmp_path / 'b.png')).shape == image.shape

@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
-from torch.utils.data import BatchSampler
 
 from ...registry import HOOKS, PARAM_SCHEDULERS
 from .lengths import Length, remarks
+from .positions import feed_of
 
 
 def by_name(value: Any) -> dict[str, Any]:
@@ -69,14 +69,11 @@ def batches_ahead(loader: Any) -> int:
 
     A resumed epoch skips the samples that it has already used.
     """
-    sampler: Any = loader.batch_sampler
-    if type(sampler) is not BatchSampler:
+    feed = feed_of(loader)
+    if feed is None:
         return len(loader)
-    draws: Any = sampler.sampler
-    samples = len(draws) - getattr(draws, 'skip', 0)
-    if sampler.drop_last:
-        return samples // sampler.batch_size
-    return updates_of(samples, sampler.batch_size)
+    draws: Any = loader.batch_sampler.sampler
+    return feed.steps(len(draws) - getattr(draws, 'skip', 0))
 
 
 def updates_at(loop: Any, epochs: int, iteration: int, window: int) -> int:

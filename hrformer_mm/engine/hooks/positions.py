@@ -5,15 +5,24 @@ A position is the number of completed passes over the data and the number of
 samples that all processes have drawn in the current pass. Unlike an iteration,
 it does not depend on the number of processes and the batch size.
 """
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from mmengine.dist import get_dist_info, get_world_size
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-Draw = tuple[int, int, int]  # index of a sample, epoch, number in the epoch
 Position = tuple[int, int]  # passes, and draws of all processes since
+# Batches are drawn in turn, or a batch has images of one orientation.
+IN_TURN = 'torch.utils.data.sampler.BatchSampler'
+ORIENTED = 'mmdet.datasets.samplers.batch_sampler.AspectRatioBatchSampler'
+
+
+class Draw(int):
+    """Index of a sample, with its epoch and its number in the epoch."""
+    epoch: int
+    number: int
 
 
 class NumberedSampler(Sampler):
@@ -24,15 +33,23 @@ class NumberedSampler(Sampler):
 
     Args:
         sampler: Sampler to wrap. Its ``epoch`` is read if it has one.
+        batches: Batch sampler that groups the draws.
 
     Attributes:
-        skip: Number of draws to skip at the beginning of the next pass.
+        skip: Number of draws to skip at the beginning of the next pass: those
+            in the first batches.
     """
 
-    def __init__(self, sampler: Sampler):
+    def __init__(self, sampler: Sampler, batches: Any):
         self.sampler: Any = sampler
+        self.batches = batches
+        self.dataset = getattr(sampler, 'dataset', None)
         self.skip = 0
         self.rank, self.world = get_dist_info()
+
+    def set_epoch(self, epoch: int):
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -40,9 +57,28 @@ class NumberedSampler(Sampler):
     def __iter__(self) -> Iterator[Draw]:
         epoch = getattr(self.sampler, 'epoch', 0)
         skip, self.skip = self.skip, 0
+        if skip and name_of(self.batches) == ORIENTED:
+            skipped = self.in_first_batches(skip)
+        else:
+            skipped = range(skip)
         for position, index in enumerate(self.sampler):
-            if position >= skip:
-                yield index, epoch, position * self.world + self.rank
+            if position not in skipped:
+                draw = Draw(index)
+                draw.epoch = epoch
+                draw.number = position * self.world + self.rank
+                yield draw
+
+    def in_first_batches(self, count: int) -> Container[int]:
+        """Return the positions of the draws that are first in batches.
+
+        The others are batched as they would be after them, because a batch
+        sampler of orientations keeps the order within each orientation.
+        """
+        again = NumberedSampler(self.sampler, self.batches)
+        batches = type(self.batches)(again, self.batches.batch_size,
+                                     self.batches.drop_last)
+        draws = islice(chain.from_iterable(batches), count)
+        return {draw.number // self.world for draw in draws}
 
 
 @dataclass(frozen=True)
@@ -97,16 +133,33 @@ class Feed:
         return passes + 1 + more, last * self.total
 
 
-def feed_of(loader: DataLoader) -> Feed | None:
-    """Return the lengths of a loader, None for custom batch samplers."""
-    if type(loader.batch_sampler) is not BatchSampler:
-        return None
-    sampler: Any = loader.batch_sampler.sampler
+def name_of(batches: Any) -> str:
+    """Return the name of the class of a batch sampler, with its module."""
+    return f'{type(batches).__module__}.{type(batches).__qualname__}'
+
+
+def sampler_of(loader: DataLoader) -> Any:
+    """Return the sampler of a loader, which may have a batch sampler."""
+    sampler: Any = getattr(loader.batch_sampler, 'sampler', loader.sampler)
     if isinstance(sampler, NumberedSampler):
         sampler = sampler.sampler
+    return sampler
+
+
+def feed_of(loader: DataLoader) -> Feed | None:
+    """Return the lengths of a loader, None if positions are unknown.
+
+    They are with custom batch samplers, and if one of orientations has an
+    infinite sampler, as its batches do not end with a pass.
+    """
+    batches: Any = loader.batch_sampler
+    sampler = sampler_of(loader)
     endless = hasattr(sampler, '_indices_of_rank')
-    return Feed(loader.batch_sampler.batch_size, get_world_size(),
-                0 if endless else len(sampler), loader.drop_last)
+    if name_of(batches) not in ((IN_TURN, ) if endless else
+                                (IN_TURN, ORIENTED)):
+        return None
+    return Feed(batches.batch_size, get_world_size(),
+                0 if endless else len(sampler), batches.drop_last)
 
 
 def check_filled(loader: DataLoader):

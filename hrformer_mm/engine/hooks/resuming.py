@@ -20,12 +20,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from ...registry import HOOKS
 from .accumulation import is_iteration_based, window_length
 from .positions import (
+    ORIENTED,
     Draw,
     Feed,
     NumberedSampler,
     Position,
     check_filled,
     feed_of,
+    name_of,
+    sampler_of,
 )
 from .schedules import follow_config
 from .starting import START, STATE, check_resumable, newest_checkpoint
@@ -53,7 +56,8 @@ class SeededFetch:
         self.dataset, self.seed = dataset, seed
 
     def __call__(self, draws: list[Draw]) -> list[Any]:
-        return [self.fetch(*draw) for draw in draws]
+        return [self.fetch(int(draw), draw.epoch, draw.number)
+                for draw in draws]  # yapf: disable
 
     def fetch(self, index: int, epoch: int, number: int) -> Any:
         """Return one sample.
@@ -110,7 +114,8 @@ class ExactResumeHook(Hook):
       have been killed during it.
 
     Random numbers and positions require a loader without a custom batch
-    sampler.
+    sampler, but that of MMDetection for orientations works in epochs. With
+    others, a resumed epoch starts again; a warning reports it.
     """
     priority = 'LOWEST'  # after all other hooks
 
@@ -172,6 +177,8 @@ class ExactResumeHook(Hook):
         is_moved = meta['iter'] != former
         followed = follow_config(runner, checkpoint, meta['iter'], is_moved)
         remarks = [*self.batches(runner, former, meta['iter']), followed]
+        if self.feed is None:
+            remarks.append(unknown_position(loop))
         text = '; '.join(filter(None, remarks))
         if text:
             runner.logger.warning(f'resumed with another config: {text}')
@@ -196,6 +203,10 @@ class ExactResumeHook(Hook):
             yield (f'an update sees {here} samples instead of {then}' + (
                 '' if scaled else ', --auto-scale-lr would scale the '
                 'learning rate'))
+            if self.state.get('draws') and name_of(
+                    runner.train_dataloader.batch_sampler) == ORIENTED:
+                yield ('images are batched by orientation anew, so some of '
+                       'this epoch may be used twice')
 
     def before_save_checkpoint(self, runner, checkpoint: dict):
         checkpoint[STATE] = dict(seed=self.seed)
@@ -258,6 +269,15 @@ def check_kind(state: dict[str, Any], by_iter: bool):
             f'train_cfg counts {kinds[by_iter]}')
 
 
+def unknown_position(loop: Any) -> str:
+    """Describe a resume that is not exact."""
+    batches = type(loop.dataloader.batch_sampler).__name__
+    sampler = type(sampler_of(loop.dataloader)).__name__
+    return ('the position in the data is unknown with '
+            f'train_dataloader.batch_sampler={batches} and sampler={sampler}, '
+            'so the results differ from those of an uninterrupted run')
+
+
 def check_end(loop: Any, meta: dict[str, Any], by_iter: bool, former: int):
     """Check that a checkpoint is not beyond the end of the training.
 
@@ -283,7 +303,7 @@ def update_size(runner, feed: Feed | None) -> int:
 
 def data_seed(runner, loader: DataLoader) -> int:
     """Return a seed that is equal on all processes, unlike ``runner.seed``."""
-    return int(getattr(loader.sampler, 'seed', runner.seed))
+    return int(getattr(sampler_of(loader), 'seed', runner.seed))
 
 
 def evaluate_if_due(runner):
@@ -303,12 +323,13 @@ def install(loader: DataLoader, seed: int) -> NumberedSampler:
     if iterator is not None:  # workers have a copy of the unchanged dataset
         iterator._shutdown_workers()
         loader._iterator = None
-    if hasattr(loader.sampler, 'seed'):
-        loader.sampler.seed = seed
+    sampler = sampler_of(loader)
+    if hasattr(sampler, 'seed'):
+        sampler.seed = seed
     dataset: Any = loader.dataset
     dataset.__getitems__ = SeededFetch(dataset, seed)
     batches: Any = loader.batch_sampler
-    batches.sampler = numbered = NumberedSampler(cast(Sampler, loader.sampler))
+    batches.sampler = numbered = NumberedSampler(sampler, batches)
     return numbered
 
 
