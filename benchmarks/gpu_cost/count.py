@@ -26,7 +26,7 @@ optimizer.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -131,7 +131,7 @@ def product_flops(op: str, args: Sequence[Any], out: Any) -> int:
     """Count the operations of matrix products; 0 for others."""
     if op in ('mm', 'bmm'):
         return 2 * out.numel() * args[0].shape[-1]
-    if op in ('addmm', 'baddbmm'):
+    if op in ('addmm', 'addmm_', '_addmm_activation', 'baddbmm'):
         return 2 * out.numel() * args[1].shape[-1]
     if op == 'convolution':
         weight = args[1]
@@ -319,6 +319,25 @@ def backward(loss: Tensor, counter: Counter):
                     grads[then][at] = grad if old is None else old + grad
 
 
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Answer what PyTorch asks the driver: a GPU computes in bfloat16."""
+    select = torch._C._select_conv_backend
+    backends: Any = getattr(torch._C, '_ConvBackend')
+
+    def with_cudnn(*args, **kwargs):
+        found = select(*args, **kwargs)
+        return backends.Cudnn if found == backends.Slow2d else found
+
+    with (
+        mock.patch('torch.cuda.amp.common.amp_definitely_not_available',
+                   lambda: False),
+        mock.patch('torch.cuda.is_bf16_supported', lambda: True),
+        mock.patch.object(torch._C, '_select_conv_backend', with_cudnn)
+    ):
+        yield
+
+
 def count(model: nn.Module,
           step: Callable[[], Any],
           training: bool,
@@ -334,9 +353,8 @@ def count(model: nn.Module,
     """
     model.train(training)
     counter = Counter(model)
-    amp = nullcontext() if dtype == torch.float32 else torch.autocast(
-        'cuda', dtype)
-    with torch.set_grad_enabled(training), Attention():
+    with torch.set_grad_enabled(training), Attention(), as_on_a_gpu():
+        amp = torch.autocast('cuda', dtype, dtype != torch.float32)
         if not training:
             with amp:
                 step()  # fills caches

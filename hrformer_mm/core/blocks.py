@@ -173,10 +173,15 @@ class Block(Keeper):
     def feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.ffn(self.norm2(x)))
 
+    def is_fused(self, x: Tensor) -> bool:
+        """Whether fused kernels compute the block."""
+        return (kernels.fuses_block(self, x)
+                and kernels.may_bypass(self, Block)
+                and kernels.may_bypass(self.drop_path, DropPath))
+
     def forward(self, x: Tensor) -> Tensor:
-        if (kernels.fuses_block(self, x) and kernels.may_bypass(self, Block)
-                and kernels.may_bypass(self.drop_path, DropPath)):
-            return kernels.fused_block(self, x, FFN)
+        if self.is_fused(x):
+            return kernels.fused_blocks([self], x, FFN)
         whole = self.with_cp is True
         x = recompute(self, self.attend, x, when=whole)
         return recompute(self, self.feed_forward, x, when=whole)
@@ -218,6 +223,7 @@ class Residual(Keeper):
         with_cp: Recompute the block in the backward pass.
         depthwise: Make convolutions larger than 1x1 depth-wise.
     """
+    kernel_choice: str | None = None  # see kernels.set_kernels
 
     def __init__(self,
                  channels: Sequence[int],
@@ -237,13 +243,23 @@ class Residual(Keeper):
             self.downsample = Layers(*conv_bn(channels[0], channels[-1], 1))
 
     def body(self, x: Tensor) -> Tensor:
-        y, conv_norm = x, kernels.conv_norm
-        for i in range(1, self.depth + 1):
-            y = conv_norm(
-                getattr(self, f'conv{i}'), getattr(self, f'bn{i}'), y)
-            y = F.relu(y, inplace=True) if i < self.depth else y
+        *inner, last = (
+            (getattr(self, f'conv{i + 1}'), getattr(self, f'bn{i + 1}'))
+            for i in range(self.depth))
+        y = x
+        for conv, norm in inner:
+            y = kernels.conv_norm_relu(conv, norm, y)
+        if isinstance(self.downsample, Layers) and kernels.may_bypass(
+                self.downsample, Layers) and len(self.downsample) == 2:
+            conv, norm = self.downsample
+            y = kernels.sum_conv_norms(*last, y, conv, norm, x)
+            return F.relu(y, inplace=True)
+        y = kernels.conv_norm(*last, y)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if kernels.fuses_sum(self, (y, shortcut), y.shape[2:], 'nearest'):
+            return kernels.fused_sum((y, shortcut), y.shape[2:], 'nearest')
         # Neither norm nor sum needs its output, so both are overwritten.
-        y += x if self.downsample is None else self.downsample(x)
+        y += shortcut
         return F.relu(y, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:

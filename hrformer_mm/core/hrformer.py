@@ -34,6 +34,7 @@ from .arch import (
     get_arch,
 )
 from .blocks import (
+    FFN,
     Block,
     Layers,
     basic_block,
@@ -41,14 +42,18 @@ from .blocks import (
     conv_bn,
     conv_bn_relu,
 )
-from .kernels import Keeper, by_images, conv_norm, set_kernels
+from .kernels import Keeper, by_images, set_kernels
 
 
 class TransformerBranch(nn.Sequential):
     """Transformer blocks of one resolution; keeps the shape [B, C, H, W]."""
 
     def run_blocks(self, x: Tensor) -> Tensor:
-        x = super().forward(x.permute(0, 2, 3, 1).contiguous())
+        x = x.permute(0, 2, 3, 1).contiguous()
+        if all(isinstance(b, Block) and b.is_fused(x) for b in self):
+            x = kernels.fused_blocks(self, x, FFN)
+        else:
+            x = super().forward(x)
         return x.permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +147,7 @@ class Fusion(nn.ModuleDict):
             x if path is None else path(x)
             for path, x in zip(cast(nn.ModuleList, self[str(dst)]), xs)
         ]
-        if kernels.fuses_sum(self, parts, size):
+        if kernels.fuses_sum(self, parts, size, self.upsample):
             return kernels.fused_sum(parts, size, self.upsample)
         for src in range(dst + 1, len(parts)):
             parts[src] = upsample_to(parts[src], 2**(src - dst), size,
@@ -322,8 +327,8 @@ class HRFormer(Keeper):
 
     def forward_stem(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images to the first two branches, through stage 1."""
-        x = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
-        x = F.relu(conv_norm(self.conv2, self.bn2, x), inplace=True)
+        x = kernels.conv_norm_relu(self.conv1, self.bn1, x)
+        x = kernels.conv_norm_relu(self.conv2, self.bn2, x)
         x = self.layer1(x)
         return tuple(transition(x) for transition in self.transition1)
 

@@ -38,8 +38,13 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting',
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """Return the type of products under autocast, None without (torch 2.4).
-    """
+    """Return the type of products under autocast, None without."""
+    if not torch_is_at_least('2.4'):  # functions have no argument
+        is_on, dtype = ((torch.is_autocast_cpu_enabled,
+                         torch.get_autocast_cpu_dtype) if device_type == 'cpu'
+                        else (torch.is_autocast_enabled,
+                              torch.get_autocast_gpu_dtype))
+        return dtype() if is_on() else None
     if not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)

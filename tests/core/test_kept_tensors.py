@@ -8,11 +8,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrformer_mm.core import HRFormer
 from hrformer_mm.core.attention import WindowAttention
-from hrformer_mm.core.blocks import Block
+from hrformer_mm.core.blocks import Block, bottleneck, conv_bn_relu
 from hrformer_mm.core.kernels import kept
+from hrformer_mm.deploy import optimize
 
 pytestmark = pytest.mark.usefixtures('gpu_path')
 ARCH = dict(channels=(6, 8, 8, 8), heads=(2, 2, 2, 2), modules=(1, 1, 1),
@@ -176,3 +178,64 @@ def test_windows_of_all_maps_equal_those_of_the_plain_path(options):
     layer = randomize(WindowAttention(6, 2, 4, **options)).eval()
     for hw in ((4, 4), (5, 9), (3, 2), (8, 7), (5, 9)):
         assert_up_to_date(layer, torch.randn(2, *hw, 6))
+
+
+class Operations(TorchDispatchMode):
+    """Record the names of operations and the tensors they read."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append((func._schema.name.split('::')[1], args))
+        return func(*args, **(kwargs or {}))
+
+    def count(self, name: str) -> int:
+        return sum(found == name for found, _ in self.calls)
+
+
+@pytest.mark.parametrize('folded', [False, True], ids=['norms', 'folded'])
+@pytest.mark.parametrize('build, expected', [
+    (lambda: conv_bn_relu(8, 6, 1), dict(_addmm_activation=1)),
+    (lambda: bottleneck(64), dict(_addmm_activation=1, addmm_=1, add_=0)),
+    (lambda: bottleneck(256), dict(_addmm_activation=1, addmm_=0, add_=1)),
+], ids=['layers', 'projection', 'identity'])
+def test_products_include_bias_relu_and_projected_shortcut(
+        build, expected, folded):
+    model = randomize(build()).eval()
+    for norm in (m for m in model.modules() if hasattr(m, 'running_var')):
+        norm.weight.data -= .7  # so that ReLU matters
+    x = torch.randn(2, next(model.parameters()).shape[1], 3, 4)
+    x = x.to(memory_format=torch.channels_last)
+    exact = model.double()(x.double()).detach()
+    model = optimize(model.float()) if folded else model.float()
+    with Operations() as found:
+        y = infer(model, x)
+    assert {name: found.count(name) for name in expected} == expected
+    assert ((y - exact).norm() / exact.norm()).item() < 1e-6
+    assert 0 < (y == 0).float().mean() < 1
+
+
+def test_gradients_of_inputs_of_frozen_convolutions_are_computed():
+    model = randomize(bottleneck(64)).eval().requires_grad_(False)
+    x = torch.randn(1, 64, 2, 2).requires_grad_()
+    model(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_weights_are_converted_once_for_autocast(block, dtype):
+    block.requires_grad_(False)
+    with torch.autocast('cpu', dtype):
+        before = infer(block)
+    parameters = {id(p) for p in block.parameters()}
+    with torch.autocast('cpu', dtype), Operations() as found:
+        after = infer(block)
+    assert torch.equal(before, after)
+    assert not [args for name, args in found.calls
+                if name == '_to_copy' and id(args[0]) in parameters]
+    with torch.autocast('cpu', dtype):
+        plain = block.attn.attn.proj(X)
+        layer = block.attn.attn.proj.requires_grad_()
+        assert torch.equal(plain, layer(X))

@@ -16,8 +16,8 @@ from triton_runs import (
 )
 
 from hrformer_mm.core import HRFormer
-from hrformer_mm.core.blocks import FFN, Block, DropPath
-from hrformer_mm.core.hrformer import Fusion
+from hrformer_mm.core.blocks import FFN, Block, DropPath, basic_block
+from hrformer_mm.core.hrformer import Fusion, TransformerBranch
 from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.core.kernels import triton as dispatch
 from hrformer_mm.deploy.optimize import optimize
@@ -40,7 +40,7 @@ def calls(monkeypatch) -> dict:
         monkeypatch.setattr(dispatch.ops, name, counted)
 
     for name in ('window_attention', 'batch_statistics', 'norm_gelu',
-                 'add_norm', 'depthwise', 'fuse'):
+                 'add_norm', 'gelu_add_norm', 'depthwise', 'fuse'):
         count(name)
     return counts
 
@@ -72,6 +72,47 @@ def test_inference_of_a_block_equals_the_plain_path(calls):
         set_kernels(block, 'triton')
         assert relative_error(block(x), expected) < 1e-6
     assert calls == INFERENCE
+
+
+@pytest.mark.parametrize('folded', [False, True])
+def test_inference_fuses_the_end_of_a_block_with_the_next_norm(folded, calls):
+    torch.manual_seed(0)
+    branch = TransformerBranch(*(build(window=3) for _ in range(2))).eval()
+    branch = optimize(branch) if folded else branch
+    x = torch.randn(1, 10, 2, 3, device=DEVICE)
+    with torch.no_grad():
+        expected = branch(x)
+        set_kernels(branch, 'triton')
+        assert relative_error(branch(x), expected) < 1e-6
+    assert calls == dict(window_attention=2, norm_gelu=1, add_norm=2,
+                         gelu_add_norm=1, depthwise=2)
+
+
+@pytest.mark.parametrize('change', [
+    lambda block: block.norm1.register_forward_hook(lambda *args: None),
+    lambda block: block.ffn.act3.register_forward_hook(lambda *args: None),
+    lambda block: block.register_forward_hook(lambda *args: None),
+], ids=['norm', 'activation', 'block'])
+def test_ends_of_blocks_are_not_fused_with_layers_that_have_hooks(
+        change, calls):
+    branch = TransformerBranch(build(dim=4), build(dim=4)).eval()
+    for block in branch:
+        change(block)
+    set_kernels(branch, 'triton')
+    with torch.no_grad():
+        branch(torch.randn(1, 4, 2, 2, device=DEVICE))
+    assert 'gelu_add_norm' not in calls and calls['window_attention'] == 2
+
+
+def test_shortcut_and_relu_are_one_kernel(calls):
+    torch.manual_seed(0)
+    block = basic_block(5).to(DEVICE).eval()
+    x = torch.randn(2, 5, 3, 4, device=DEVICE)
+    with torch.no_grad():
+        expected = block(x)
+        set_kernels(block, 'triton')
+        assert relative_error(block(x), expected) < 1e-6
+    assert calls == dict(fuse=1)
 
 
 @pytest.mark.slow
@@ -173,7 +214,8 @@ def test_drop_path_of_a_layer_and_of_a_fused_block_draw_the_same():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [
-    'batch_statistics', 'norm_gelu', 'add_norm', 'depthwise'])
+    'batch_statistics', 'norm_gelu', 'add_norm', 'gelu_add_norm',
+    'depthwise'])
 def test_operators_are_registered_completely(name):
     x, y = torch.randn(2, 1, 2, 3, 5, device=DEVICE).requires_grad_().unbind()
     values = torch.rand(4, 5, device=DEVICE)
@@ -184,6 +226,8 @@ def test_operators_are_registered_completely(name):
         norm_gelu=(x, mean, var, weight.requires_grad_(),
                    bias.requires_grad_(), 1e-5, y, factor, False),
         add_norm=(x, y, factor, weight, bias, 1e-6, torch.float32),
+        gelu_add_norm=(x.detach(), y.detach(), [mean, var, weight, bias], 1e-5,
+                       weight, bias, 1e-6, torch.float32),
         depthwise=(x.detach(), torch.rand(5, 1, 3, 3, device=DEVICE), None,
                    [mean, var, weight, bias], 1e-5, [], 0.))
     tests = ['test_schema', 'test_faketensor']

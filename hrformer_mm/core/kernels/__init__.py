@@ -8,7 +8,14 @@ the device has one and nothing observes, changes or replaces the layers (see
 """
 from .bypass import has_hooks, may_bypass
 from .cpu import attend_by_pixels, by_images, prefers_pixels
-from .feed_forward import PointwiseConv, conv_norm, conv_norm_act, run_layers
+from .feed_forward import (
+                    PointwiseConv,
+                    conv_norm,
+                    conv_norm_act,
+                    conv_norm_relu,
+                    run_layers,
+                    sum_conv_norms,
+)
 from .heads import (
                     attend_by_tokens,
                     attention,
@@ -20,7 +27,7 @@ from .heads import (
 from .kept import Keeper, keep
 from .triton import (
                      fused_attention,
-                     fused_block,
+                     fused_blocks,
                      fused_sum,
                      fuses_attention,
                      fuses_block,
@@ -30,9 +37,10 @@ from .triton import (
 
 __all__ = [
     'Keeper', 'PointwiseConv', 'attend_by_pixels', 'attend_by_tokens',
-    'attention', 'by_images', 'conv_norm', 'conv_norm_act', 'from_heads',
-    'fused_attention', 'fused_block', 'fused_sum', 'fuses_attention',
+    'attention', 'by_images', 'conv_norm', 'conv_norm_act', 'conv_norm_relu',
+    'from_heads', 'fused_attention', 'fused_blocks', 'fused_sum',
+    'fuses_attention',
     'fuses_block', 'fuses_sum', 'gather_bias', 'has_hooks', 'keep',
     'may_bypass', 'prefers_pixels', 'prefers_tokens', 'run_layers',
-    'set_kernels', 'to_heads'
+    'set_kernels', 'sum_conv_norms', 'to_heads'
 ]

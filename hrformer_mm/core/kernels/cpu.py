@@ -22,6 +22,7 @@ from ..versions import (
     torch_is_at_least,
 )
 from .bypass import has_hooks, may_bypass, nn_module
+from .kept import weights_of
 
 Maps = TypeVar('Maps', Tensor, tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
@@ -96,8 +97,10 @@ def mix_channels(x: Tensor, weight: Tensor,
 
 def linear(layer: Any, x: Tensor) -> Tensor:
     """Compute ``layer(x)``, by :func:`mix_channels` for an ``nn.Linear``."""
-    if runs_on_cpu(x) and may_bypass(layer, nn.Linear):
-        return mix_channels(x, layer.weight, layer.bias)
+    if may_bypass(layer, nn.Linear):
+        weight, bias = weights_of(layer)
+        if runs_on_cpu(x) or weight is not layer.weight:
+            return mix_channels(x, weight, bias)
     return layer(x)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..versions import is_compiling
 from .bypass import may_bypass
 from .cpu import linear, runs_on_cpu
-from .kept import keep, may_keep
+from .kept import keep, may_keep, product_dtype, weights_of
 
 
 def head_padding(channels: int, device: torch.device) -> int:
@@ -24,10 +24,10 @@ def head_padding(channels: int, device: torch.device) -> int:
     return -channels % 8 if device.type == 'cuda' else 0
 
 
-def pad_heads(weight: Tensor, heads: int, padding: int,
-              dim: int = 0) -> Tensor:
+def pad_heads(weight: Tensor, heads: int, padding: int, dim: int,
+              dtype: torch.dtype) -> Tensor:
     """Append zeros to the channels of each head, which lie along ``dim``."""
-    weight = weight.movedim(dim, -1).unflatten(-1, (heads, -1))
+    weight = weight.to(dtype).movedim(dim, -1).unflatten(-1, (heads, -1))
     return F.pad(weight, (0, padding)).flatten(-2).movedim(-1, dim)
 
 
@@ -40,9 +40,10 @@ def to_heads(layer: Any, x: Tensor, heads: int, d: int) -> Tensor:
     padding = head_padding(d, x.device)
     if padding and may_bypass(layer, nn.Linear):
         weight, bias = layer.weight, layer.bias
-        weight = keep(pad_heads, (weight, ), heads, padding)
+        dtype = product_dtype(weight)
+        weight = keep(pad_heads, (weight, ), heads, padding, 0, dtype)
         if bias is not None:
-            bias = keep(pad_heads, (bias, ), heads, padding)
+            bias = keep(pad_heads, (bias, ), heads, padding, 0, dtype)
         y = F.linear(x, weight, bias)
     else:
         y = linear(layer, x)
@@ -56,8 +57,10 @@ def from_heads(layer: Any, x: Tensor, d: int) -> Tensor:
     """
     heads, padding = x.shape[-2], x.shape[-1] - d
     if padding and may_bypass(layer, nn.Linear):
-        weight = keep(pad_heads, (layer.weight, ), heads, padding, 1)
-        return F.linear(x.flatten(-2), weight, layer.bias)
+        weight, bias = weights_of(layer)
+        weight = keep(pad_heads, (layer.weight, ), heads, padding, 1,
+                      product_dtype(layer.weight))
+        return F.linear(x.flatten(-2), weight, bias)
     return linear(layer, x[..., :d].flatten(-2) if padding else x.flatten(-2))
 
 

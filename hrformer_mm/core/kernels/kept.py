@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..versions import is_compiling
+from ..versions import autocast_dtype, is_compiling
 
 # By the first parameter, then by the function. It is no part of the modules,
 # so copies, pickles and state dicts of them know nothing of it.
@@ -82,6 +82,32 @@ def keep(function: Callable, tensors: Sequence[Tensor | None],
         storages = [t.untyped_storage() for t in found]
         entries[function] = state, result, storages
     return result
+
+
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """Return the type in which a product of a weight is computed."""
+    dtype = autocast_dtype(weight.device.type)
+    return weight.dtype if weight.dtype == torch.float64 else (
+        dtype or weight.dtype)
+
+
+def cast(weight: Tensor, bias: Tensor | None,
+         dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def weights_of(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a layer.
+
+    For inference under autocast they are kept in its type; autocast would
+    convert them in every step.
+    """
+    tensors = layer.weight, layer.bias
+    if not may_keep(tensors):
+        return tensors
+    dtype = product_dtype(layer.weight)
+    return tensors if dtype == layer.weight.dtype else keep(
+        cast, tensors, dtype)
 
 
 class Keeper(nn.Module):

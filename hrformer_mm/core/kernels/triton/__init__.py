@@ -11,7 +11,7 @@ layers, exported and traced models. Without a GPU, Triton's interpreter
 """
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...versions import is_compiling, is_exporting
 from ..bypass import may_bypass
+from ..cpu import linear
 
 CHOICES = ('plain', 'triton')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -106,17 +107,17 @@ def fused_attention(attn: Any, x: Tensor, shifts: Sequence[int],
         mask_padding: Prevent real tokens from attending to padding.
     """
     d = x.shape[-1] // attn.heads
-    qkv, pad = attn.qkv(x), attn.qkv.bias
+    qkv, pad = linear(attn.qkv, x), attn.qkv.bias
     pad = qkv.new_zeros(qkv.shape[-1]) if pad is None else pad
     y, _ = ops.window_attention(qkv.contiguous(), pad,
                                 attn.relative_position_bias_table, attn.heads,
                                 attn.window_size, shifts, mask_padding,
                                 d**-.5)
-    return attn.proj(y)
+    return linear(attn.proj, y)
 
 
 def fuses_block(block: Any, x: Tensor) -> bool:
-    """Whether :func:`fused_block` computes a transformer block.
+    """Whether :func:`fused_blocks` computes a transformer block.
 
     Args:
         block: ``Block`` that may be bypassed.
@@ -126,34 +127,46 @@ def fuses_block(block: Any, x: Tensor) -> bool:
         block.with_cp and torch.is_grad_enabled())
 
 
-def fused_block(block: Any, x: Tensor, ffn_kind: type[nn.Module]) -> Tensor:
-    """Compute a transformer block with fused norms, activations and sums.
+def fused_blocks(blocks: Iterable[Any], x: Tensor,
+                 ffn_kind: type[nn.Module]) -> Tensor:
+    """Compute transformer blocks with fused norms, activations and sums.
+
+    For inference, the last kernel of a block also computes the first norm of
+    the next one.
 
     Args:
-        block: ``Block``.
+        blocks: Blocks, computed one after another.
         x: Map [B, H, W, C].
         ffn_kind: Class of feed-forward layers that may be bypassed.
     """
-    y = block.attn(block.norm1(x))
-    factor = block.drop_path.factor(y)
-    x, y = layers.add_norm(block.norm2, x, y, factor)
-    if may_bypass(block.ffn, ffn_kind):
-        return layers.feed_forward(block.ffn, y, x, block.drop_path.factor(y))
-    return x + block.drop_path(block.ffn(y))
+    todo, normed = list(blocks), None
+    while todo:
+        block = todo.pop(0)
+        y = block.attn(block.norm1(x) if normed is None else normed)
+        factor = block.drop_path.factor(y)
+        x, y = layers.add_norm(block.norm2, x, y, factor)
+        if may_bypass(block.ffn, ffn_kind):
+            x, normed = layers.feed_forward(
+                block.ffn, y, x, block.drop_path.factor(y),
+                todo[0].norm1 if todo else None)
+        else:
+            x, normed = x + block.drop_path(block.ffn(y)), None
+    return x
 
 
-def fuses_sum(fusion: Any, parts: Sequence[Tensor],
-              size: Sequence[int]) -> bool:
-    """Whether :func:`fused_sum` computes the output of a fusion.
+def fuses_sum(owner: nn.Module, parts: Sequence[Tensor], size: Sequence[int],
+              upsample: str) -> bool:
+    """Whether :func:`fused_sum` computes a sum of maps.
 
     Args:
-        fusion: ``Fusion`` with the mode of upsampling.
-        parts: Map of each branch [B, C, h, w], before it is upsampled.
+        owner: Module with a choice of kernels.
+        parts: Maps [B, C, h, w], before they are upsampled.
         size: Height and width of the output.
+        upsample: Mode of upsampling.
     """
     return (
-        runs_fused(fusion, parts[0]) and 1 < len(parts) <= 4
-        and fusion.upsample in ('nearest', 'bilinear')
+        runs_fused(owner, parts[0]) and 1 < len(parts) <= 4
+        and upsample in ('nearest', 'bilinear')
         and not (torch.is_grad_enabled() and any(p.requires_grad
                                                  for p in parts))
         and len({p.dtype for p in parts}) == 1 and all(

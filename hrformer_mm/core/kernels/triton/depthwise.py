@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .norms import gelu, load_channels, tile
+from .tiles import gelu, load_channels, tile
 
 ROWS = 16  # output rows of a program; two more are read
 TILE = 1024  # elements of a tile of columns and channels

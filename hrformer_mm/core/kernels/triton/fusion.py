@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .norms import load_tile, store_tile, tile
+from .tiles import load_tile, store_tile, tile
 
 
 @triton.jit

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ...versions import autocast_dtype
 from ..bypass import may_bypass
+from ..feed_forward import PointwiseConv
+from ..kept import weights_of
 from . import ops
 
 
@@ -72,6 +74,13 @@ def norm_act(norm: Any,
                          norm.eps, residual, factor, batch)
 
 
+def is_constant(norm: Any, x: Tensor) -> bool:
+    """Whether a batch norm of a map is folded or uses running values."""
+    return fuses_batch_norm(norm, x) and (
+        may_bypass(norm, nn.Identity)
+        or (not norm.training and norm.running_mean is not None))
+
+
 def fuses_depthwise(ffn: Any, x: Tensor) -> bool:
     """Whether one kernel computes the middle of a feed-forward layer.
 
@@ -84,11 +93,8 @@ def fuses_depthwise(ffn: Any, x: Tensor) -> bool:
                for p in m.parameters()))
     return (not needs_gradient and conv.kernel_size == (3, 3)
             and may_bypass(conv, nn.Conv2d) and is_gelu(ffn.act1)
-            and is_gelu(ffn.act2) and all(
-                fuses_batch_norm(norm, x) and
-                (may_bypass(norm, nn.Identity) or
-                 (not norm.training and norm.running_mean is not None))
-                for norm in norms))
+            and is_gelu(ffn.act2)
+            and all(is_constant(norm, x) for norm in norms))
 
 
 def running_values(norm: Any) -> list[Tensor]:
@@ -98,16 +104,31 @@ def running_values(norm: Any) -> list[Tensor]:
     return [norm.running_mean, norm.running_var, norm.weight, norm.bias]
 
 
-def apply_conv(conv: nn.Module, x: Tensor) -> Tensor:
+def apply_conv(conv: Any, x: Tensor) -> Tensor:
     """Apply a convolution to a map [B, H, W, C]."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+    x = x.permute(0, 3, 1, 2)
+    y = conv._conv_forward(x, *weights_of(conv)) if may_bypass(
+        conv, PointwiseConv, nn.Conv2d) else conv(x)
+    return y.permute(0, 2, 3, 1).contiguous()
 
 
 def feed_forward(ffn: Any,
                  x: Tensor,
                  residual: Tensor,
-                 factor: Tensor | None = None) -> Tensor:
-    """Compute ``residual + factor * ffn(x)`` of an ``FFN`` layer."""
+                 factor: Tensor | None = None,
+                 then: Any = None) -> tuple[Tensor, Tensor | None]:
+    """Compute ``residual + factor * ffn(x)`` of an ``FFN`` layer.
+
+    Args:
+        ffn: Layer.
+        x: Map [B, H, W, C].
+        residual: Map to add.
+        factor: Factor of each sample [B, 1, 1, 1], or None.
+        then: Norm that follows, or None.
+
+    Returns:
+        The sum, and its norm if that is computed in the same launch.
+    """
     x = apply_conv(ffn.fc1, x)
     if ffn.dw3x3 is None:
         x = norm_act(ffn.norm1, ffn.act1, x)
@@ -120,23 +141,40 @@ def feed_forward(ffn: Any,
         x = apply_conv(ffn.dw3x3, norm_act(ffn.norm1, ffn.act1, x))
         x = norm_act(ffn.norm2, ffn.act2, x)
     x = apply_conv(ffn.fc2, x)
-    return norm_act(ffn.norm3, ffn.act3, x, residual, factor)
+    if not (then is not None and factor is None and is_layer_norm(then, x)
+            and is_gelu(ffn.act3) and is_constant(ffn.norm3, x)
+            and not torch.is_grad_enabled()):
+        return norm_act(ffn.norm3, ffn.act3, x, residual, factor), None
+    return ops.gelu_add_norm(residual.contiguous(), x,
+                             running_values(ffn.norm3),
+                             getattr(ffn.norm3, 'eps', 0.), then.weight,
+                             then.bias, then.eps, norm_dtype(residual, x))
 
 
-def add_norm(norm: Any, x: Tensor, y: Tensor,
-             factor: Tensor | None) -> tuple:
-    """Compute ``x + factor * y`` and its layer norm.
+def is_layer_norm(norm: Any, x: Tensor) -> bool:
+    """Whether a norm is a layer norm of the channels of a map."""
+    return (may_bypass(norm, nn.LayerNorm) and norm.weight is not None
+            and norm.bias is not None
+            and norm.normalized_shape == (x.shape[-1], )
+            and x.shape[-1] <= 4096)
+
+
+def norm_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """Return the type of the norm of ``x + y``.
 
     Under autocast the norm is rounded at once to the type of the product that
     follows, not kept in float32.
     """
-    if not (may_bypass(norm, nn.LayerNorm) and norm.weight is not None
-            and norm.bias is not None and norm.normalized_shape ==
-            (x.shape[-1], ) and x.shape[-1] <= 4096):
+    return autocast_dtype(x.device.type) or torch.promote_types(
+        x.dtype, y.dtype)
+
+
+def add_norm(norm: Any, x: Tensor, y: Tensor,
+             factor: Tensor | None) -> tuple:
+    """Compute ``x + factor * y`` and its layer norm."""
+    if not is_layer_norm(norm, x):
         x = x + (y if factor is None else y * factor)
         return x, norm(x)
-    dtype = autocast_dtype(x.device.type) or torch.promote_types(
-        x.dtype, y.dtype)
     factor = None if factor is None else factor.flatten()
     return ops.add_norm(x.contiguous(), y.contiguous(), factor, norm.weight,
-                        norm.bias, norm.eps, dtype)
+                        norm.bias, norm.eps, norm_dtype(x, y))

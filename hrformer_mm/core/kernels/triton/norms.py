@@ -1,59 +1,24 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Norms together with what surrounds them: GELU, residual, drop path.
-
-Maps are rows of C channels. A program computes a tile of rows and channels,
-so that parameters are loaded once per tile and memory is read in whole lines;
-C is a constant, from which Triton finds the widest loads. Statistics and sums
-are accumulated in float32, in a fixed order: results are reproducible.
+"""Batch norm together with what surrounds it: GELU, residual, drop path.
 
 An activation is ``residual + factor * gelu(norm(x))``. Its norm may be absent
 (folded into a convolution), as well as the residual, and the factor of each
 sample (drop path).
 """
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096  # elements of a tile
-PROGRAMS = 528  # see attention.PROGRAMS
-
-
-@triton.jit
-def gelu(x):
-    return x * (0.5 + 0.5 * tl.erf(x * 0.7071067811865476))
-
-
-@triton.jit
-def gelu_slope(x):
-    density = 0.3989422804014327 * tl.exp(-0.5 * x * x)
-    return 0.5 + 0.5 * tl.erf(x * 0.7071067811865476) + x * density
-
-
-@triton.jit
-def load_channels(at, channel, C: tl.constexpr):
-    """Load a value per channel as float32."""
-    return tl.load(at + channel, mask=channel < C, other=0.).to(tl.float32)
-
-
-@triton.jit
-def load_tile(at, row, channel, rows, C: tl.constexpr):
-    """Load rows and channels of a map as float32."""
-    x = tl.load(
-        at + row.to(tl.int64)[:, None] * C + channel[None, :],
-        mask=(row < rows)[:, None] & (channel < C)[None, :],
-        other=0.)
-    return x.to(tl.float32)
-
-
-@triton.jit
-def store_tile(at, x, row, channel, rows, C: tl.constexpr):
-    tl.store(
-        at + row.to(tl.int64)[:, None] * C + channel[None, :],
-        x.to(at.dtype.element_ty),
-        mask=(row < rows)[:, None] & (channel < C)[None, :])
+from .tiles import (
+    gelu,
+    gelu_slope,
+    load_channels,
+    load_tile,
+    split,
+    store_tile,
+    tile,
+)
 
 
 @triton.jit
@@ -220,101 +185,6 @@ def activation_backward_kernel(
     store_tile(dx, d_z, row, channel, rows, C)
 
 
-@triton.jit
-def normalize(x, channel, eps, C: tl.constexpr):
-    """Normalize whole rows; return them and the inverse deviation."""
-    mean = tl.sum(x, 1) / C
-    centred = tl.where((channel < C)[None, :], x - mean[:, None], 0.)
-    inverse = tl.rsqrt(tl.sum(centred * centred, 1) / C + eps)
-    return centred * inverse[:, None], inverse
-
-
-@triton.jit
-def add_norm_kernel(x, y, factor, weight, bias, total, normed, rows,
-                    per_sample, eps, C: tl.constexpr, BLOCK_M: tl.constexpr,
-                    BLOCK_C: tl.constexpr, HAS_FACTOR: tl.constexpr):
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    channel = tl.arange(0, BLOCK_C)
-    part = load_tile(y, row, channel, rows, C)
-    if HAS_FACTOR:
-        part *= tl.load(
-            factor + row // per_sample, mask=row < rows,
-            other=0.).to(tl.float32)[:, None]
-    z = load_tile(x, row, channel, rows, C) + part
-    store_tile(total, z, row, channel, rows, C)
-    # The backward pass normalizes what was stored.
-    z = z.to(total.dtype.element_ty).to(tl.float32)
-    x_hat, _ = normalize(z, channel, eps, C)
-    z = x_hat * load_channels(weight, channel, C)[None, :]
-    z += load_channels(bias, channel, C)[None, :]
-    store_tile(normed, z, row, channel, rows, C)
-
-
-@triton.jit
-def add_norm_backward_kernel(
-        d_total, d_normed, total, factor, weight, dx, dy, sums, rows, span,
-        per_sample, eps, C: tl.constexpr, BLOCK_M: tl.constexpr,
-        BLOCK_C: tl.constexpr, HAS_TOTAL: tl.constexpr,
-        HAS_FACTOR: tl.constexpr, STORE_DY: tl.constexpr):
-    """Compute the gradients of ``span`` rows, and sum those of parameters.
-
-    The gradient of y is stored only if it differs from that of x.
-    """
-    channel = tl.arange(0, BLOCK_C)
-    first = tl.program_id(0) * span
-    end = tl.minimum(first + span, rows)
-    weights = load_channels(weight, channel, C)
-    d_bias = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
-    d_weight = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
-    for start in range(0, span, BLOCK_M):
-        row = first + start + tl.arange(0, BLOCK_M)
-        grad = load_tile(d_normed, row, channel, end, C)
-        x_hat, inverse = normalize(
-            load_tile(total, row, channel, end, C), channel, eps, C)
-        d_bias += grad
-        d_weight += grad * x_hat
-        grad *= weights[None, :]
-        mean = tl.sum(grad, 1) / C
-        slope = tl.sum(grad * x_hat, 1) / C
-        grad = (grad - mean[:, None] - x_hat * slope[:, None])
-        grad *= inverse[:, None]
-        if HAS_TOTAL:
-            grad += load_tile(d_total, row, channel, end, C)
-        store_tile(dx, grad, row, channel, end, C)
-        if HAS_FACTOR:
-            grad *= tl.load(
-                factor + row // per_sample, mask=row < end,
-                other=0.).to(tl.float32)[:, None]
-        if STORE_DY:
-            store_tile(dy, grad, row, channel, end, C)
-    at = tl.program_id(0) * (2 * C) + channel
-    tl.store(sums + at, tl.sum(d_bias, 0), mask=channel < C)
-    tl.store(sums + at + C, tl.sum(d_weight, 0), mask=channel < C)
-
-
-def tile(C: int,
-         widths: Sequence[int] = (128, 64, 32),
-         elements: int = TILE) -> dict[str, int]:
-    """Choose the widest tile with at most a fifth of its channels idle."""
-    fitting = [w for w in widths if 4 * (-(-C // w) * w) <= 5 * C]
-    block = fitting[0] if fitting else widths[-1]
-    return dict(C=C, BLOCK_M=elements // block, BLOCK_C=block)
-
-
-def whole_rows(C: int) -> dict[str, int]:
-    """Choose a tile of whole rows; its sums are of each program's threads."""
-    block = triton.next_power_of_2(C)
-    return dict(C=C, BLOCK_M=max(1, TILE // block), BLOCK_C=block)
-
-
-def split(rows: int, const: dict[str, int],
-          blocks: int = 1) -> tuple[int, int]:
-    """Split rows into chunks for programs; return their number and size."""
-    tiles = triton.cdiv(rows, const['BLOCK_M'])
-    span = triton.cdiv(tiles, max(1, PROGRAMS // blocks)) * const['BLOCK_M']
-    return triton.cdiv(rows, span), span
-
-
 def batch_statistics(x: Tensor, running_mean: Tensor | None,
                      running_var: Tensor | None, count: Tensor | None,
                      momentum: float) -> tuple[Tensor, Tensor]:
@@ -408,55 +278,3 @@ def activation_backward(dy: Tensor, x: Tensor, mean: Tensor | None,
         BATCH=batch,
         **flags)
     return dx, sums
-
-
-def add_norm(x: Tensor, y: Tensor, factor: Tensor | None, weight: Tensor,
-             bias: Tensor, eps: float, total: Tensor, normed: Tensor) -> None:
-    """Write ``x + factor * y`` to total and its layer norm to normed."""
-    const = whole_rows(x.shape[-1])
-    rows = x.numel() // const['C']
-    add_norm_kernel[(triton.cdiv(rows, const['BLOCK_M']), )](
-        x,
-        y,
-        factor,
-        weight,
-        bias,
-        total,
-        normed,
-        rows,
-        rows // len(x),
-        eps,
-        HAS_FACTOR=factor is not None,
-        **const)
-
-
-def add_norm_backward(d_total: Tensor | None, d_normed: Tensor,
-                      total: Tensor, factor: Tensor | None, weight: Tensor,
-                      eps: float, dx: Tensor, dy: Tensor) -> Tensor:
-    """Write the gradients of x and y; return those of bias and weight.
-
-    Nothing is written to an empty dy.
-    """
-    const = whole_rows(total.shape[-1])
-    rows = total.numel() // const['C']
-    chunks, span = split(rows, const)
-    sums = total.new_empty(chunks, 2, const['C'], dtype=torch.float32)
-    add_norm_backward_kernel[(chunks, )](
-        d_total,
-        d_normed,
-        total,
-        factor,
-        weight,
-        dx,
-        dy,
-        sums,
-        rows,
-        span,
-        rows // len(total),
-        eps,
-        HAS_TOTAL=d_total is not None,
-        HAS_FACTOR=factor is not None,
-        STORE_DY=dy.numel() > 0,
-        num_warps=8,  # for the registers of both sums
-        **const)
-    return sums.sum(0)

@@ -69,9 +69,10 @@ def window_attention_backward(
         shifts: Sequence[int], mask_padding: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``pad`` and ``table``."""
-    return kernels('attention').backward(dy.contiguous(), qkv, pad, table, out,
-                                         lse, heads, window, shifts,
-                                         mask_padding, scale)
+    return kernels('attention_backward').backward(dy.contiguous(), qkv, pad,
+                                                  table, out, lse, heads,
+                                                  window, shifts, mask_padding,
+                                                  scale)
 
 
 @window_attention_backward.register_fake
@@ -253,7 +254,8 @@ def add_norm(x: Tensor, y: Tensor, factor: Tensor | None, weight: Tensor,
     """
     total = torch.empty_like(x, dtype=sum_dtype(x, y))
     normed = torch.empty_like(x, dtype=dtype)
-    kernels('norms').add_norm(x, y, factor, weight, bias, eps, total, normed)
+    kernels('residual').add_norm(x, y, factor, weight, bias, eps, total,
+                                 normed)
     return total, normed
 
 
@@ -281,9 +283,8 @@ def add_norm_backward(d_total: Tensor | None, d_normed: Tensor,
     same = factor is None and x_dtype == y_dtype
     dy = torch.empty_like(total[:0] if same else total, dtype=y_dtype)
     d_total = None if d_total is None else d_total.contiguous()
-    sums = kernels('norms').add_norm_backward(d_total, d_normed.contiguous(),
-                                              total, factor, weight, eps, dx,
-                                              dy)
+    sums = kernels('residual').add_norm_backward(
+        d_total, d_normed.contiguous(), total, factor, weight, eps, dx, dy)
     return dx, dy, sums
 
 
@@ -313,6 +314,39 @@ def _add_norm_backward(ctx, d_total, d_normed):
 
 
 add_norm.register_autograd(_add_norm_backward, setup_context=_save_add_norm)
+
+
+@torch.library.custom_op(
+    'hrformer_mm::gelu_add_norm',
+    mutates_args=(),
+    schema='(Tensor x, Tensor y, Tensor[] norm1, float eps1, Tensor weight, '
+           'Tensor bias, float eps, ScalarType dtype) -> (Tensor, Tensor)')
+def gelu_add_norm(x: Tensor, y: Tensor, norm1: Sequence[Tensor], eps1: float,
+                  weight: Tensor, bias: Tensor, eps: float,
+                  dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Compute ``x + gelu(norm1(y))`` and its layer norm, without a gradient.
+
+    Args:
+        x: Contiguous map [B, H, W, C].
+        y: Contiguous map of the same shape.
+        norm1: Mean, variance, weight and bias of a norm; empty for none.
+        eps1: Added to the variance.
+        weight: Factor of the layer norm.
+        bias: Summand of the layer norm.
+        eps: Added to the variance of the layer norm.
+        dtype: Type of the normalized map.
+    """
+    total = torch.empty_like(x, dtype=sum_dtype(x, y))
+    normed = torch.empty_like(x, dtype=dtype)
+    kernels('residual').add_norm(x, y, None, weight, bias, eps, total, normed,
+                                 True, norm1, eps1)
+    return total, normed
+
+
+@gelu_add_norm.register_fake
+def _(x, y, norm1, eps1, weight, bias, eps, dtype):
+    return (torch.empty_like(x, dtype=sum_dtype(x, y)),
+            torch.empty_like(x, dtype=dtype))
 
 
 @torch.library.custom_op(
