@@ -18,6 +18,7 @@ read them, with separate blocks for each source of results. Example::
       Config: configs/pose/hrformer_b_coco_384x288.py
       Metadata:
         Parameters: 43211777               # exact; tests build and count
+        FLOPs: 30453133512                 # multiply-adds of one input, too
         Training Data: COCO
       Results:
       - Task: Body 2D Keypoint
@@ -143,6 +144,7 @@ class Row:
     config: str = ''  # below root(); empty if missing
     reason: str = ''  # why there is no config
     parameters: int | None = None
+    flops: int | None = None  # multiply-adds for an input of the config
     results: tuple[Result, ...] = ()
     official: Reported | None = None
     third_party: tuple[Reported, ...] = ()
@@ -206,7 +208,8 @@ def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
                          'Reason if it is Missing')
     if key == 'Config' and Path(values['Config']).stem != values['Name']:
         raise ValueError(f"{where} must be named as {values['Config']}")
-    values['Parameters'] = entry.get('Metadata', {}).get('Parameters')
+    for name in ('Parameters', 'FLOPs'):
+        values[name] = entry.get('Metadata', {}).get(name)
     values['Results'] = tuple(
         parse_result(r, f'{where}: Results')
         for r in values.get('Results', ()))

@@ -398,9 +398,11 @@ def drift() -> list[str]:
         if not row.path.exists():
             problems.append(f'{row.config}: is in a metafile but not there')
             continue
-        found = parameters(row)
-        if row.parameters != found:
-            problems.append(f'{row.name}: the metafile says '
-                            f'{row.parameters} parameters, it has {found}')
+        counted = dict(parameters=(row.parameters, parameters(row)),
+                       FLOPs=(row.flops, count_row(row).total('macs')))
+        problems += [
+            f'{row.name}: the metafile says {said} {name}, it has {found}'
+            for name, (said, found) in counted.items() if said != found
+        ]
     problems += study.contradictions(zoo.list_rows())
     return problems or stale_documents()

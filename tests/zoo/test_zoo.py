@@ -59,6 +59,7 @@ def test_example_of_the_docstring_is_read(small_zoo):
     row, missing = zoo.list_rows()
     assert row.name == 'hrformer_b_coco_384x288' and row.path.is_file()
     assert row.parameters == 43211777 and row.task == 'pose'
+    assert row.flops == 30453133512
     assert row.paper['Table 3'].metrics['AP'] == 77.2
     assert row.official.by == 'official code'
     assert row.third_party[0].metrics['AR'] == 82.3
@@ -179,7 +180,9 @@ def test_outdated_documents_are_reported(small_zoo):
     assert tables.drift() == [
         'configs/pose/extra_coco_64.py: no metafile has it',
         'hrformer_b_coco_384x288: the metafile says 43211777 parameters, it '
-        'has 7746779'
+        'has 7746779',
+        'hrformer_b_coco_384x288: the metafile says 30453133512 FLOPs, it has '
+        f"{tables.count_row(zoo.list_rows()[0]).total('macs')}"
     ]
     config.unlink()
     assert 'is in a metafile but not there' in tables.drift()[-1]
@@ -233,6 +236,11 @@ FIRST = list({(row.task, row.name.split('_')[0]): row
 @pytest.mark.parametrize('row', FIRST, ids=lambda row: row.name)
 def test_config_has_the_parameters_of_its_entry(row):
     assert tables.parameters(row) == row.parameters
+
+
+def test_all_entries_have_parameters_and_flops():
+    assert [row.name for row in WITH_CONFIG
+            if not (row.parameters and row.flops)] == []
 
 
 def test_every_table_of_the_paper_has_rows():

@@ -1,11 +1,19 @@
-# HRFormer-T from scratch with small heads for one class, for the quickstart.
-# Networks without pretraining learn detection much faster with norms in neck
-# and heads.
+# For the quickstart, from scratch: the channels of HRFormer-T, one module of
+# one block in a stage, and small heads for one class. Steps take half the time
+# of HRFormer-T. Without pretraining, neck and heads learn faster with norms.
 _base_ = './mask-rcnn.py'
 
 norm_cfg = dict(type='GN', num_groups=8)
 model = dict(
-    backbone=dict(arch='tiny', drop_path_rate=0., init_cfg=None),
+    backbone=dict(
+        arch=dict(
+            _delete_=True,
+            channels=(18, 36, 72, 144),
+            heads=(1, 2, 4, 8),
+            modules=(1, 1, 1),
+            blocks=1),
+        drop_path_rate=0.,
+        init_cfg=None),
     neck=dict(
         in_channels=[18, 36, 72, 144],
         out_channels=64,
@@ -37,7 +45,6 @@ model = dict(
             norm_cfg=norm_cfg,
             loss_mask=dict(loss_weight=0.5))),
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
         rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(
