@@ -67,7 +67,9 @@ if compgen -G '.gpu_wheels/*.whl' > /dev/null && [ -z "${REHEARSE:-}" ]; then
     export PYTHONPATH=$PYTHONPATH:$work/site
 fi
 step machine 60 "$python" -m benchmarks.gpu_machine
-step tests 120 "$python" -m pytest -q -x -m gpu -p no:cacheprovider $collect tests
+# Only the files with such tests: collecting all takes a minute and more.
+step tests 120 "$python" -m pytest -q -x -m gpu -p no:cacheprovider $collect \
+    $(grep -rl 'mark\.gpu' tests --include='test_*.py')
 
 for kernels in plain triton; do
     compare "train-bf16-$kernels" 60 $kernels --arch $large --size $pose \

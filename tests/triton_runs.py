@@ -3,6 +3,8 @@
 
 Without a GPU, Triton's interpreter runs the kernels (see conftest.py).
 """
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -113,23 +115,44 @@ def assert_same(module: nn.Module, x: Tensor, seed: int = 0):
             f'{name}: {gap:.2g} of {scale:.2g}, errors {errors}')
 
 
-def assert_no_worse(module: nn.Module, x: Tensor, dtype: torch.dtype):
-    """Assert that errors under autocast are as small as the plain path's."""
+def half_precision_errors(module: nn.Module, x: Tensor,
+                          dtype: torch.dtype) -> dict[str, Tensor]:
+    """Compute squared relative errors of fused and plain under autocast."""
     exact = run(module.double(), x.double(), 'plain')
     module.float()
     with torch.autocast(DEVICE, dtype):
-        fused, plain = (run(module, x, name) for name in ('triton', 'plain'))
+        runs = [run(module, x, name) for name in ('triton', 'plain')]
     exact = {k: value for k, value in exact.items() if value.ndim}
     largest = max(float(value.norm()) for value in exact.values())
-    for name, expected in exact.items():
-        if float(expected.norm()) < 1e-6 * largest:
-            continue  # zero but for rounding
-        errors = [
-            float((found[name].double() - expected).norm())
-            for found in (fused, plain)
-        ]
-        # Rounding differs by chance, most in sums of few small gradients; that
-        # of the scores of large windows is computed from the rounded output,
-        # as by PyTorch on GPUs.
-        limit = 1.2 if name == 'output' else 2.
-        assert errors[0] <= limit * errors[1] + 1e-6 * largest, (name, errors)
+    return {
+        name: torch.stack([(found[name].double() - expected).norm()**2
+                           for found in runs]) / expected.norm()**2
+        for name, expected in exact.items()
+        if float(expected.norm()) > 1e-6 * largest  # zero but for rounding
+    }
+
+
+def assert_no_worse(build: Callable[[int], tuple[nn.Module, Tensor]],
+                    dtype: torch.dtype, seeds: int = 4):
+    """Assert that errors under autocast are as small as the plain path's.
+
+    Errors are compared with float64, over several draws. The ratio of the two
+    paths varies by chance: rounding differs, and gradients of norms and biases
+    are sums that cancel. Over 6 draws of a block the ratio of one tensor of 18
+    or 36 values was between 0.1 and 2.5, that of all tensors about 0.9.
+    """
+    sums: dict[str, Tensor] = {}
+    sizes = {}
+    for seed in range(seeds):
+        module, x = build(seed)
+        sizes = {'output': x.numel(), 'x': x.numel(),
+                 **{n: p.numel() for n, p in module.named_parameters()}}
+        for name, errors in half_precision_errors(module, x, dtype).items():
+            sums[name] = sums.get(name, 0) + errors
+    ratios = {name: float((fused / plain).sqrt())
+              for name, (fused, plain) in sums.items() if plain > 0}
+    mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+    assert mean <= 1.05, (mean, ratios)
+    for name, ratio in ratios.items():
+        assert ratio <= (1.2 if sizes.get(name, 0) >= 256 else 2.), (
+            name, ratios)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hrformer_mm.core import ARCHS
+from hrformer_mm.core.kernels import triton
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
 from hrformer_mm.zoo.tables import benchmark_table
 
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace, device: torch.device) -> list[dict]:
         report.describe_machine(device),
         command=' '.join(['python', '-m', 'benchmarks.backbone',
                           *(args.argv or sys.argv[1:])]),
-        repeats=args.repeats)
+        repeats=args.repeats, kernels=triton.default)
     results = report.Results(args.out / 'results.json', head)
     limits = {}
     todo = list(cases(args))

@@ -74,12 +74,12 @@ class Results:
         self.path, self.head, self.entries = path, dict(head), []
         if path.is_file():
             old = json.loads(path.read_text(encoding='utf-8-sig'))
-            same = all(old.get(k) == v for k, v in self.head.items()
-                       if k in ('device', 'torch', 'commit'))
+            same = all(old.get(k, v) == v for k, v in self.head.items()
+                       if k in ('device', 'torch', 'commit', 'kernels'))
             if not same:
                 raise ValueError(
-                    f'{path} holds results of another machine, torch or '
-                    'commit: move it or choose another --out')
+                    f'{path} holds results of another machine, torch, commit '
+                    'or kernels: move it or choose another --out')
             self.entries = old['results']
 
     def done(self, case: Case, names: Sequence[str]) -> bool:

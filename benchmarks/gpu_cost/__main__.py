@@ -30,8 +30,8 @@ from hrformer_mm.utils.markdown import markdown_table
 from hrformer_mm.zoo.rows import NumbersStay
 
 from ..backbone.__main__ import POSE, image_size
-from ..backbone.report import commit
-from ..backbone.subjects import DTYPES, MODES, Case, mmpose_extra
+from ..backbone.report import case_of, commit
+from ..backbone.subjects import DTYPES, MODES, mmpose_extra
 from .count import DEVICE, GPUS, Cost, Launch, count, move
 
 SUBJECTS = ('mmpose', 'ours', 'optimized')
@@ -275,11 +275,12 @@ def compare(paths: Sequence[Path]) -> str:
     rows = []
     for path in paths:
         held = json.loads(path.read_text(encoding='utf-8'))
-        for measured in held['entries']:
-            case = Case(**measured['case'])
+        for measured in held['results']:
+            case = case_of(measured)
             for subject in set(SUBJECTS) & set(measured['subjects']):
                 cost = measure(case.arch, subject, case.size, case.batch,
-                               case.mode, DTYPES[case.dtype], case.window)
+                               case.mode, DTYPES[case.dtype], case.window,
+                               held.get('kernels'))
                 if cost is None:
                     continue
                 found = measured['subjects'][subject]['seconds']

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.backbone.report import Results
 from benchmarks.gpu_cost import __main__ as tool
 from benchmarks.gpu_cost import count as counting
 from benchmarks.gpu_cost.count import DEVICE, GPUS, Counter, count, move
@@ -194,6 +195,30 @@ def test_the_command_saves_a_table_and_a_plot(tmp_path, capsys):
         assert 'branch 3: attention' in e['parts'] and '' not in e['parts']
     assert (tmp_path / 'parts.png').stat().st_size > 1000
     assert 'predicted' in capsys.readouterr().out
+
+
+def test_measured_times_are_printed_beside_predicted_ones(
+        tmp_path, capsys, monkeypatch):
+    """Of results as the benchmark saves them, with their kernels."""
+    seen = []
+
+    def measure(*args):
+        seen.append(args)
+        return counting.Cost([counting.Launch('', '', 3 * 10**9, 1, FP32)])
+
+    monkeypatch.setattr(tool, 'measure', measure)
+    path = tmp_path / 'train-bf16-triton' / 'results.json'
+    case = dict(arch='tiny', size=(64, 64), batch=2, mode='train',
+                dtype='bf16', window=7)
+    Results(path, dict(kernels='triton')).add(
+        dict(case=case, subjects=dict(ours=dict(seconds=.5),
+                                      timm_swin_t=dict(seconds=.1))))
+    tool.main(['--measured', str(path)])
+    row = capsys.readouterr().out.splitlines()[2]
+    assert row.split()[1::2][:1] == ['train-bf16-triton']
+    assert [w for w in row.split() if '.' in w] == ['500.0', '1.0', '0.7']
+    assert seen == [('tiny', 'ours', (64, 64), 2, 'train', torch.bfloat16, 7,
+                     'triton')]
 
 
 def test_unknown_networks_are_refused(capsys):

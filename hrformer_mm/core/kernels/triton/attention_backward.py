@@ -32,8 +32,8 @@ def gradients(q, k, v, dy, lse, delta, table, scale, head, q_token, k_token,
               PRECISION: tl.constexpr):
     """Compute the attention weights and the gradient of the scores.
 
-    ``delta`` is the sum of output times gradient of each query; if None, all
-    keys are in this block, and it is computed here.
+    ``delta`` is the sum of weights times their gradients for each query; if
+    None, all keys are in this block, and it is computed here.
     """
     scores = compute_scores(q, k, table, scale, head, q_token, k_token, q_real,
                             k_real, q_region, k_region, HEADS, WINDOW,
@@ -46,10 +46,27 @@ def gradients(q, k, v, dy, lse, delta, table, scale, head, q_token, k_token,
 
 
 @triton.jit
+def at_queries(values, window, head, token, HEADS: tl.constexpr,
+               T: tl.constexpr):
+    return values + (window.to(tl.int64) * HEADS + head) * T + token
+
+
+@triton.jit
 def load_lse(lse, window, head, token, HEADS: tl.constexpr, T: tl.constexpr):
     """Load the logarithm of each softmax sum; inf makes weights zero."""
-    at = lse + (window.to(tl.int64) * HEADS + head) * T + token
-    return tl.load(at, mask=token < T, other=float('inf'))
+    return tl.load(
+        at_queries(lse, window, head, token, HEADS, T),
+        mask=token < T,
+        other=float('inf'))
+
+
+@triton.jit
+def load_delta(delta, window, head, token, HEADS: tl.constexpr,
+               T: tl.constexpr):
+    return tl.load(
+        at_queries(delta, window, head, token, HEADS, T),
+        mask=token < T,
+        other=0.)
 
 
 @triton.jit
@@ -124,16 +141,17 @@ def backward_window_kernel(
 
 
 @triton.jit
-def backward_blocks_kernel(
-        qkv, pad, table, out, dy, lse, d_qkv, d_pad, H, W, shift_h, shift_w,
-        scale, HEADS: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr,
-        BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_TABLE: tl.constexpr,
-        SHIFTED: tl.constexpr, PADDED: tl.constexpr,
+def backward_queries_kernel(
+        qkv, pad, table, dy, lse, delta, d_qkv, H, W, shift_h, shift_w, scale,
+        HEADS: tl.constexpr, D: tl.constexpr,
+        WINDOW: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+        HAS_TABLE: tl.constexpr, SHIFTED: tl.constexpr, PADDED: tl.constexpr,
         MASK_PADDING: tl.constexpr, PRECISION: tl.constexpr):
-    """Compute the gradient of queries, keys and values of large windows.
+    """Compute the gradient of the queries of large windows, and ``delta``.
 
-    A program serves one block of tokens, as keys of all queries, then as
-    queries of all keys.
+    A program serves one block of queries, and loops twice over all keys. The
+    sum of output times gradient would be the same as ``delta``, but for the
+    rounding of the output to half precision.
     """
     T: tl.constexpr = WINDOW * WINDOW
     BLOCKS: tl.constexpr = (T + BLOCK - 1) // BLOCK
@@ -145,7 +163,62 @@ def backward_blocks_kernel(
     first = image.to(tl.int64) * H * W
     rows = qkv + first * (3 * C) + head * D
     grads = d_qkv + first * (3 * C) + head * D
-    outs, d_outs = out + first * C + head * D, dy + first * C + head * D
+    d_outs = dy + first * C + head * D
+    pads = pad + head * D
+    token = block * BLOCK + tl.arange(0, BLOCK)
+    pixel, real, region = locate(window, token, H, W, shift_h, shift_w, WINDOW)
+    q = load_rows(rows, pads, pixel, real, 3 * C, D, BLOCK_D, PADDED)
+    d_y = load_rows(d_outs, pads, pixel, real, C, D, BLOCK_D, False)
+    sums = load_lse(lse, window, head, token, HEADS, T)
+    total = tl.zeros([BLOCK], tl.float32)
+    d_q = tl.zeros([BLOCK, BLOCK_D], tl.float32)
+    for step in range(0, 2 * BLOCKS):
+        k_token = step % BLOCKS * BLOCK + tl.arange(0, BLOCK)
+        k_pixel, k_real, k_region = locate(window, k_token, H, W, shift_h,
+                                           shift_w, WINDOW)
+        k = load_rows(rows + C, pads + C, k_pixel, k_real, 3 * C, D, BLOCK_D,
+                      PADDED)
+        v = load_rows(rows + 2 * C, pads + 2 * C, k_pixel, k_real, 3 * C, D,
+                      BLOCK_D, PADDED)
+        # In the first loop total is unfinished, and the sum of these is it.
+        is_first = step < BLOCKS
+        _, d_scores = gradients(
+            q, k, v, d_y, sums, tl.where(is_first, 0., total), table, scale,
+            head, token, k_token, real, k_real, region, k_region, HEADS,
+            WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
+        if is_first:
+            total += tl.sum(d_scores, 1)
+        else:
+            d_q += product(d_scores, k, PRECISION)
+    store_rows(grads, d_q * scale, pixel, real, 3 * C, D, BLOCK_D)
+    tl.store(
+        at_queries(delta, window, head, token, HEADS, T),
+        total,
+        mask=token < T)
+
+
+@triton.jit
+def backward_keys_kernel(
+        qkv, pad, table, dy, lse, delta, d_qkv, d_pad, H, W, shift_h, shift_w,
+        scale, HEADS: tl.constexpr, D: tl.constexpr,
+        WINDOW: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+        HAS_TABLE: tl.constexpr, SHIFTED: tl.constexpr, PADDED: tl.constexpr,
+        MASK_PADDING: tl.constexpr, PRECISION: tl.constexpr):
+    """Compute the gradient of the keys and values of large windows.
+
+    A program serves one block of keys, for all queries.
+    """
+    T: tl.constexpr = WINDOW * WINDOW
+    BLOCKS: tl.constexpr = (T + BLOCK - 1) // BLOCK
+    C: tl.constexpr = HEADS * D
+    head = tl.program_id(0) % HEADS
+    block = tl.program_id(0) // HEADS % BLOCKS
+    window = tl.program_id(0) // (HEADS * BLOCKS)
+    image = window // (tl.cdiv(H, WINDOW) * tl.cdiv(W, WINDOW))
+    first = image.to(tl.int64) * H * W
+    rows = qkv + first * (3 * C) + head * D
+    grads = d_qkv + first * (3 * C) + head * D
+    d_outs = dy + first * C + head * D
     pads = pad + head * D
     token = block * BLOCK + tl.arange(0, BLOCK)
     pixel, real, region = locate(window, token, H, W, shift_h, shift_w, WINDOW)
@@ -159,13 +232,12 @@ def backward_blocks_kernel(
         q_pixel, q_real, q_region = locate(window, q_token, H, W, shift_h,
                                            shift_w, WINDOW)
         q = load_rows(rows, pads, q_pixel, q_real, 3 * C, D, BLOCK_D, PADDED)
-        y = load_rows(outs, pads, q_pixel, q_real, C, D, BLOCK_D, False)
         d_y = load_rows(d_outs, pads, q_pixel, q_real, C, D, BLOCK_D, False)
-        delta = tl.sum(y.to(tl.float32) * d_y.to(tl.float32), 1)
         weights, d_scores = gradients(
             q, k, v, d_y, load_lse(lse, window, head, q_token, HEADS, T),
-            delta, table, scale, head, q_token, token, q_real, real, q_region,
-            region, HEADS, WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
+            load_delta(delta, window, head, q_token, HEADS, T), table, scale,
+            head, q_token, token, q_real, real, q_region, region, HEADS,
+            WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
         d_v += product(tl.trans(weights), d_y, PRECISION)
         d_k += product(tl.trans(d_scores), q, PRECISION)
     d_k *= scale
@@ -175,32 +247,12 @@ def backward_blocks_kernel(
         at = d_pad + (window.to(tl.int64) * BLOCKS + block) * (3 * C)
         store_pads(at + head * D, tl.sum(tl.where(real[:, None], 0., d_k), 0),
                    tl.sum(tl.where(real[:, None], 0., d_v), 0), C, D, BLOCK_D)
-    q = load_rows(rows, pads, pixel, real, 3 * C, D, BLOCK_D, PADDED)
-    y = load_rows(outs, pads, pixel, real, C, D, BLOCK_D, False)
-    d_y = load_rows(d_outs, pads, pixel, real, C, D, BLOCK_D, False)
-    delta = tl.sum(y.to(tl.float32) * d_y.to(tl.float32), 1)
-    sums = load_lse(lse, window, head, token, HEADS, T)
-    d_q = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-    for start in range(0, T, BLOCK):
-        k_token = start + tl.arange(0, BLOCK)
-        k_pixel, k_real, k_region = locate(window, k_token, H, W, shift_h,
-                                           shift_w, WINDOW)
-        k = load_rows(rows + C, pads + C, k_pixel, k_real, 3 * C, D, BLOCK_D,
-                      PADDED)
-        v = load_rows(rows + 2 * C, pads + 2 * C, k_pixel, k_real, 3 * C, D,
-                      BLOCK_D, PADDED)
-        _, d_scores = gradients(q, k, v, d_y, sums, delta, table, scale, head,
-                                token, k_token, real, k_real, region, k_region,
-                                HEADS, WINDOW, HAS_TABLE, SHIFTED,
-                                MASK_PADDING, PRECISION)
-        d_q += product(d_scores, k, PRECISION)
-    store_rows(grads, d_q * scale, pixel, real, 3 * C, D, BLOCK_D)
 
 
 @triton.jit
 def backward_bias_kernel(
-        qkv, pad, table, out, dy, lse, d_bias, H, W, windows, shift_h, shift_w,
-        scale, chunks, HEADS: tl.constexpr, D: tl.constexpr,
+        qkv, pad, table, dy, lse, delta, d_bias, H, W, windows, shift_h,
+        shift_w, scale, chunks, HEADS: tl.constexpr, D: tl.constexpr,
         WINDOW: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
         HAS_TABLE: tl.constexpr, SHIFTED: tl.constexpr, PADDED: tl.constexpr,
         MASK_PADDING: tl.constexpr, PRECISION: tl.constexpr):
@@ -234,16 +286,13 @@ def backward_bias_kernel(
                       PADDED)
         v = load_rows(rows + 2 * C, pads + 2 * C, k_pixel, k_real, 3 * C, D,
                       BLOCK_D, PADDED)
-        y = load_rows(out + first * C + head * D, pads, q_pixel, q_real, C, D,
-                      BLOCK_D, False)
         d_y = load_rows(dy + first * C + head * D, pads, q_pixel, q_real, C, D,
                         BLOCK_D, False)
-        delta = tl.sum(y.to(tl.float32) * d_y.to(tl.float32), 1)
         _, d_scores = gradients(
             q, k, v, d_y, load_lse(lse, window, head, q_token, HEADS, T),
-            delta, table, scale, head, q_token, k_token, q_real, k_real,
-            q_region, k_region, HEADS, WINDOW, HAS_TABLE, SHIFTED,
-            MASK_PADDING, PRECISION)
+            load_delta(delta, window, head, q_token, HEADS, T), table, scale,
+            head, q_token, k_token, q_real, k_real, q_region, k_region, HEADS,
+            WINDOW, HAS_TABLE, SHIFTED, MASK_PADDING, PRECISION)
         sum_bias += d_scores
     at = tl.program_id(0).to(tl.int64) * (T * T)
     tl.store(
@@ -279,8 +328,8 @@ BACKWARD: dict[str, int] = dict(num_warps=8, num_stages=1)
 
 
 def backward(dy: Tensor, qkv: Tensor, pad: Tensor, table: Tensor | None,
-             out: Tensor, lse: Tensor, heads: int, window: int,
-             shifts: Sequence[int], mask_padding: bool,
+             lse: Tensor, heads: int, window: int, shifts: Sequence[int],
+             mask_padding: bool,
              scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``pad`` and ``table``.
 
@@ -301,13 +350,15 @@ def backward(dy: Tensor, qkv: Tensor, pad: Tensor, table: Tensor | None,
             qkv, pad, table, dy, lse, d_qkv, d_pads, d_bias, H, W, windows,
             *scalars, chunks, **BACKWARD, **const)
     else:
-        backward_blocks_kernel[(windows * blocks * heads, )](
-            qkv, pad, table, out, dy, lse, d_qkv, d_pads, H, W, *scalars,
-            **BACKWARD, **const)
+        delta, grid = torch.empty_like(lse), (windows * blocks * heads, )
+        backward_queries_kernel[grid](qkv, pad, table, dy, lse, delta, d_qkv,
+                                      H, W, *scalars, **BACKWARD, **const)
+        backward_keys_kernel[grid](qkv, pad, table, dy, lse, delta, d_qkv,
+                                   d_pads, H, W, *scalars, **BACKWARD, **const)
         if table is not None:
             backward_bias_kernel[(chunks * heads, blocks**2)](
-                qkv, pad, table, out, dy, lse, d_bias, H, W, windows, *scalars,
-                chunks, **BACKWARD, **const)
+                qkv, pad, table, dy, lse, delta, d_bias, H, W, windows,
+                *scalars, chunks, **BACKWARD, **const)
     d_table = pad.new_empty(0) if table is None else torch.empty_like(table)
     if table is not None:
         backward_table_kernel[(triton.cdiv(len(table), 16) * heads, )](

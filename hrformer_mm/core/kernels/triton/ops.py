@@ -60,19 +60,17 @@ def _(qkv, pad, table, heads, window, shifts, mask_padding, scale):
 @torch.library.custom_op(
     'hrformer_mm::window_attention_backward',
     mutates_args=(),
-    schema='(Tensor dy, Tensor qkv, Tensor pad, Tensor? table, Tensor out, '
-           'Tensor lse, SymInt heads, SymInt window, SymInt[] shifts, bool '
-           'mask_padding, float scale) -> (Tensor, Tensor, Tensor)')
+    schema='(Tensor dy, Tensor qkv, Tensor pad, Tensor? table, Tensor lse, '
+           'SymInt heads, SymInt window, SymInt[] shifts, bool mask_padding, '
+           'float scale) -> (Tensor, Tensor, Tensor)')
 def window_attention_backward(
         dy: Tensor, qkv: Tensor, pad: Tensor, table: Tensor | None,
-        out: Tensor, lse: Tensor, heads: int, window: int,
-        shifts: Sequence[int], mask_padding: bool, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+        lse: Tensor, heads: int, window: int, shifts: Sequence[int],
+        mask_padding: bool, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``pad`` and ``table``."""
     return kernels('attention_backward').backward(dy.contiguous(), qkv, pad,
-                                                  table, out, lse, heads,
-                                                  window, shifts, mask_padding,
-                                                  scale)
+                                                  table, lse, heads, window,
+                                                  shifts, mask_padding, scale)
 
 
 @window_attention_backward.register_fake
@@ -83,7 +81,7 @@ def _(dy, qkv, pad, table, *_):
 
 def _save_attention(ctx, inputs, output):
     qkv, pad, table, *ctx.options = inputs
-    ctx.save_for_backward(qkv, pad, table, *output)
+    ctx.save_for_backward(qkv, pad, table, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -114,7 +112,7 @@ register_flop_formula(
         qkv, window, 2))
 register_flop_formula(
     torch.ops.hrformer_mm.window_attention_backward,
-    lambda dy, qkv, pad, table, out, lse, heads, window, *_, **__:
+    lambda dy, qkv, pad, table, lse, heads, window, *_, **__:
     attention_flops(qkv, window, 5))
 
 
