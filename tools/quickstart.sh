@@ -3,7 +3,7 @@
 # predictions. Sets up the environment first, if necessary.
 #
 #   bash tools/quickstart.sh                      # keypoints of people
-#   bash tools/quickstart.sh --task seg           # or seg, cls
+#   bash tools/quickstart.sh --task seg           # or cls, det
 #   bash tools/quickstart.sh --data-root DIR      # on your data
 #   bash tools/quickstart.sh --help               # all options
 set -euo pipefail
