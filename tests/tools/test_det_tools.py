@@ -35,10 +35,10 @@ def train(folder, data, config=SYNTHETIC, **options):
     """Train for two epochs of four batches, without evaluations."""
     cfg = tiny_det(config, folder, data, **{
         'train_dataloader.dataset.indices': None, 'train_cfg.max_epochs': 2,
-        'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
         'default_hooks.checkpoint.save_best': None,
         'model.backbone.drop_path_rate': .2, 'resume': True,
         'randomness': dict(seed=0, deterministic=True), **options})
+    cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner.model.state_dict()
