@@ -76,11 +76,11 @@ def selected(model, boxes, scores):
 
 
 @pytest.mark.parametrize('method, options', [
-    ('retinanet', {}), ('fcos', {}), ('fcos', {
+    ('retinanet', {}), ('fcos', {}), pytest.param('fcos', {
         'model.bbox_head.norm_on_bbox': True,
-        'model.bbox_head.centerness_on_reg': True}),
-    ('retinanet', {'model.bbox_head.loss_cls': dict(
-        _delete_=True, type='CrossEntropyLoss')}),
+        'model.bbox_head.centerness_on_reg': True}, marks=pytest.mark.slow),
+    pytest.param('retinanet', {'model.bbox_head.loss_cls': dict(
+        _delete_=True, type='CrossEntropyLoss')}, marks=pytest.mark.slow),
 ], ids=('retinanet', 'fcos', 'fcos-norm', 'softmax'))
 def test_decoded_boxes_are_those_of_mmdetection(method, options, tmp_path):
     _, model = write_detector(method, tmp_path, **options)
