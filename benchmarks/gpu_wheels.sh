@@ -10,7 +10,7 @@ pure=(mmengine==0.10.7 mmcv-lite==2.1.0 mmpose==1.3.2 mmsegmentation==1.2.2
       mmpretrain==1.2.0 mmdet==3.3.0 addict==2.4.0 yapf==0.43.0
       termcolor terminaltables==3.1.10 json-tricks munkres==1.1.4 ftfy mat4py
       modelindex model-index ordered-set prettytable wcwidth==0.2.13
-      platformdirs importlib-metadata 'setuptools<81')
+      platformdirs importlib-metadata==8.7.0 'setuptools<81')
 compiled=(pycocotools==2.0.11 shapely regex)
 rm -rf "$folder"
 python -m pip wheel -q --no-deps --no-build-isolation -w "$folder" "${pure[@]}"
