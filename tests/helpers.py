@@ -9,14 +9,22 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from hrformer_mm.core.versions import torch_is_at_least
 from hrformer_mm.preflight.rehearsal import without_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SHARED = ROOT.parent / 'shared'  # may be absent; tests that use it skip
+NEEDS_FLOAT16 = pytest.mark.skipif(
+    not torch_is_at_least('2.2'),
+    reason='torch 2.1 has no products of float16 on CPU')
+ONE_GRAPH = pytest.mark.skipif(
+    not torch_is_at_least('2.4'),
+    reason='older compilers split the network into several graphs')
 # Has all that a network of ours has, and trains in a second.
 SMALL = dict(channels=(8, 16, 32, 64), heads=(1, 1, 2, 4), modules=(1, 1, 1),
              blocks=1)  # yapf: disable

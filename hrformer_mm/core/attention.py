@@ -54,7 +54,7 @@ def padded_index(size: int) -> Tensor:
 
 def even_padding(hw: Sequence[int], size: int) -> Pads:
     """Compute the padding of each axis up to a multiple of ``size``."""
-    pad_h, pad_w = (-n % size for n in hw)
+    pad_h, pad_w = [-n % size for n in hw]
     return ((pad_h // 2, pad_h - pad_h // 2), (pad_w // 2,
                                                pad_w - pad_w // 2))
 

@@ -101,14 +101,22 @@ class OCRHead(OCR, BaseDecodeHead):
         self.loss_aux = loss_aux and MMSEG_MODELS.build(loss_aux)
 
     def forward(  # type: ignore[override]
-            self, inputs: Sequence[Tensor]) -> Tensor:
-        """Compute logits [B, out_channels, H, W] of stride 4."""
-        return super().forward(inputs)[0]
+            self, inputs: Sequence[Tensor],
+            auxiliary: bool = False) -> Any:
+        """Compute logits [B, out_channels, H, W] of stride 4.
+
+        Args:
+            inputs: Maps of the backbone, see :class:`OCR`.
+            auxiliary: Return the logits of the auxiliary head, too.
+        """
+        logits, guess = super().forward(inputs)
+        return (logits, guess) if auxiliary else logits
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list,
              train_cfg: Any) -> dict[str, Tensor]:
         """Compute losses and accuracies of the main and auxiliary logits."""
-        logits, guess = OCR.forward(self, inputs)
+        # This attribute is what compile=True replaces.
+        logits, guess = self.forward(inputs, auxiliary=True)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         if self.ignore_index not in (PAD, None) and self.num_classes <= PAD:
             labels = labels.masked_fill(labels == PAD, self.ignore_index)

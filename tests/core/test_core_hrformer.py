@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from helpers import NEEDS_FLOAT16, ONE_GRAPH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -208,6 +209,7 @@ def test_invalid_arguments_raise_with_the_choices(kwargs, names):
     assert all(name in str(error.value) for name in names)
 
 
+@ONE_GRAPH
 @pytest.mark.parametrize('kwargs', [
     dict(drop_path_rate=.1),
     pytest.param(dict(with_cp=True), marks=pytest.mark.slow),
@@ -224,6 +226,7 @@ def test_training_compiles_to_one_graph(kwargs):
     assert model.bn1.num_batches_tracked == 1
 
 
+@ONE_GRAPH
 def test_shifted_windows_compile_to_one_graph():
     torch._dynamo.reset()
     model = HRFormer(SMALL, attention='shifted', mask_padding=True).eval()
@@ -234,6 +237,7 @@ def test_shifted_windows_compile_to_one_graph():
             torch.testing.assert_close(y, z)
 
 
+@ONE_GRAPH
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ARCHS)
 @pytest.mark.parametrize('training', [True, False])
@@ -244,6 +248,7 @@ def test_no_graph_breaks_at_full_size(arch, training):
     assert len(compiled(torch.rand(2, 3, 64, 64))) == 4
 
 
+@ONE_GRAPH
 def test_compiled_outputs_equal_eager_ones():
     torch._dynamo.reset()
     model = HRFormer(dict(SMALL, blocks=1)).eval()
@@ -254,7 +259,8 @@ def test_compiled_outputs_equal_eager_ones():
             torch.testing.assert_close(y, z)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [
+    torch.bfloat16, pytest.param(torch.float16, marks=NEEDS_FLOAT16)])
 def test_half_precision_autocast_stays_finite(dtype):
     model = HRFormer(SMALL)
     with torch.autocast('cpu', dtype):

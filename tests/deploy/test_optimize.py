@@ -2,6 +2,7 @@
 """Networks optimized for inference, against what they were made from."""
 import pytest
 import torch
+from helpers import NEEDS_FLOAT16
 from torch import nn
 
 from hrformer_mm.core import HRFormer
@@ -58,8 +59,9 @@ def test_an_optimized_network_returns_the_same_outputs(segmenter, images):
     assert relative(optimize(segmenter)(images), segmenter(images)) < 1e-5
 
 
-@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 0.05),
-                                              (torch.float16, 0.01)])
+@pytest.mark.parametrize('dtype, tolerance', [
+    (torch.bfloat16, 0.05),
+    pytest.param(torch.float16, 0.01, marks=NEEDS_FLOAT16)])
 @torch.no_grad()
 def test_half_precision_stays_close_and_returns_float32(
         segmenter, images, dtype, tolerance):

@@ -21,7 +21,7 @@ from ..versions import (
     register_flop_formula,
     torch_is_at_least,
 )
-from .bypass import has_hooks, may_bypass, nn_module
+from .bypass import has_global_hooks, has_hooks, may_bypass
 from .kept import weights_of
 
 Maps = TypeVar('Maps', Tensor, tuple[Tensor, ...])
@@ -293,7 +293,7 @@ def by_images(function: Callable[[Tensor], Maps], x: Tensor,
         return function(x)
     widest = x[:, 0].numel() * width * x.element_size()
     parts = min(-(-widest // CACHED), len(x))
-    if parts < 2 or nn_module._has_any_global_hook() or any(
+    if parts < 2 or has_global_hooks() or any(
             m.training or has_hooks(m)
             for layer in layers for m in layer.modules()):
         return function(x)

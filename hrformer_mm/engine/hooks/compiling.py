@@ -68,6 +68,10 @@ class CompileHook(Hook):
         runner.cfg.compile, self.asked = self.asked, None
         options = runner.cfg.compile
         options = dict(options) if isinstance(options, dict) else {}
+        from torch._dynamo import config as dynamo
+        # Its split of a graph with synchronised norms returns wrong tensors
+        # (torch 2.14): a counter of batches in place of the feature map.
+        dynamo.optimize_ddp = False
         for part in networks(runner.model):
             part.forward = CompiledForward(part, options)
         runner.logger.info('compiling backbone, neck and heads: the first '
