@@ -100,7 +100,7 @@ class OCRHead(OCR, BaseDecodeHead):
             aux_channels, dropout_ratio, kernel_size, groups)
         self.loss_aux = loss_aux and MMSEG_MODELS.build(loss_aux)
 
-    def forward(  # type: ignore[override]
+    def forward(
             self, inputs: Sequence[Tensor],
             auxiliary: bool = False) -> Any:
         """Compute logits [B, out_channels, H, W] of stride 4.
