@@ -130,6 +130,7 @@ def test_an_editable_install_links_to_the_checkout(tree, tmp_path):
         '-q',
         '--no-deps',
         '--no-build-isolation',
+        '--use-pep517',  # or old releases of pip ignore the target
         '--target',
         site,
         '-e',
