@@ -35,6 +35,14 @@ def quick_runners():
         yield
 
 
+@pytest.fixture(autouse=True)
+def nondeterministic():
+    """Undo what trainings of a test that are deterministic leave behind."""
+    yield
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+
+
 def take_gpu_path(monkeypatch: pytest.MonkeyPatch):
     """Make CPU tensors go the way that CUDA tensors go.
 
