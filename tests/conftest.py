@@ -36,7 +36,7 @@ def quick_runners():
 
 
 @pytest.fixture(autouse=True)
-def nondeterministic():
+def deterministic_mode():
     """Undo what trainings of a test that are deterministic leave behind."""
     yield
     if torch.are_deterministic_algorithms_enabled():

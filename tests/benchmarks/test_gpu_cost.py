@@ -216,7 +216,7 @@ def test_the_command_saves_a_table_and_a_plot(tmp_path, capsys):
 
 def test_measured_times_are_printed_beside_predicted_ones(
         tmp_path, capsys, monkeypatch):
-    """Of results as the benchmark saves them, with their kernels."""
+    """The results are those that the benchmark saves, with their kernels."""
     seen = []
 
     def measure(*args):

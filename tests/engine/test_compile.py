@@ -38,7 +38,6 @@ def test_compiled_training_takes_the_same_steps_as_eager(task, tmp_path):
     training.train(plain)
     torch._dynamo.utils.counters.clear()
     training.train(compiled_row(task, tmp_path / 'compiled'))
-    torch.use_deterministic_algorithms(False)
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] >= 2
     a, b = (last_weights(tmp_path / n) for n in ('plain', 'compiled'))
     assert a.keys() == b.keys()

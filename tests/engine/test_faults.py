@@ -8,19 +8,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import torch
 from helpers import ROOT
 from toy import QuietRunner, toy_config, toy_run
 
 from hrformer_mm.engine import train as training
 from hrformer_mm.engine.hooks import saving, signals
 from hrformer_mm.utils.cli import one_line
-
-
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

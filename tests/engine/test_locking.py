@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from toy import ENV, QuietRunner, toy_config, toy_run
@@ -30,12 +29,6 @@ print(f'process {{os.getpid()}} on host', file=file, flush=True)
 print(True, flush=True)
 sys.stdin.read()
 '''
-
-
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

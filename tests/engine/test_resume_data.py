@@ -7,16 +7,9 @@ import os
 import signal
 
 import pytest
-import torch
 from toy import CallAt, QuietRunner, toy_config
 
 from hrformer_mm.engine.hooks.resuming import SeededFetch
-
-
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

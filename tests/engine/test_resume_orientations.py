@@ -15,12 +15,6 @@ ORIENTED = {'train_dataloader.batch_sampler': dict(
 EPOCH = 4  # iterations, of 3 samples
 
 
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.fixture
 def drawn(monkeypatch):
     """Index, epoch and number of the samples of each batch."""
@@ -86,6 +80,6 @@ def test_endless_batches_of_orientations_resume_with_a_warning(tmp_path):
     train(tmp_path, 7, by_epoch=False)
     train(tmp_path, by_epoch=False)
     assert logs(tmp_path).count(
-        'the position in the data is unknown with '
+        'the position of this checkpoint in the data is unknown with '
         'train_dataloader.batch_sampler=AspectRatioBatchSampler '
         'and sampler=InfiniteSampler') == 1

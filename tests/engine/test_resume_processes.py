@@ -13,12 +13,6 @@ from toy import BATCH, ENV, SAMPLES
 pytestmark = pytest.mark.slow  # four launches of several processes
 
 
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def launch(world, folder, stage):
     done = subprocess.run(
         [sys.executable, '-m', 'hrformer_mm.engine.launch', '--standalone',

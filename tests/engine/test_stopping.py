@@ -37,12 +37,6 @@ def sigterm_many_times(runner):
 CallAt.functions.update(kill=kill, sigterm=sigterm, many=sigterm_many_times)
 
 
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def train(folder, hooks=(), **options):
     cfg = toy_config(folder, custom_hooks=list(hooks), **options)
     runner = QuietRunner.from_cfg(cfg)

@@ -25,12 +25,6 @@ def data(tmp_path_factory):
     return write_det(tmp_path_factory.mktemp('det_tools') / 'data', IMAGES)
 
 
-@pytest.fixture
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def train(folder, data, config=SYNTHETIC, **options):
     """Train for two epochs of four batches, without evaluations."""
     cfg = tiny_det(config, folder, data, **{
@@ -79,7 +73,7 @@ def test_a_test_draws_objects_into_the_folder_of_show_dir(data, tmp_path):
 @pytest.mark.parametrize('config', [
     SYNTHETIC, 'det/hrformer_s_coco_800x1333_retinanet.py'])
 def test_an_interrupted_training_of_a_detector_ends_with_the_same_bits(
-        config, data, tmp_path, deterministic_mode):
+        config, data, tmp_path):
     expected = train(tmp_path / 'whole', data, config)
     for stop in (1, 5):  # in the first and in the second epoch
         with pytest.raises(SystemExit) as error:

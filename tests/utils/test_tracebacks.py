@@ -8,18 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from toy import toy_config
 
 from hrformer_mm.engine import train as training
 from hrformer_mm.utils import cli
 from hrformer_mm.utils.tracebacks import log_of, logged_traceback
-
-
-@pytest.fixture(autouse=True)
-def deterministic_mode():
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ class ExactResumeHook(Hook):
         followed = follow_config(runner, checkpoint, meta['iter'], is_moved)
         remarks = [*self.batches(runner, former, meta['iter']), followed]
         if self.feed is None:
-            remarks.append(unknown_position(loop))
+            runner.logger.warning(unknown_position(loop))
         text = '; '.join(filter(None, remarks))
         if text:
             runner.logger.warning(f'resumed with another config: {text}')
@@ -273,7 +273,7 @@ def unknown_position(loop: Any) -> str:
     """Describe a resume that is not exact."""
     batches = type(loop.dataloader.batch_sampler).__name__
     sampler = type(sampler_of(loop.dataloader)).__name__
-    return ('the position in the data is unknown with '
+    return ('the position of this checkpoint in the data is unknown with '
             f'train_dataloader.batch_sampler={batches} and sampler={sampler}, '
             'so the results differ from those of an uninterrupted run')
 
