@@ -51,7 +51,7 @@ def test_two_processes_train_compiled(task, tmp_path):
     cfg.dump(tmp_path / 'row.py')
     done = subprocess.run(
         ['bash', ROOT / 'tools/dist_train.sh', tmp_path / 'row.py', '2'],
-        env=dict(ENV, PYTHON=sys.executable), timeout=600, text=True,
+        env=dict(ENV, PYTHON=sys.executable), timeout=3600, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-3000:]
     assert last_weights(tmp_path)
