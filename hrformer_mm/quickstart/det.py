@@ -59,4 +59,5 @@ TASK = Task(
     next_commands=partial(commands_by_epoch, 'det'),
     layout='COCO 2017: annotations/person_keypoints_train2017.json and '
     '_val2017.json, train2017/ and val2017/ with the images',
-    needs=FILES)
+    needs=FILES,
+    more_metrics={'coco/segm_mAP': 'mask AP'})

@@ -4,8 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import gethostname
 from tempfile import TemporaryDirectory
@@ -69,6 +69,7 @@ class Task:
         metric: Name of the metric to report, as the evaluator returns it
             (``'coco/AP'``, ``'mIoU'``, ``'accuracy/top1'``).
         metric_label: Label of the metric in figures and in the summary.
+        more_metrics: Labels of further metrics in the summary, by their names.
         make_data: ``make_data(root, train, val, seed)`` writes that many
             images, in the layout of the real dataset, to the empty folder
             ``root``. It need not handle interruptions: the folder is moved
@@ -98,6 +99,7 @@ class Task:
     needs: tuple[str, ...]
     data_version: int = 1
     use_data_root: Callable[[Config, str], None] = set_data_root
+    more_metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def folder_of(task: Task, cfg: Config, images: tuple[int, int],
@@ -306,9 +308,11 @@ def from_here(command: str) -> str:
 
 def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     """Return the text to print at the end."""
+    labels = {task.metric: task.metric_label, **task.more_metrics}
+    metrics = ', '.join(f'{label} {outcome.metrics[name]:.3g}'
+                        for name, label in labels.items())
     lines = [
-        '', f'{task.metric_label} {outcome.metrics[task.metric]:.3g} on '
-        f'held-out images, in {seconds / 60:.1f} minutes', ''
+        '', f'{metrics} on held-out images, in {seconds / 60:.1f} minutes', ''
     ]
     places = [('pictures', p) for p in outcome.pictures] + [
         ('checkpoint', outcome.checkpoint), ('config', outcome.config)

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """The quickstart of detection: boxes and masks of drawn people."""
 import json
+import re
 
 import cv2
 import pytest
@@ -27,10 +28,12 @@ def test_the_quickstart_finds_boxes_and_masks_of_held_out_people(
 
 
 @pytest.mark.slow
-def test_a_short_quickstart_runs_to_its_end(tmp_path, monkeypatch):
+def test_a_short_quickstart_runs_to_its_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     outcome = run(det.TASK, epochs=1, images=(8, 3), cfg_options=ONE_PROCESS)
     state = json.loads((outcome.work_dir / STATE).read_text())
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= {*state['metrics']}
+    assert re.search(r'box AP \S+, mask AP \S+ on held-out images',
+                     capsys.readouterr().out)
     assert all(picture.exists() for picture in outcome.pictures)
     assert outcome.checkpoint.exists() and outcome.config.exists()
