@@ -236,7 +236,8 @@ print(peak() - before, time.perf_counter() - start)
 
 
 @pytest.mark.parametrize('to, suffix', [
-    ('ours', '.safetensors'), ('mmpose', '.pth')])  # yapf: disable
+    pytest.param('ours', '.safetensors', marks=pytest.mark.slow),
+    ('mmpose', '.pth')])  # yapf: disable
 def test_converting_the_largest_size_is_fast_and_uses_little_memory(
         to, suffix, tmp_path):
     save('official-cls', tmp_path / 'x.pth', arch=ARCHS['base'])

@@ -227,6 +227,7 @@ def test_training_compiles_to_one_graph(kwargs):
 
 
 @ONE_GRAPH
+@pytest.mark.slow
 def test_shifted_windows_compile_to_one_graph():
     torch._dynamo.reset()
     model = HRFormer(SMALL, attention='shifted', mask_padding=True).eval()

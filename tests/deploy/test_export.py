@@ -145,7 +145,7 @@ def test_an_unsupported_codec_is_reported():
 
 
 @pytest.mark.parametrize('task', [
-    pytest.param(t, marks=[pytest.mark.slow] * (t == 'seg'))  # takes longest
+    pytest.param(t, marks=[pytest.mark.slow] * (t != 'pose'))
     for t in SHAPES
 ])
 def test_files_accept_batches_and_for_segmentation_any_size(
@@ -244,7 +244,8 @@ def test_keypoints_of_the_script_equal_those_of_the_predictor(
 
 
 @pytest.mark.parametrize(
-    'task, size', [('seg', (112, 224)), ('cls', (64, 64))])
+    'task, size', [pytest.param('seg', (112, 224), marks=pytest.mark.slow),
+                   ('cls', (64, 64))])  # yapf: disable
 def test_results_of_the_script_equal_those_of_the_predictor(
         rows, folder, tmp_path, task, size):
     path, out, image = tmp_path / 'a.png', tmp_path / 'b.png', smooth(0, *size)

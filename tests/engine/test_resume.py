@@ -44,6 +44,11 @@ def whole(request, tmp_path_factory):
     torch.use_deterministic_algorithms(False)
 
 
+EPOCHS_ARE_SLOW = pytest.mark.parametrize('whole', [
+    pytest.param(True, marks=pytest.mark.slow), False], indirect=True,
+    ids=['epochs', 'iterations'])  # yapf: disable
+
+
 @pytest.mark.parametrize('at, where', [(3, 'train'), (9, 'train'),
                                        (18, 'val')])
 def test_a_killed_training_ends_with_the_same_bits(whole, at, where, tmp_path):
@@ -54,6 +59,7 @@ def test_a_killed_training_ends_with_the_same_bits(whole, at, where, tmp_path):
     assert_same(weights, expected)
 
 
+@EPOCHS_ARE_SLOW
 def test_random_numbers_do_not_depend_on_workers(whole, tmp_path):
     (by_epoch, expected), workers = whole, 2
     with pytest.raises(Killed):
@@ -64,6 +70,7 @@ def test_random_numbers_do_not_depend_on_workers(whole, tmp_path):
         expected)
 
 
+@EPOCHS_ARE_SLOW
 @pytest.mark.parametrize('at, where, saved', [(8, 'train', 9),
                                               (12, 'val', 12)])
 def test_sigterm_saves_at_the_current_iteration(whole, at, where, saved,

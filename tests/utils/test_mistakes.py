@@ -191,6 +191,7 @@ def test_a_value_used_only_during_a_run_fails_with_one_line(
     assert says in line
 
 
+@pytest.mark.slow
 def test_the_types_of_every_config_are_valid():
     for path in sorted(CONFIGS.glob('[!_]*/*.py')):
         assert list(wrong_types(Config.fromfile(path))) == [], path
