@@ -135,7 +135,7 @@ pip_install() {
 
 install_build_tools() {
     { "$python" -m pip --version || "$python" -m ensurepip; } &&
-        pip_install wheel numpy 'setuptools<81' &&
+        pip_install wheel numpy 'setuptools>=64,<81' &&
         installed numpy >>"$constraints"
 }
 
