@@ -65,19 +65,19 @@ class LazyRegistry(mmengine.Registry):
 MODELS = LazyRegistry(
     mmengine.MODELS, {
         'HRFormer': 'models.backbones',
-        'SwinTransformer': 'baselines.swin',
+        'SwinTransformer': 'models.baselines.swin',
         'OCRHead': 'models.heads',
         'OHEMCrossEntropyLoss': 'models.losses',
         'PixelCrossEntropyLoss': 'models.losses',
         'RandomPadPreProcessor': 'models.segmentation',
         'LogitsTTAModel': 'models.segmentation',
         'HRFormerClsNeck': 'models.necks',
-        'TransPoseNeck': 'baselines.transpose',
-        'TokenPoseNeck': 'baselines.tokenpose',
-        'PRTRHead': 'baselines.prtr',
-        'HybridViT': 'baselines.dpt',
-        'HybridDPTHead': 'baselines.dpt',
-        'DPTHybrid': 'baselines.dpt',
+        'TransPoseNeck': 'models.baselines.transpose',
+        'TokenPoseNeck': 'models.baselines.tokenpose',
+        'PRTRHead': 'models.baselines.prtr',
+        'HybridViT': 'models.baselines.dpt',
+        'HybridDPTHead': 'models.baselines.dpt',
+        'DPTHybrid': 'models.baselines.dpt',
     })
 TRANSFORMS = LazyRegistry(mmengine.TRANSFORMS, {
     'RandomScaleRotation': 'datasets.transforms.pose',

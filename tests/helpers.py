@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from hrformer_mm.core.versions import torch_is_at_least
-from hrformer_mm.preflight.rehearsal import without_pretrained
+from hrformer_mm.engine.preflight.rehearsal import without_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'

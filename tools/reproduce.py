@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 def parse_args(argv=None) -> Namespace:
     parser = cli.plain_parser(__doc__, EXAMPLES)
-    parser.add_argument('row', help='name or path of a config')
+    parser.add_argument('config', help='name or path of a config')
     parser.add_argument(
         '--gpus', type=int, default=8, help='number of GPUs (default: 8)')
     parser.add_argument(
@@ -58,7 +58,7 @@ def parse_args(argv=None) -> Namespace:
 @cli.one_line_errors
 def main(argv=None):
     args = parse_args(argv)
-    plan = reproduce.make_plan(args.row, args.gpus, args.work_dir,
+    plan = reproduce.make_plan(args.config, args.gpus, args.work_dir,
                                args.data_root, args.imagenet,
                                args.from_scratch, args.cfg_options)
     seconds = args.step_seconds

@@ -15,7 +15,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TESTS=(core/test_versions compat/test_compat compat/test_xtcocotools
-    check_env/test_check_env core/test_parity core/test_core_attention
+    utils/test_check_env core/test_parity core/test_core_attention
     core/test_core_blocks core/test_core_hrformer core/test_ocr
     core/test_cls_head deploy/test_optimize project/test_packaging)
 

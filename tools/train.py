@@ -73,7 +73,7 @@ def main(argv=None):
         training.use_tensorboard(cfg)
     training.set_resume(cfg, args.resume)
     if args.dry_run:
-        from hrformer_mm.preflight import preflight
+        from hrformer_mm.engine.preflight import preflight
         raise SystemExit(preflight(cfg, quick=args.quick))
     training.train(cfg)
 

@@ -27,7 +27,7 @@ from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
 from hrformer_mm.utils.costs import tensors_in
 from hrformer_mm.utils.markdown import markdown_table
-from hrformer_mm.zoo.rows import NumbersStay
+from hrformer_mm.zoo.entries import NumbersStay
 
 from ..backbone.__main__ import POSE, image_size
 from ..backbone.report import case_of, commit

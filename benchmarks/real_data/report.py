@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None):
         raise SystemExit('error: there are no results; run python -m '
                          'benchmarks.real_data.run first')
     update_metafiles(groups)
-    tables.zoo.rows.read_metafile.cache_clear()
+    tables.zoo.entries.read_metafile.cache_clear()
     for path in tables.documents():
         write_text(path, tables.refresh(read_text(path), path.parent))
     args.figures.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,16 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Import modules of version 0.1 by their old names, for one release."""
+"""Import modules by other names than those of their files.
+
+Names of version 0.1 work for one release, with a warning; others are public
+names, such as that of the command ``python -m hrformer_mm.check_env``.
+"""
 import sys
 import warnings
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.util import find_spec
+from types import CodeType, ModuleType
 from typing import Any
 
 PACKAGE = 'hrformer_mm'
@@ -17,8 +22,8 @@ MOVED = {  # old module: new module
     'checks': 'utils.config_checks',
     'cli': 'utils.cli',
     'core.cpu': 'core.kernels.cpu',
-    'core.prtr': 'baselines.prtr',
-    'core.swin': 'baselines.swin',
+    'core.prtr': 'models.baselines.prtr',
+    'core.swin': 'models.baselines.swin',
     'costs': 'utils.costs',
     'curves': 'visualization.curves',
     'datasets.bodies': 'quickstart.synthetic.bodies',
@@ -41,11 +46,15 @@ MOVED = {  # old module: new module
     'hooks.resuming': 'engine.hooks.resuming',
     'hooks.saving': 'engine.hooks.saving',
     'hooks.stopping': 'engine.hooks.stopping',
+    'integrations': 'models',
+    'integrations.hub': 'models.hub',
+    'integrations.timm': 'timm',
     'markdown': 'utils.markdown',
-    'models.ablations': 'baselines.swin',
-    'models.prtr': 'baselines.prtr',
+    'models.ablations': 'models.baselines.swin',
+    'models.prtr': 'models.baselines.prtr',
     'near': 'utils.suggest',
     'optim': 'engine.optim',
+    'preflight': 'engine.preflight',
     'quickstart.common': 'quickstart.runner',
     'quickstart.pictures': 'visualization.figures',
     'reproduce': 'zoo.reproduce',
@@ -57,6 +66,7 @@ MOVED = {  # old module: new module
     'training': 'engine.train',
     'views': 'apis.feature_maps',
 }
+ALIASES = {'check_env': 'utils.check_env'}  # public name: module
 
 
 class MovedLoader(Loader):
@@ -65,10 +75,16 @@ class MovedLoader(Loader):
     def __init__(self, new: str):
         self.new = new
 
+    def get_code(self, name: str) -> CodeType | None:
+        """Return the code that ``python -m`` runs."""
+        loader: Any = getattr(find_spec(self.new), 'loader')
+        return loader.get_code(self.new)
+
     def exec_module(self, module: ModuleType):
-        warnings.warn(
-            f'{module.__name__} is now {self.new}; the old name will be '
-            'removed in version 0.3', DeprecationWarning, stacklevel=2)
+        if module.__name__.partition('.')[2] in MOVED:
+            warnings.warn(
+                f'{module.__name__} is now {self.new}; the old name will be '
+                'removed in version 0.3', DeprecationWarning, stacklevel=2)
         new = import_module(self.new)
 
         def look_up(name: str) -> Any:
@@ -78,17 +94,19 @@ class MovedLoader(Loader):
 
 
 class MovedFinder(MetaPathFinder):
-    """Find the old names in :data:`MOVED` only."""
+    """Find the names in :data:`MOVED` and :data:`ALIASES` only."""
 
     def find_spec(self, name: str, path: Any = None,
                   target: Any = None) -> ModuleSpec | None:
         package, _, module = name.partition('.')
-        if package != PACKAGE or module not in MOVED:
+        new = MOVED.get(module) or ALIASES.get(module)
+        if package != PACKAGE or new is None:
             return None
         is_package = any(old.startswith(f'{module}.') for old in MOVED)
+        source = find_spec(f'{PACKAGE}.{new}')
         return ModuleSpec(
-            name, MovedLoader(f'{PACKAGE}.{MOVED[module]}'),
-            is_package=is_package)
+            name, MovedLoader(f'{PACKAGE}.{new}'), is_package=is_package,
+            origin=source and source.origin)  # __file__ with python -m
 
 
 def install():

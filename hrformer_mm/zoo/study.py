@@ -125,22 +125,22 @@ def study_table(trials: Sequence[Mapping[str, Any]]) -> str:
                            'GMACs', 'result'), lines)
 
 
-def contradictions(rows: Sequence[Any]) -> list[str]:
+def contradictions(entries: Sequence[Any]) -> list[str]:
     """Describe metafile entries that differ from the results of the study.
 
     Args:
-        rows: Entries of the metafiles, :class:`hrformer_mm.zoo.Row`.
+        entries: Entries of the metafiles, :class:`hrformer_mm.zoo.Entry`.
     """
     found = {t.name: t for t in group(read_trials())}
     problems = []
-    for row in rows:
-        trained = found.get(row.name)
+    for entry in entries:
+        trained = found.get(entry.name)
         if trained is None:
             continue
-        listed = row.results[0] if row.results else None
+        listed = entry.results[0] if entry.results else None
         if listed is None or dict(listed.metrics) != trained.metrics:
             problems.append(
-                f'{row.name}: the metafile has the metrics '
+                f'{entry.name}: the metafile has the metrics '
                 f'{dict(listed.metrics) if listed else {}}, the study '
                 f'{trained.metrics}: run '
                 'python -m benchmarks.real_data.report')

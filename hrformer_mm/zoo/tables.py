@@ -2,7 +2,7 @@
 """The paper's tables, with the values of our configs next to the printed ones.
 
 Accuracy is from the paper where the column says so; our measurements have a
-column of their own, which is empty if the row has not been trained.
+column of their own, which is empty if the entry has not been trained.
 """
 import json
 import os
@@ -18,10 +18,10 @@ from .. import zoo
 from ..core import ARCHS
 from ..utils.markdown import markdown_table
 from . import study
+from .entries import Entry, Printed
 from .flops import CONVENTIONS, Count, count
-from .rows import Printed, Row
 
-# Valid names in <!-- table: NAME -->: a table of the paper, the rows of
+# Valid names in <!-- table: NAME -->: a table of the paper, the entries of
 # HRFormer of a task, or (pose-data) those on datasets that the paper does not
 # use. Also the .json file with the results of a benchmark.
 MAIN_TABLE = dict(pose='Table 3', seg='Table 5', cls='Table 6')
@@ -43,7 +43,7 @@ DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
 SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
-BUILT: dict[str, nn.Module] = {}  # by config, as many rows share a model
+BUILT: dict[str, nn.Module] = {}  # by config, as many entries share a model
 COUNTED: dict[tuple, Count] = {}  # by model and shape
 BLOCK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Table 2: modules, blocks, channels and heads of the four stages or branches.
@@ -62,28 +62,28 @@ def count_table(counted: Count) -> str:
     return markdown_table(['stage', *CONVENTIONS], [*rows, ['total', *total]])
 
 
-def build_row(row: Row) -> nn.Module:
-    """Build a row's model on the meta device, once for rows that share it."""
-    cfg = zoo.get_config(row)
+def build_entry(entry: Entry) -> nn.Module:
+    """Build a model on the meta device, once for entries that share it."""
+    cfg = zoo.get_config(entry)
     key = str(cfg.model)
     if key not in BUILT:
         BUILT[key] = zoo.build_model(cfg)
     return BUILT[key]
 
 
-def parameters(row: Row) -> int:
-    return sum(p.numel() for p in build_row(row).parameters())
+def parameters(entry: Entry) -> int:
+    return sum(p.numel() for p in build_entry(entry).parameters())
 
 
-def count_row(row: Row, shape: tuple[int, int] | None = None) -> Count:
-    """Count the cost of a row's model, once for each model and shape.
+def count_entry(entry: Entry, shape: tuple[int, int] | None = None) -> Count:
+    """Count the cost of an entry's model, once for each model and shape.
 
     Args:
-        row: Row with a config.
-        shape: Height and width; by default the one in the row's name.
+        entry: Entry with a config.
+        shape: Height and width; by default the one in the entry's name.
     """
-    model = build_row(row)
-    key = (id(model), shape or zoo.input_size(row.name))
+    model = build_entry(entry)
+    key = (id(model), shape or zoo.input_size(entry.name))
     if key not in COUNTED:
         COUNTED[key] = count(model, key[1])
     return COUNTED[key]
@@ -114,38 +114,38 @@ def metric_text(metrics: zoo.Metrics | str,
                      if names is None or name in names)
 
 
-def data_of(row: Row) -> str:
-    """Return the dataset of a row, from its name if it has no config."""
-    if row.results:
-        return row.results[0].dataset
-    names = [DATA[part] for part in row.name.split('_') if part in DATA]
-    return ''.join(names[:1]) + ' test-dev' * row.name.endswith('_testdev')
+def data_of(entry: Entry) -> str:
+    """Return the dataset of an entry, from its name if it has no config."""
+    if entry.results:
+        return entry.results[0].dataset
+    names = [DATA[part] for part in entry.name.split('_') if part in DATA]
+    return ''.join(names[:1]) + ' test-dev' * entry.name.endswith('_testdev')
 
 
-def own_input(row: Row) -> str:
-    """Return height x width in the name of a row's config."""
-    return '{}x{}'.format(*zoo.input_size(row.name)) if row.config else ''
+def own_input(entry: Entry) -> str:
+    """Return height x width in the name of an entry's config."""
+    return '{}x{}'.format(*zoo.input_size(entry.name)) if entry.config else ''
 
 
-def config_cell(row: Row, base: Path | None) -> str:
-    """Format the name of a row's config as a link relative to ``base``."""
-    if not row.config:
-        return f'none: {row.reason}'
+def config_cell(entry: Entry, base: Path | None) -> str:
+    """Format the name of an entry's config as a link relative to ``base``."""
+    if not entry.config:
+        return f'none: {entry.reason}'
     if base is None:
-        return row.name
-    return f'[{row.name}]({os.path.relpath(row.path, base)})'
+        return entry.name
+    return f'[{entry.name}]({os.path.relpath(entry.path, base)})'
 
 
-def cost_cells(row: Row, printed: Printed) -> dict[str, str]:
+def cost_cells(entry: Entry, printed: Printed) -> dict[str, str]:
     """Return parameters and FLOPs, as counted and as printed."""
     cells = {
         'params (paper)': printed.parameters,
         'GFLOPs (paper)': printed.flops.removesuffix('G')
     }
-    if row.config:
-        counted = count_row(row, shape_of(printed.flops_at))
+    if entry.config:
+        counted = count_entry(entry, shape_of(printed.flops_at))
         # The paper has no detectors, and so no convention to count them.
-        name = 'macs' if row.task == 'det' else f'paper-{row.task}'
+        name = 'macs' if entry.task == 'det' else f'paper-{entry.task}'
         flops = counted.total(name) / 1e9
         cells['params'] = like(counted.parameters / 1e6, printed.parameters,
                                'M')
@@ -155,35 +155,35 @@ def cost_cells(row: Row, printed: Printed) -> dict[str, str]:
     return cells
 
 
-def accuracy_cells(row: Row, printed: Printed) -> dict[str, str]:
+def accuracy_cells(entry: Entry, printed: Printed) -> dict[str, str]:
     """Return accuracies by source."""
-    headline = HEADLINE[row.task]
+    headline = HEADLINE[entry.task]
     if isinstance(printed.metrics, str):
         name = SHORT.get(headline[0], headline[0])
         cells = {f'{name} (paper)': printed.metrics}
     else:
         cells = {f'{SHORT.get(name, name)} (paper)': str(value)
                  for name, value in printed.metrics.items()}
-    if row.official:
-        cells['official code'] = metric_text(row.official.metrics, headline)
+    if entry.official:
+        cells['official code'] = metric_text(entry.official.metrics, headline)
     cells['others'] = '; '.join(
         f'{other.by}: {metric_text(other.metrics, headline)}'
-        for other in row.third_party)
+        for other in entry.third_party)
     cells['measured here'] = '; '.join(
-        metric_text(result.metrics, headline) for result in row.results)
+        metric_text(result.metrics, headline) for result in entry.results)
     return cells
 
 
-def row_cells(row: Row, printed: Printed,
+def entry_cells(entry: Entry, printed: Printed,
               base: Path | None) -> dict[str, str]:
     """Return the cells of a line, by column."""
     return {
         'model': printed.row,
-        'data': data_of(row),
-        'input': printed.input or printed.flops_at or own_input(row),
-        'config': config_cell(row, base),
-        **cost_cells(row, printed),
-        **accuracy_cells(row, printed), 'note': printed.note
+        'data': data_of(entry),
+        'input': printed.input or printed.flops_at or own_input(entry),
+        'config': config_cell(entry, base),
+        **cost_cells(entry, printed),
+        **accuracy_cells(entry, printed), 'note': printed.note
     }
 
 
@@ -220,40 +220,40 @@ def shorten(printed: Printed, task: str) -> Printed:
     return replace(printed, metrics=metrics, note='')
 
 
-def main_line(row: Row) -> Printed | None:
-    """Return the paper's entry for a row of HRFormer, or None.
+def main_line(entry: Entry) -> Printed | None:
+    """Return the paper's entry for an entry of HRFormer, or None.
 
-    Rows that appear only in the README of the official code are included.
+    Entries that appear only in the README of the official code are included.
     """
-    if not row.name.startswith('hrformer_'):
+    if not entry.name.startswith('hrformer_'):
         return None
-    if row.task == 'det':  # the paper has none
-        if 'synthetic' in row.name:
+    if entry.task == 'det':  # the paper has none
+        if 'synthetic' in entry.name:
             return None
-        size, method = row.name.split('_')[1], row.name.split('_')[-1]
+        size, method = entry.name.split('_')[1], entry.name.split('_')[-1]
         return Printed(f'{METHODS[method]}, HRFormer-{size.upper()}',
                        metrics={})
-    table = MAIN_TABLE[row.task]
-    if table in row.paper:
-        return shorten(row.paper[table], row.task)
-    if row.official and 'Table 4' not in row.paper:  # Table 4 is test-dev
-        return Printed(f"HRFormer-{row.name.split('_')[1].upper()}",
+    table = MAIN_TABLE[entry.task]
+    if table in entry.paper:
+        return shorten(entry.paper[table], entry.task)
+    if entry.official and 'Table 4' not in entry.paper:  # Table 4 is test-dev
+        return Printed(f"HRFormer-{entry.name.split('_')[1].upper()}",
                        metrics={})
     return None
 
 
-def other_data_line(row: Row) -> Printed | None:
-    """Return the model of a row on a dataset that the paper does not use."""
-    model, size, _, *change = row.name.split('_')
-    data = data_of(row).removesuffix(' test-dev')
+def other_data_line(entry: Entry) -> Printed | None:
+    """Return the line of a model on a dataset that the paper does not use."""
+    model, size, _, *change = entry.name.split('_')
+    data = data_of(entry).removesuffix(' test-dev')
     if model != 'hrformer' or len(change) > 1 or (
             not data or data in DATA.values()):
         return None
     return Printed(f'HRFormer-{size.upper()}', metrics={})
 
 
-def rows_of(name: str) -> list[tuple[Row, Printed]]:
-    """Return the rows of a table, with the paper's entry for each.
+def entries_of(name: str) -> list[tuple[Entry, Printed]]:
+    """Return the entries of a table, with the paper's entry for each.
 
     Raises:
         ValueError: If the name is not in ``NAMES``.
@@ -263,10 +263,11 @@ def rows_of(name: str) -> list[tuple[Row, Printed]]:
     task = name.removesuffix('-data')
     if task in zoo.TASKS:
         choose = main_line if name == task else other_data_line
-        lines = [(row, choose(row)) for row in zoo.list_rows(task=task)]
-        return [(row, line) for row, line in lines if line]
+        lines = [(entry, choose(entry))
+                 for entry in zoo.list_entries(task=task)]
+        return [(entry, line) for entry, line in lines if line]
     table = NAMES[name]
-    return [(row, row.paper[table]) for row in zoo.list_rows(table)]
+    return [(entry, entry.paper[table]) for entry in zoo.list_entries(table)]
 
 
 def case_name(case: Mapping[str, Any]) -> str:
@@ -287,10 +288,11 @@ def benchmark_table(path: Path) -> str:
     rows = []
     for entry in json.loads(path.read_text(encoding='utf-8-sig'))['results']:
         compared = entry['subjects']
-        for name, row in compared.items() if len(compared) > 1 else ():
-            rows.append((case_name(entry['case']), name, f'{row["ratio"]:.2f}',
-                         f'{row["images_per_second"]:.3g}',
-                         mib(row['peak_bytes'])))
+        for name, result in compared.items() if len(compared) > 1 else ():
+            rows.append((case_name(entry['case']), name,
+                         f'{result["ratio"]:.2f}',
+                         f'{result["images_per_second"]:.3g}',
+                         mib(result['peak_bytes'])))
     return markdown_table(('case', 'subject', 'ratio', 'images/s', 'MiB'),
                           rows)
 
@@ -304,14 +306,14 @@ def summary_table(base: Path | None) -> str:
 
     lines = []
     for task in MAIN_TABLE:
-        for row, printed in rows_of(task):
-            cells = cost_cells(row, printed)
-            link = '' if base is None else os.path.relpath(row.path, base)
-            official = row.official.metrics if row.official else ''
+        for entry, printed in entries_of(task):
+            cells = cost_cells(entry, printed)
+            link = '' if base is None else os.path.relpath(entry.path, base)
+            official = entry.official.metrics if entry.official else ''
             lines.append([
-                f'[{printed.row}]({link})' if link else row.name,
-                data_of(row),
-                printed.input or printed.flops_at or own_input(row),
+                f'[{printed.row}]({link})' if link else entry.name,
+                data_of(entry),
+                printed.input or printed.flops_at or own_input(entry),
                 cells.get('params', ''), cells.get('GFLOPs', ''),
                 best(printed.metrics, task), best(official, task)
             ])
@@ -337,9 +339,10 @@ def render(name: str, base: Path | None = None) -> str:
         return instances_table()
     if name.endswith('.json'):
         return benchmark_table((zoo.root() if base is None else base) / name)
-    lines = [row_cells(row, printed, base) for row, printed in rows_of(name)]
+    lines = [entry_cells(entry, printed, base)
+             for entry, printed in entries_of(name)]
     if not lines:
-        return 'No rows yet.\n'
+        return 'No entries yet.\n'
     columns = column_order(lines)
     return markdown_table(columns, [[line.get(c, '') for c in columns]
                                     for line in lines])
@@ -389,20 +392,20 @@ def stale_documents() -> list[str]:
 def drift() -> list[str]:
     """Describe contradictions between configs, metafiles and documents."""
     problems = []
-    listed = {row.config for row in zoo.list_rows()}
+    listed = {entry.config for entry in zoo.list_entries()}
     problems += [f'{name}: no metafile has it'
                  for name in sorted(set(zoo.config_files()) - listed)]
-    for row in zoo.list_rows():
-        if not row.config:
+    for entry in zoo.list_entries():
+        if not entry.config:
             continue
-        if not row.path.exists():
-            problems.append(f'{row.config}: is in a metafile but not there')
+        if not entry.path.exists():
+            problems.append(f'{entry.config}: is in a metafile but not there')
             continue
-        counted = dict(parameters=(row.parameters, parameters(row)),
-                       FLOPs=(row.flops, count_row(row).total('macs')))
+        counted = dict(parameters=(entry.parameters, parameters(entry)),
+                       FLOPs=(entry.flops, count_entry(entry).total('macs')))
         problems += [
-            f'{row.name}: the metafile says {said} {name}, it has {found}'
+            f'{entry.name}: the metafile says {said} {name}, it has {found}'
             for name, (said, found) in counted.items() if said != found
         ]
-    problems += study.contradictions(zoo.list_rows())
+    problems += study.contradictions(zoo.list_entries())
     return problems or stale_documents()

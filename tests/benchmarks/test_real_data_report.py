@@ -54,12 +54,12 @@ def project(tmp_path, monkeypatch):
     metafile.write_text(METAFILE)
     (folder.parent / 'README.md').write_text(
         '# Study\n<!-- table: study -->\n<!-- end -->\n')
-    for module in (study, zoo, zoo.rows):
+    for module in (study, zoo, zoo.entries):
         monkeypatch.setattr(module, 'root', lambda: tmp_path)
     monkeypatch.setattr(report, 'ROOT', tmp_path)
-    zoo.rows.read_metafile.cache_clear()
+    zoo.entries.read_metafile.cache_clear()
     yield tmp_path
-    zoo.rows.read_metafile.cache_clear()
+    zoo.entries.read_metafile.cache_clear()
 
 
 def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
@@ -83,13 +83,13 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
 
 
 def test_stale_metafiles_and_tables_are_found(project):
-    rows = zoo.list_rows(task='pose')
+    rows = zoo.list_entries(task='pose')
     problems = study.contradictions(rows)
     assert len(problems) == 2 and 'net_t: the metafile has' in problems[0]
     assert any('table study is stale' in p for p in tables.stale_documents())
     report.main(['--figures', str(project / 'figures')])
-    zoo.rows.read_metafile.cache_clear()
-    assert study.contradictions(zoo.list_rows(task='pose')) == []
+    zoo.entries.read_metafile.cache_clear()
+    assert study.contradictions(zoo.list_entries(task='pose')) == []
     assert tables.stale_documents() == []
 
 

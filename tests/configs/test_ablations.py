@@ -27,7 +27,7 @@ PARAMETERS = {
 }
 BASE = re.compile(r"^_base_ = '\./(.*)\.py'", re.MULTILINE)
 CHANGED = {row.name: (row, BASE.search(row.path.read_text()))
-           for row in zoo.list_rows()
+           for row in zoo.list_entries()
            if row.config and TABLES & set(row.paper)}  # yapf: disable
 CHANGED = {k: (row, found[1]) for k, (row, found) in CHANGED.items() if found}
 # By type of backbone: a network of a few thousand parameters, and the
@@ -90,7 +90,7 @@ def test_ablation_config_changes_only_the_model(name):
 
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_config_has_the_official_number_of_parameters(name):
-    assert zoo.load_row(name).parameters == PARAMETERS[name]
+    assert zoo.load_entry(name).parameters == PARAMETERS[name]
 
 
 @pytest.mark.parametrize('name, paper, macs', [

@@ -10,11 +10,11 @@ from mmengine.runner import Runner
 from seg_data import write_tiny
 
 from hrformer_mm.engine.train import use_tta
-from hrformer_mm.zoo import build_model, list_rows
+from hrformer_mm.zoo import build_model, list_entries
 
 DATASETS = ('cityscapes', 'pascal-context', 'pascal-context-60', 'coco-stuff',
             'coco-stuff-164k', 'ade20k')
-FILES = [r.name for r in list_rows(task='seg') if r.config]
+FILES = [r.name for r in list_entries(task='seg') if r.config]
 ROWS = [name for name in FILES if not set(name.split('_')) & {
     'synthetic', 'camvid'}]  # test_small_data_configs.py has the latter
 # One for each kind of dataset; the others are large or alike.
@@ -164,5 +164,5 @@ def test_a_run_resumes_and_is_tested_with_scales_and_flips(
 
 
 def test_every_config_has_its_number_of_parameters():
-    entries = {r.name: r.parameters for r in list_rows(task='seg')}
+    entries = {r.name: r.parameters for r in list_entries(task='seg')}
     assert {k: entries[k] for k in PARAMETERS} == PARAMETERS

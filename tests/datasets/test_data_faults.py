@@ -14,9 +14,9 @@ from mmengine.structures import PixelData
 from PIL import Image
 from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
 
-from hrformer_mm import preflight
 from hrformer_mm.datasets.validation.common import check, describe
 from hrformer_mm.datasets.validation.seg import Labels, judge_label
+from hrformer_mm.engine import preflight
 from hrformer_mm.engine import train as training
 from hrformer_mm.engine.hooks.labels import LabelRangeHook
 
@@ -546,7 +546,7 @@ def test_a_failing_check_does_not_stop_the_run(root, tmp_path, monkeypatch):
     def fail(*args):
         raise AttributeError('something new')
 
-    monkeypatch.setattr('hrformer_mm.preflight.inputs.check', fail)
+    monkeypatch.setattr('hrformer_mm.engine.preflight.inputs.check', fail)
     lines = data_findings(classes(root), tmp_path)
     assert not any(line.startswith('FAIL') for line in lines)
     assert any(line.startswith('skip') and 'something new' in line

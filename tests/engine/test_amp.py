@@ -13,8 +13,7 @@ from tiny_tasks import ARCH
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm import preflight
-from hrformer_mm.engine import optim
+from hrformer_mm.engine import optim, preflight
 from hrformer_mm.engine.optim import is_amp
 
 NOTICE = 'no GPU found: full instead of mixed precision'

@@ -4,7 +4,7 @@ import pytest
 from toy import QuietRunner, toy_config
 
 from hrformer_mm.engine import train as training
-from hrformer_mm.preflight import Flight, steps
+from hrformer_mm.engine.preflight import Flight, steps
 
 SMALL = {'train_dataloader.batch_size': 16, 'train_dataloader.drop_last': True}
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from toy import QuietRunner, toy_config
 
 from hrformer_mm.engine.hooks.lengths import Length, build, remarks
-from hrformer_mm.preflight import Flight, steps
+from hrformer_mm.engine.preflight import Flight, steps
 
 EPOCH = 100  # updates of an epoch in these tests
 

@@ -14,7 +14,7 @@ import torch
 from helpers import ROOT, tiny_row, write_tiny_coco
 from tiny_tasks import task_row
 
-from hrformer_mm.check_env.__main__ import run_probe
+from hrformer_mm.utils.check_env import run_probe
 
 pytest.importorskip('mmpose')
 MIM = Path(sys.executable).with_name('mim')

@@ -14,7 +14,7 @@ from mmengine.runner import Runner  # noqa: E402
 from tool_runs import tool  # noqa: E402
 from toy import CallAt  # noqa: E402
 
-from hrformer_mm import preflight  # noqa: E402
+from hrformer_mm.engine import preflight  # noqa: E402
 
 CallAt.functions['end'] = lambda runner: os.kill(os.getpid(), signal.SIGTERM)
 IMAGES = 8

@@ -132,7 +132,7 @@ def test_errors_list_the_choices(arguments, match, here):
 
 @pytest.mark.slow
 def test_every_row_with_a_config_has_a_chain(here):
-    for row in zoo.list_rows():
+    for row in zoo.list_entries():
         if row.config:
             plan = make_plan(row.name)
             assert 'training' in [s.name for s in plan.steps]

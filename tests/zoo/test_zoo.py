@@ -17,7 +17,7 @@ from hrformer_mm.zoo import tables
 
 ENTRIES = yaml.safe_load(
     textwrap.dedent(
-        zoo.rows.__doc__.split('Example::')[1].split('A metric we')[0]))
+        zoo.entries.__doc__.split('Example::')[1].split('A metric we')[0]))
 MEASURED = dict(Command='bash x', Commit='1a2b3c4', Machine='8x A100')
 CONFIG = '''
 default_scope = 'mmpose'
@@ -43,7 +43,7 @@ def small_zoo(tmp_path, monkeypatch):
         '<!-- table: table-3 -->\nold\n<!-- end -->\n')
     (tmp_path / 'model-index.yml').write_text(
         'Import:\n- configs/pose/metafile.yml\n')
-    for module in (zoo, zoo.rows):
+    for module in (zoo, zoo.entries):
         monkeypatch.setattr(module, 'root', lambda: tmp_path)
     return tmp_path
 
@@ -52,11 +52,12 @@ def parse(**changes):
     """The example's first entry with some keys changed or (None) removed."""
     entry = {**ENTRIES['Models'][0], **changes}
     entry = {k: v for k, v in entry.items() if v is not None}
-    return zoo.rows.parse_row(entry, 'pose', 'pose/metafile.yml', 'Config')
+    return zoo.entries.parse_entry(entry, 'pose', 'pose/metafile.yml',
+                                   'Config')
 
 
 def test_example_of_the_docstring_is_read(small_zoo):
-    row, missing = zoo.list_rows()
+    row, missing = zoo.list_entries()
     assert row.name == 'hrformer_b_coco_384x288' and row.path.is_file()
     assert row.parameters == 43211777 and row.task == 'pose'
     assert row.flops == 30453133512
@@ -69,17 +70,17 @@ def test_example_of_the_docstring_is_read(small_zoo):
 
 
 def test_rows_are_found_by_table_task_and_name(small_zoo):
-    assert len(zoo.list_rows(table='Table 3')) == 2
-    assert len(zoo.list_rows(table='Table 10', task='pose')) == 1
-    assert zoo.list_rows(task='seg') == []
-    row = zoo.load_row('configs/pose/hrformer_b_coco_384x288.py')
+    assert len(zoo.list_entries(table='Table 3')) == 2
+    assert len(zoo.list_entries(table='Table 10', task='pose')) == 1
+    assert zoo.list_entries(task='seg') == []
+    row = zoo.load_entry('configs/pose/hrformer_b_coco_384x288.py')
     assert zoo.get_config(row.name).model.backbone.arch == 'base'
 
 
 @pytest.mark.parametrize('call, match', [
-    (lambda: zoo.list_rows(table='3'), "'Table 3'"),
-    (lambda: zoo.list_rows(task='depth'), "'pose', 'seg', 'cls', 'det'"),
-    (lambda: zoo.load_row('hrformer_coco'), 'hrformer_b_coco_384x288'),
+    (lambda: zoo.list_entries(table='3'), "'Table 3'"),
+    (lambda: zoo.list_entries(task='depth'), "'pose', 'seg', 'cls', 'det'"),
+    (lambda: zoo.load_entry('hrformer_coco'), 'hrformer_b_coco_384x288'),
     (lambda: zoo.get_config('prtr_coco_384x288'), 'not written yet'),
     (lambda: tables.render('table-12'), 'table-11'),
 ], ids=['table', 'task', 'name', 'missing', 'render'])  # yapf: disable
@@ -182,7 +183,7 @@ def test_outdated_documents_are_reported(small_zoo):
         'hrformer_b_coco_384x288: the metafile says 43211777 parameters, it '
         'has 7746779',
         'hrformer_b_coco_384x288: the metafile says 30453133512 FLOPs, it has '
-        f"{tables.count_row(zoo.list_rows()[0]).total('macs')}"
+        f"{tables.count_entry(zoo.list_entries()[0]).total('macs')}"
     ]
     config.unlink()
     assert 'is in a metafile but not there' in tables.drift()[-1]
@@ -218,7 +219,7 @@ def test_mmengine_finds_a_config_in_the_metafiles(small_zoo):
 
 # The files of this repository.
 
-ROWS = zoo.list_rows()
+ROWS = zoo.list_entries()
 WITH_CONFIG = [row for row in ROWS if row.config]
 
 

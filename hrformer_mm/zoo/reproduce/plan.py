@@ -19,7 +19,7 @@ from ...checkpoints.weights_index import (
 from ...engine.train import merge_options
 from ...utils.costs import count_iterations
 from ...utils.paths import root
-from ..rows import Row, get_config, list_rows, load_row
+from ..entries import Entry, get_config, list_entries, load_entry
 
 # Training samples of the datasets of configs that count epochs: keypoint
 # annotations of people in COCO train2017, and images of ImageNet-1k.
@@ -53,7 +53,7 @@ class Plan:
     Attributes:
         needs: Files that the user must provide first, as text.
     """
-    row: Row
+    entry: Entry
     gpus: int
     steps: tuple[Step, ...]
     needs: tuple[str, ...]
@@ -104,33 +104,34 @@ def last_checkpoint(cfg: Config, work_dir: Path) -> Path:
                        f'iter_{cfg.train_cfg.max_iters}.pth')
 
 
-def training_step(row: Row, gpus: int, work_dir: Path, name: str,
+def training_step(entry: Entry, gpus: int, work_dir: Path, name: str,
                   options: Mapping[str, Any],
                   data_root: str | None) -> tuple[Step, Config]:
-    """Return the training step of a row, and its config with all options.
+    """Return the training step of an entry, and its config with all options.
 
     The batch is the recipe's, unless ``options`` override it.
     """
-    cfg = get_config(row)
+    cfg = get_config(entry)
     options = {**keep_batch(cfg, gpus), **options}
     merge_options(cfg, options)
-    folder = work_dir / row.name
-    samples = SAMPLES.get(row.results[0].dataset if row.results else '', 0)
+    folder = work_dir / entry.name
+    samples = SAMPLES.get(entry.results[0].dataset if entry.results else '', 0)
     known = samples or not cfg.train_cfg.get('max_epochs')
     iterations = count_iterations(cfg, samples, gpus)[0] if known else 0
     data = ['--data-root', data_root] if data_root else []
-    command = tool('train', row.path, gpus, '--work-dir', str(folder),
+    command = tool('train', entry.path, gpus, '--work-dir', str(folder),
                    '--resume', *data, *option_words(options))
     return Step(name, command, last_checkpoint(cfg, folder), iterations), cfg
 
 
-def trained_by(checkpoint: str) -> Row | None:
-    """Return the row whose training produces a checkpoint, if any."""
-    rows = {row.name: row for row in list_rows(task='cls') if row.config}
+def trained_by(checkpoint: str) -> Entry | None:
+    """Return the entry whose training produces a checkpoint, if any."""
+    entries = {entry.name: entry
+               for entry in list_entries(task='cls') if entry.config}
     for weights in list_weights():
         if weights.name == checkpoint and weights.layout == 'official-cls':
-            return rows[Path(weights.config).stem]
-    return rows.get(Path(checkpoint).stem)
+            return entries[Path(weights.config).stem]
+    return entries.get(Path(checkpoint).stem)
 
 
 def is_there(checkpoint: str) -> bool:
@@ -148,14 +149,14 @@ def pretrained_file(cfg: Config) -> str | None:
     return init.get('checkpoint') if isinstance(init, dict) else None
 
 
-def missing_data(row: Row, cfg: Config,
+def missing_data(entry: Entry, cfg: Config,
                  data_root: str | None) -> tuple[str, ...]:
-    """Return a message for the user if the data of a row are missing."""
+    """Return a message for the user if the data of an entry are missing."""
     where = data_root or cfg.get('data_root')
     if not where or Path(where).exists():
         return ()
-    kind = row.results[0].dataset if row.results else 'its'
-    readme = os.path.relpath(row.path.parent / 'README.md')
+    kind = entry.results[0].dataset if entry.results else 'its'
+    readme = os.path.relpath(entry.path.parent / 'README.md')
     return (f'{where}: {kind} data, see {readme}', )
 
 
@@ -172,22 +173,22 @@ def pretraining(
     wanted = pretrained_file(cfg)
     if wanted is None:
         return None, {}, ()
-    row = trained_by(wanted)
-    if is_there(wanted) and not (from_scratch and row):
+    entry = trained_by(wanted)
+    if is_there(wanted) and not (from_scratch and entry):
         return None, {}, ()
-    if row is None:
+    if entry is None:
         pages = ' or '.join(pages_of(wanted))
         source = f' from {pages}' if pages else ''
         return None, {}, (f'weights/{wanted}{source}', )
-    step, own = training_step(row, gpus, work_dir,
-                              f'pretraining on ImageNet: {row.name}', {},
+    step, own = training_step(entry, gpus, work_dir,
+                              f'pretraining on ImageNet: {entry.name}', {},
                               data_root)
     key = 'model.backbone.init_cfg.checkpoint'
-    needs = () if step.makes.exists() else missing_data(row, own, data_root)
+    needs = () if step.makes.exists() else missing_data(entry, own, data_root)
     return step, {key: str(step.makes)}, needs
 
 
-def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
+def test_steps(entry: Entry, cfg: Config, gpus: int, checkpoint: Path,
                options: Mapping[str, Any],
                data_root: str | None) -> list[Step]:
     """Return the tests: as configured, and with scales and flips if any."""
@@ -195,7 +196,7 @@ def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
     data = ['--data-root', data_root] if data_root else []
 
     def words(out: Path, *flags: str) -> tuple[str, ...]:
-        return tool('test', row.path, gpus, str(checkpoint), '--work-dir',
+        return tool('test', entry.path, gpus, str(checkpoint), '--work-dir',
                     str(folder), '--out', str(out), *flags, *data,
                     *option_words(options))
 
@@ -213,10 +214,10 @@ def test_steps(row: Row, cfg: Config, gpus: int, checkpoint: Path,
     return steps
 
 
-def twin_of(row: Row) -> Row:
-    """Return the row whose training produces the weights of a test-dev row."""
-    twin = row.name.removesuffix('_testdev')
-    return next((r for r in list_rows() if r.name == twin), row)
+def twin_of(entry: Entry) -> Entry:
+    """Return the entry whose training produces the weights of another."""
+    twin = entry.name.removesuffix('_testdev')
+    return next((r for r in list_entries() if r.name == twin), entry)
 
 
 def make_plan(name: str,
@@ -229,29 +230,30 @@ def make_plan(name: str,
     """Plan the steps that reproduce the result of a config.
 
     Args:
-        name: Name of a row, or path of its config.
+        name: Name of an entry, or path of its config.
         gpus: Number of GPUs; the batch stays that of the recipe.
         work_dir: Parent folder of the work dirs.
-        data_root: Folder of the row's data, instead of the default.
+        data_root: Folder of the entry's data, instead of the default.
         imagenet: Folder of ImageNet for the pretraining, likewise.
         from_scratch: Pretrain even if released weights are available.
-        options: ``--cfg-options`` of the row, not of its pretraining.
+        options: ``--cfg-options`` of the entry, not of its pretraining.
 
     Raises:
-        ValueError: If the row does not exist or has no config, or if its
+        ValueError: If the entry does not exist or has no config, or if its
             batch is not divisible by the number of GPUs.
     """
-    row, options, folder = load_row(name), dict(options or {}), Path(work_dir)
+    entry, options = load_entry(name), dict(options or {})
+    folder = Path(work_dir)
     if gpus < 1:
         raise ValueError(f'gpus must be at least 1, got {gpus}')
-    merged = get_config(row)  # raises for a row without
+    merged = get_config(entry)  # raises for an entry without
     merge_options(merged, options)
     step, start, needs = pretraining(merged, gpus, folder, imagenet,
                                      from_scratch)
-    trained = twin_of(row)
+    trained = twin_of(entry)
     training, cfg = training_step(trained, gpus, folder, 'training',
                                   {**start, **options}, data_root)
-    tests = test_steps(row, merged, gpus, training.makes, options, data_root)
-    needs = (*missing_data(row, cfg, data_root), *needs)
+    tests = test_steps(entry, merged, gpus, training.makes, options, data_root)
+    needs = (*missing_data(entry, cfg, data_root), *needs)
     steps = [s for s in (step, training, *tests) if s is not None]
-    return Plan(row, gpus, tuple(steps), needs)
+    return Plan(entry, gpus, tuple(steps), needs)

@@ -40,10 +40,10 @@ def describe(plan: Plan, seconds: float | None = None) -> str:
 
     Args:
         plan: Plan from :func:`make_plan`.
-        seconds: Measured time of a training step of the row (not of its
+        seconds: Measured time of a training step of the entry (not of its
             pretraining) on one GPU.
     """
-    lines = [f'{plan.row.name} on {plan.gpus} GPU'
+    lines = [f'{plan.entry.name} on {plan.gpus} GPU'
              f'{"s" if plan.gpus > 1 else ""}, {len(plan.steps)} steps']
     lines += [f'needed first: {need}' for need in plan.needs]
     for number, step in enumerate(plan.steps, 1):
@@ -72,17 +72,17 @@ def compare(plan: Plan) -> str:
     """Compare paper, official code and own results in a Markdown table."""
     columns: list[tuple[str, Any]] = [
         (f'paper, {table}', printed.metrics)
-        for table, printed in plan.row.paper.items()
+        for table, printed in plan.entry.paper.items()
     ]
-    if plan.row.official:
-        columns.append(('official code', plan.row.official.metrics))
-    columns += [(other.by, other.metrics) for other in plan.row.third_party]
+    if plan.entry.official:
+        columns.append(('official code', plan.entry.official.metrics))
+    columns += [(other.by, other.metrics) for other in plan.entry.third_party]
     columns = [(k, {} if isinstance(m, str) else m) for k, m in columns]
     here = measured(plan)
     names = dict.fromkeys(n for _, m in columns for n in m)
     names.update(dict.fromkeys(here))
     if not names:
-        return 'no public source gives an accuracy of this row\n'
+        return 'no public source gives an accuracy of this entry\n'
     lines = [[name, *(str(m.get(name, '')) for _, m in columns),
               f'{here[name]:.2f}' if name in here else 'not yet']
              for name in names]

@@ -12,7 +12,7 @@ from mmengine.device import get_device
 
 from ...engine.train import fit_machine, merge_options, set_data_root
 from ...utils.config_checks import check_data
-from ..rows import get_config
+from ..entries import get_config
 from .plan import Plan, keep_batch
 from .report import compare
 
@@ -25,15 +25,15 @@ def measure_step(plan: Plan,
     Prints the result and the device.
 
     Args:
-        plan: Plan of the row.
+        plan: Plan of the entry.
         data_root: Folder of the data.
         options: Options as in :func:`make_plan`.
 
     Raises:
         FileNotFoundError: If the data are missing.
     """
-    from ...preflight.rehearsal import Rehearsal
-    cfg = get_config(plan.row)
+    from ...engine.preflight.rehearsal import Rehearsal
+    cfg = get_config(plan.entry)
     if data_root:
         set_data_root(cfg, data_root)
     merge_options(cfg, {**keep_batch(cfg, plan.gpus), **(options or {})})

@@ -9,8 +9,8 @@ map.
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..core.positions import sine_position
-from ..registry import MODELS
+from ...core.positions import sine_position
+from ...registry import MODELS
 from .common import OnFinestMap, PositionedLayer
 
 

@@ -10,14 +10,14 @@ from helpers import ROOT
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from hrformer_mm.baselines.prtr import PRTR
-from hrformer_mm.baselines.tokenpose import TokenPose
-from hrformer_mm.baselines.transpose import TransPose
 from hrformer_mm.checkpoints import convert, read_checkpoint
 from hrformer_mm.checkpoints.baselines import factors
 from hrformer_mm.checkpoints.publish import convert_file
 from hrformer_mm.core.ocr import OCR
 from hrformer_mm.models.backbones import HRFormer
+from hrformer_mm.models.baselines.prtr import PRTR
+from hrformer_mm.models.baselines.tokenpose import TokenPose
+from hrformer_mm.models.baselines.transpose import TransPose
 
 CHANNELS = (4, 8, 8, 8)
 # Names that the code of each project gives to tensors, some of each part.

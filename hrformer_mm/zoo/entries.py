@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Rows of the paper's tables, their configs and published results.
 
-``configs/<task>/metafile.yml`` have one entry for each row. They are
+``configs/<task>/metafile.yml`` have one entry for each entry. They are
 OpenMMLab metafiles (``Collections``, ``Models``), so ``mim`` and mmengine
 read them, with separate blocks for each source of results. Example::
 
@@ -40,7 +40,7 @@ read them, with separate blocks for each source of results. Example::
         Source: hrformer_coco.md
         Metrics: {AP: 77.4, AR: 82.3}
 
-    Missing:                               # rows that have no config
+    Missing:                               # entries that have no config
     - Name: prtr_coco_384x288
       Reason: not written yet
       Paper:
@@ -92,7 +92,7 @@ TASKS = NAMES
 TABLES = tuple(f'Table {i}' for i in range(2, 12)) + ('Appendix', )
 UNKNOWN = 'unknown'
 Metrics = Mapping[str, float | str]
-# Keys of OpenMMLab's schema that rows do not need.
+# Keys of OpenMMLab's schema that entries do not need.
 IGNORED_KEYS = {'In Collection', 'Metadata', 'Code', 'README', 'Alias'}
 
 
@@ -136,8 +136,8 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the zoo: a config, or the reason why there is none."""
+class Entry:
+    """An entry of the zoo: a config, or the reason why there is none."""
     name: str
     task: str  # pose, seg, cls or det
     paper: Mapping[str, Printed]  # by table
@@ -199,7 +199,7 @@ def parse_paper(tables: Mapping[str, Mapping],
     }
 
 
-def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
+def parse_entry(entry: Mapping, task: str, where: str, key: str) -> Entry:
     """Parse an entry of ``Models`` or ``Missing``, as given by ``key``."""
     where = f"{where}: {entry.get('Name', 'an entry without Name')}"
     values = {k: v for k, v in entry.items() if k not in IGNORED_KEYS}
@@ -220,12 +220,12 @@ def parse_row(entry: Mapping, task: str, where: str, key: str) -> Row:
     values['Third party'] = tuple(
         parse(Reported, r, f'{where}: ThirdParty')
         for r in values.pop('ThirdParty', ()))
-    return parse(Row, dict(values, Task=task), where)
+    return parse(Entry, dict(values, Task=task), where)
 
 
 @cache
-def read_metafile(path: Path) -> tuple[Row, ...]:
-    """Read the rows of ``configs/<task>/metafile.yml``, without config last.
+def read_metafile(path: Path) -> tuple[Entry, ...]:
+    """Read ``configs/<task>/metafile.yml``, entries without config last.
 
     Raises:
         ValueError: If an entry violates the schema; names the entry.
@@ -233,18 +233,18 @@ def read_metafile(path: Path) -> tuple[Row, ...]:
     content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     task = path.parent.name
     return tuple(
-        parse_row(entry, task, f'{task}/{path.name}', key)
+        parse_entry(entry, task, f'{task}/{path.name}', key)
         for group, key in (('Models', 'Config'), ('Missing', 'Reason'))
         for entry in content.get(group, ()))
 
 
-def list_rows(table: str | None = None,
-              task: str | None = None) -> list[Row]:
-    """List the rows of the zoo, in the order of the metafiles.
+def list_entries(table: str | None = None,
+              task: str | None = None) -> list[Entry]:
+    """List the entries of the zoo, in the order of the metafiles.
 
     Args:
-        table: Only rows of this table of the paper, such as ``'Table 3'``.
-        task: Only rows of ``'pose'``, ``'seg'``, ``'cls'`` or ``'det'``.
+        table: Only entries of this table of the paper, such as ``'Table 3'``.
+        task: Only entries of ``'pose'``, ``'seg'``, ``'cls'`` or ``'det'``.
 
     Raises:
         ValueError: For an unknown table or task; lists the valid ones.
@@ -256,12 +256,13 @@ def list_rows(table: str | None = None,
                 f'{name} must be one of {list(choices)}, got {value!r}')
     files = [root() / 'configs' / t / 'metafile.yml'
              for t in TASKS if task in (None, t)]
-    rows = [row for f in files if f.exists() for row in read_metafile(f)]
-    return [row for row in rows if table is None or table in row.paper]
+    return [entry for path in files if path.exists()
+            for entry in read_metafile(path)
+            if table is None or table in entry.paper]
 
 
 def config_files() -> list[str]:
-    """List the configs of all rows, relative to :func:`root`.
+    """List the configs of all entries, relative to :func:`root`.
 
     Templates for custom data (``custom_*``) are not included.
     """
@@ -272,31 +273,31 @@ def config_files() -> list[str]:
     ]
 
 
-def load_row(name: str) -> Row:
-    """Return the row with a name (``hrformer_b_coco_384x288``) or config path.
+def load_entry(name: str) -> Entry:
+    """Return the entry of a model name or of the path of a config.
 
     Raises:
         ValueError: If there is none; suggests similar names.
     """
     stem = Path(name).stem
-    rows = {row.name: row for row in list_rows()}
-    if stem not in rows:
+    entries = {entry.name: entry for entry in list_entries()}
+    if stem not in entries:
         raise ValueError(f'no config is called {stem!r}' +
-                         did_you_mean(stem, rows, 4, .3))
-    return rows[stem]
+                         did_you_mean(stem, entries, 4, .3))
+    return entries[stem]
 
 
-def get_config(row: str | Row) -> Config:
-    """Read the config of a row.
+def get_config(entry: str | Entry) -> Config:
+    """Read the config of an entry.
 
     Raises:
-        ValueError: If the row does not exist, or has no config.
+        ValueError: If the entry does not exist, or has no config.
     """
-    if isinstance(row, str):
-        row = load_row(row)
-    if not row.config:
-        raise ValueError(f'{row.name} has no config: {row.reason}')
-    return Config.fromfile(row.path)
+    if isinstance(entry, str):
+        entry = load_entry(entry)
+    if not entry.config:
+        raise ValueError(f'{entry.name} has no config: {entry.reason}')
+    return Config.fromfile(entry.path)
 
 
 def input_size(name: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT
 
 from hrformer_mm import zoo
-from hrformer_mm.integrations.model_names import models_of, path_of, scope_of
+from hrformer_mm.zoo.model_names import models_of, path_of, scope_of
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
@@ -44,11 +44,11 @@ def test_a_registered_model_index_serves_get_model(hub, index, with_prefix):
         index, config_prefix=index.parent if with_prefix else None)
     found = {name: hub._models_dict[name].config
              for name in set(hub._models_dict) - before}
-    assert set(found) == {row.name for row in zoo.list_rows() if row.config}
+    assert set(found) == {row.name for row in zoo.list_entries() if row.config}
     assert all(Path(path).is_file() and str(index.parent) in path
                for path in found.values())
     model = get_model(CLS, backbone=dict(out_indices=(0, 1, 2, 3)))
-    assert sum(p.numel() for p in model.parameters()) == zoo.load_row(
+    assert sum(p.numel() for p in model.parameters()) == zoo.load_entry(
         CLS).parameters
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-prtr = pytest.importorskip('hrformer_mm.baselines.prtr',
+prtr = pytest.importorskip('hrformer_mm.models.baselines.prtr',
                            reason='the head needs MMPose')
 CODEC = dict(type='RegressionLabel', input_size=(48, 64))
 SMALL = dict(in_channels=(4, 4, 4, 4), out_channels=3, dim=16, hidden=16,

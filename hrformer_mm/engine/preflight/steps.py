@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..checkpoints.convert import first_few
-from ..engine.hooks.lengths import Length, build, remarks
-from ..utils import costs
+from ...checkpoints.convert import first_few
+from ...utils import costs
+from ..hooks.lengths import Length, build, remarks
 from .inputs import parts
 from .rehearsal import STEPS, Rehearsal
 from .report import (

@@ -107,7 +107,7 @@ def assert_gradients_equal(name, golden, model):
     assert distance(sample(x.grad), golden.arrays['input_grad_f64']) <= 2e-6
     grads = {n: p.grad for n, p in model.named_parameters()}
     if name == DPT:
-        from hrformer_mm.baselines.dpt import theirs_to_ours
+        from hrformer_mm.models.baselines.dpt import theirs_to_ours
         theirs = {old + n[len(new):]: grad for n, grad in grads.items()
                   for old, new in theirs_to_ours().items()
                   if n.startswith(new)}  # yapf: disable
@@ -142,7 +142,7 @@ def test_dpt_has_the_number_of_parameters_of_its_authors():
     """Ours and what has no effect: classifier, norm, auxiliary head, unit."""
     pytest.importorskip('mmseg')
     pytest.importorskip('timm')
-    from hrformer_mm.baselines.dpt import UNUSED
+    from hrformer_mm.models.baselines.dpt import UNUSED
     cfg = Config.fromfile(
         CONFIGS / 'seg/dpt_hybrid_pascal-context_480x480.py')
     ours = sum(p.numel() for p in zoo.build_model(cfg).parameters())
@@ -159,7 +159,7 @@ def test_dpt_has_the_number_of_parameters_of_its_authors():
 def hybrid_vit():
     pytest.importorskip('mmseg')
     pytest.importorskip('timm')
-    from hrformer_mm.baselines.dpt import HybridViT
+    from hrformer_mm.models.baselines.dpt import HybridViT
     return HybridViT
 
 
@@ -217,7 +217,7 @@ def test_positions_are_resized_bilinearly(hybrid_vit):
 def test_without_timm_dpt_reports_how_to_install_it(name, monkeypatch):
     pytest.importorskip('mmseg')
     monkeypatch.setitem(sys.modules, 'timm', None)
-    monkeypatch.delitem(sys.modules, 'hrformer_mm.baselines.dpt',
+    monkeypatch.delitem(sys.modules, 'hrformer_mm.models.baselines.dpt',
                         raising=False)
     monkeypatch.delitem(MODELS._module_dict, name, raising=False)
     with pytest.raises(ImportError) as error:

@@ -6,22 +6,19 @@
 own metafiles. Importing this package adds its names for the task of each
 framework. Names of the framework and paths are resolved as before.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ..compat import after_import
 from ..tasks import TASKS
+from .entries import list_entries
 
 
 def models_of(scope: str) -> dict[str, str]:
     """Return our config files for a framework by model name."""
-    from .. import zoo
-    return {row.name.lower(): str(row.path)
-            for row in zoo.list_rows(task=TASKS[scope].name) if row.config}
+    return {entry.name.lower(): str(entry.path)
+            for entry in list_entries(task=TASKS[scope].name) if entry.config}
 
 
 def path_of(name: str, scope: str) -> str | None:
@@ -108,15 +105,10 @@ def find_in_model_hub(module: Any):
     hub.get = classmethod(wraps(get.__func__)(find))
 
 
+# What the package runs on these modules of the frameworks after their import.
 PATCHES: dict[str, Callable[[Any], None]] = {
     'mmengine.infer.infer': list_in_inferencers,
     'mmpose.apis.inference': take_names('mmpose'),
     'mmseg.apis.inference': take_names('mmseg'),
     'mmpretrain.apis.model': find_in_model_hub,
 }
-
-
-def install():
-    """Patch the modules above once they are imported."""
-    for name, action in PATCHES.items():
-        after_import.add(name, action)

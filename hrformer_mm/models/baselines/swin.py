@@ -18,17 +18,17 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..checkpoints import find_file, read_checkpoint
-from ..checkpoints.convert import first_few, unwrap
-from ..core.arch import (
+from ...checkpoints import find_file, read_checkpoint
+from ...checkpoints.convert import first_few, unwrap
+from ...core.arch import (
     ATTENTION_TYPES,
     CHECKPOINTING,
     FFN_TYPES,
     check_choice,
     check_out_indices,
 )
-from ..core.blocks import Block
-from ..registry import MODELS
+from ...core.blocks import Block
+from ...registry import MODELS
 
 
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from hrformer_mm.baselines import swin
 from hrformer_mm.core.attention import WindowAttention
 from hrformer_mm.core.blocks import Block
+from hrformer_mm.models.baselines import swin
 
 mmpretrain = pytest.importorskip(
     'mmpretrain.models', reason='the reference is that of MMPretrain')

@@ -12,7 +12,7 @@ from mmseg.models.decode_heads.dpt_head import DPTHead
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from ..registry import MODELS
+from ...registry import MODELS
 
 Level = tuple[Tensor, ...]
 

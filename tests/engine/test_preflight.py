@@ -16,9 +16,9 @@ from mmengine.registry import DefaultScope, init_default_scope
 from seg_data import write_tiny
 from torch import nn
 
-from hrformer_mm import preflight
 from hrformer_mm.core import HRFormer
-from hrformer_mm.preflight import inputs, steps
+from hrformer_mm.engine import preflight
+from hrformer_mm.engine.preflight import inputs, steps
 from hrformer_mm.utils import costs
 
 ROWS = dict(pose='pose/hrformer_t_coco_256x192.py',

@@ -9,8 +9,8 @@ from inspect import isfunction
 import pytest
 from helpers import ROOT
 
-from hrformer_mm.check_env import __main__ as check_env
-from hrformer_mm.check_env.__main__ import (
+from hrformer_mm.utils import check_env
+from hrformer_mm.utils.check_env import (
     ABSENT,
     BROKEN,
     FAULTS,

@@ -105,7 +105,7 @@ def coco(tmp_path_factory):
 @pytest.mark.parametrize('table', TABLES)
 def test_every_row_of_a_table_has_an_entry_and_every_entry_is_one(table):
     found = {}
-    for row in zoo.list_rows(table=table):
+    for row in zoo.list_entries(table=table):
         printed = row.paper[table]
         part = row.name.split('_')[2] if row.task == 'seg' else printed.input
         found.setdefault(printed.row, set()).add(part)
@@ -114,7 +114,7 @@ def test_every_row_of_a_table_has_an_entry_and_every_entry_is_one(table):
 
 
 def test_a_row_without_a_config_has_a_reason():
-    reasons = {r.name: r.reason for r in zoo.list_rows() if not r.config}
+    reasons = {r.name: r.reason for r in zoo.list_entries() if not r.config}
     assert all(len(reason) > 20 for reason in reasons.values())
 
 

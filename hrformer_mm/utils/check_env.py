@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PROBES = PACKAGE / 'check_env' / 'probes.py'
+PROBES = Path(__file__).with_name('env_probes.py')
 SECONDS = 180  # timeout of a probe; the first import of torch can be slow
 OK, BROKEN, ABSENT = 'ok', 'BROKEN', 'not installed'
 FIXED = 'fixed by hrformer_mm'

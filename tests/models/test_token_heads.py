@@ -8,13 +8,13 @@ from helpers import CONFIGS
 from mmengine.config import Config
 
 from hrformer_mm import zoo
-from hrformer_mm.baselines.common import PositionedLayer
-from hrformer_mm.baselines.tokenpose import TokenPose
-from hrformer_mm.baselines.transpose import TransPose
 from hrformer_mm.checkpoints.convert import Report
 from hrformer_mm.checkpoints.loading import fit
 from hrformer_mm.core import HRFormer, get_arch
 from hrformer_mm.core.positions import sine_position
+from hrformer_mm.models.baselines.common import PositionedLayer
+from hrformer_mm.models.baselines.tokenpose import TokenPose
+from hrformer_mm.models.baselines.transpose import TransPose
 
 ARCH = dict(channels=(4, 8, 8, 8), heads=(1, ) * 4, modules=(1, 2, 1))
 STEM = dict(channels=(4, 8, 8), heads=(1, ) * 3, modules=(1, 2))

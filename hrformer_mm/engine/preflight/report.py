@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from ..datasets.validation.common import LOADERS
-from ..utils import cli
-from ..utils.costs import GIB
+from ...datasets.validation.common import LOADERS
+from ...utils import cli
+from ...utils.costs import GIB
 from .rehearsal import Rehearsal
 
 OK, WARN, FAIL, SKIP = 'ok', 'warn', 'FAIL', 'skip'

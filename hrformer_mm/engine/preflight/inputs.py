@@ -26,17 +26,17 @@ from mmengine.registry import (
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from ..checkpoints import load_pretrained
-from ..checkpoints.convert import first_few
-from ..checkpoints.schemes import protected_loading
-from ..core.hrformer import HRFormer
-from ..datasets.validation.common import LOADERS, check, describe, spread
-from ..engine.hooks.starting import START, newest_checkpoint
-from ..engine.optim import is_amp, supports_amp
-from ..engine.train import check_parallel, fit_machine
-from ..tasks import TASKS
-from ..utils.config import bare_name
-from ..utils.config_checks import data_paths, wrong_types
+from ...checkpoints import load_pretrained
+from ...checkpoints.convert import first_few
+from ...checkpoints.schemes import protected_loading
+from ...core.hrformer import HRFormer
+from ...datasets.validation.common import LOADERS, check, describe, spread
+from ...tasks import TASKS
+from ...utils.config import bare_name
+from ...utils.config_checks import data_paths, wrong_types
+from ..hooks.starting import START, newest_checkpoint
+from ..optim import is_amp, supports_amp
+from ..train import check_parallel, fit_machine
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
 FILES = 100  # number of files of each dataset to check

@@ -168,9 +168,9 @@ def test_values_that_the_network_lacks_are_refused(options):
 
 def test_without_timm_the_import_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm.data', None)
-    monkeypatch.delitem(sys.modules, 'hrformer_mm.integrations.timm')
+    monkeypatch.delitem(sys.modules, 'hrformer_mm.timm')
     with pytest.raises(ImportError, match=r"pip install 'hrformer-mm\[timm\]"):
-        import_module('hrformer_mm.integrations.timm')
+        import_module('hrformer_mm.timm')
 
 
 def test_layer_groups_have_the_depths_of_the_openmmlab_backbone():

@@ -3,7 +3,7 @@
 
 Example::
 
-    from hrformer_mm.integrations.hub import HRFormer
+    from hrformer_mm.models.hub import HRFormer
 
     model = HRFormer('small', window_size=7)
     model.save_pretrained('folder')  # config.json and model.safetensors
@@ -15,7 +15,7 @@ from .. import core
 try:
     from huggingface_hub import PyTorchModelHubMixin
 except ImportError as error:
-    raise ImportError('hrformer_mm.integrations.hub needs huggingface_hub: '
+    raise ImportError('hrformer_mm.models.hub needs huggingface_hub: '
                       "pip install 'hrformer-mm[hub]'") from error
 
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..core.positions import sine_position
-from ..registry import MODELS
+from ...core.positions import sine_position
+from ...registry import MODELS
 from .common import OnFinestMap
 
 

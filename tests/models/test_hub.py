@@ -74,7 +74,7 @@ def test_torch_hub_says_where_missing_weights_come_from(folder):
 
 
 def test_a_folder_restores_arguments_and_outputs(tmp_path):
-    hub = pytest.importorskip('hrformer_mm.integrations.hub',
+    hub = pytest.importorskip('hrformer_mm.models.hub',
                               exc_type=ImportError)
     torch.manual_seed(0)
     model = hub.HRFormer(**SMALL)
@@ -93,7 +93,7 @@ def test_a_folder_restores_arguments_and_outputs(tmp_path):
 
 
 def test_an_arch_object_and_later_saves_are_restored(tmp_path):
-    hub = pytest.importorskip('hrformer_mm.integrations.hub',
+    hub = pytest.importorskip('hrformer_mm.models.hub',
                               exc_type=ImportError)
     model = hub.HRFormer(get_arch(SMALL['arch']), with_cp=True)
     model.save_pretrained(tmp_path / 'a')
@@ -107,7 +107,7 @@ def test_an_arch_object_and_later_saves_are_restored(tmp_path):
 
 def test_without_huggingface_hub_the_install_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    monkeypatch.delitem(sys.modules, 'hrformer_mm.integrations.hub',
+    monkeypatch.delitem(sys.modules, 'hrformer_mm.models.hub',
                         raising=False)
     with pytest.raises(ImportError, match=r"pip install 'hrformer-mm\[hub\]'"):
-        import hrformer_mm.integrations.hub  # noqa: F401
+        import hrformer_mm.models.hub  # noqa: F401

@@ -20,9 +20,9 @@ from mmpose.registry import KEYPOINT_CODECS
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..core.cls_head import OUT_CHANNELS, RepresentationHead
-from ..core.positions import sine_position
-from ..registry import MODELS
+from ...core.cls_head import OUT_CHANNELS, RepresentationHead
+from ...core.positions import sine_position
+from ...registry import MODELS
 from .common import PositionedLayer
 
 

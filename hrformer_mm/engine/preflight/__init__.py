@@ -17,9 +17,9 @@ from typing import TextIO
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..engine.distributed import VARIABLES
-from ..utils.config_checks import TRAINED, check_parts
-from ..utils.redirect import redirect_output
+from ...utils.config_checks import TRAINED, check_parts
+from ...utils.redirect import redirect_output
+from ..distributed import VARIABLES
 from . import inputs, steps
 from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt

@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..utils.config import bare_name
-from ..utils.costs import PeakMemory, nbytes, optimizer_bytes
+from ...utils.config import bare_name
+from ...utils.costs import PeakMemory, nbytes, optimizer_bytes
 
 SAMPLES = 2  # in a step; some batch norms fail with a single one
 STEPS = 2  # the first one warms up, the second one is timed
