@@ -103,10 +103,10 @@ class MovedFinder(MetaPathFinder):
         if package != PACKAGE or new is None:
             return None
         is_package = any(old.startswith(f'{module}.') for old in MOVED)
-        source = find_spec(f'{PACKAGE}.{new}')
+        source: Any = find_spec(f'{PACKAGE}.{new}')
         return ModuleSpec(
             name, MovedLoader(f'{PACKAGE}.{new}'), is_package=is_package,
-            origin=source and source.origin)  # __file__ with python -m
+            origin=source.origin)  # __file__ with python -m
 
 
 def install():
