@@ -16,6 +16,8 @@ EXAMPLES = """examples:
   hrformer-mm predict CONFIG WEIGHTS images/ 'more/*.png' clip.mp4
   hrformer-mm predict CONFIG WEIGHTS images/ --boxes detections.json
   hrformer-mm predict CONFIG WEIGHTS webcam --show
+  hrformer-mm predict CONFIG WEIGHTS images/ --backend openvino
+  hrformer-mm predict CONFIG person.xml images/
 
 Writes predictions.json to --out-dir, and images and videos with the
 predictions drawn to overlays/ below it:
@@ -45,7 +47,8 @@ examples:
   hrformer-mm demo hrformer_b_coco_384x288
   hrformer-mm demo CONFIG WEIGHTS --port 8080
 """
-CHECKPOINTS = ('.pth', '.pt', '.safetensors', '.ckpt', '.bin', '.tar')
+CHECKPOINTS = ('.pth', '.pt', '.safetensors', '.ckpt', '.bin', '.tar',
+               '.onnx', '.xml')  # yapf: disable
 
 
 def positive(text: str) -> int:
@@ -60,8 +63,9 @@ def add_predict(parser: ArgumentParser):
     add = parser.add_argument
     add('config', help='path of a config of any task, or the '
         'name of one of this package, see hrformer-mm list')  # yapf: disable
-    add('weights', help='path, name or URL of the checkpoint; without it, the '
-        'released weights of the config are downloaded once')  # yapf: disable
+    add('weights', help='path, name or URL of the checkpoint, or a file of '
+        'tools/export.py (.onnx, .xml); without it, the released weights of '
+        'the config are downloaded once')  # yapf: disable
     add('inputs', nargs='*', metavar='input',
         help='image, directory, pattern, video, animated GIF, or webcam '
         '(webcam:1 is the second one)')  # yapf: disable
@@ -94,6 +98,7 @@ def add_predict(parser: ArgumentParser):
         '(default: 32; segmentation: 1)')  # yapf: disable
     add('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is '
         'one)')  # yapf: disable
+    cli.add_backend(parser)
     add('--max-frames', type=positive, metavar='N',
         help='stop after N frames of each video or camera')  # yapf: disable
     add('--no-overlay', action='store_true',
@@ -236,7 +241,8 @@ def run_predict(args: Namespace) -> int:
     outcome = predict(
         cfg, args.weights, args.inputs, args.out_dir, not args.no_overlay,
         args.show, args.max_frames, args.force, device=args.device,
-        batch_size=args.batch_size, **options)  # yapf: disable
+        batch_size=args.batch_size, backend=args.backend,
+        precision=args.precision, **options)  # yapf: disable
     print(outcome)
     return int(bool(outcome.failed))
 

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Export a trained model to ONNX or torch.export.
+"""Export a trained model to ONNX, OpenVINO or torch.export.
 
 Batch norms are folded and attention biases are constants. The file is read
 back, run and compared with PyTorch; if the outputs differ, nothing is
@@ -7,12 +7,18 @@ written. Inputs are normalised images [B, 3, height, width], outputs heatmaps
 or logits. A segmentation model that is tested in sliding windows
 (test_cfg.mode='slide') is exported with its windows, for images of one size.
 Detectors of two stages, such as Faster R-CNN, cannot be exported.
-tools/onnx_predict.py shows how to use such a file without PyTorch.
+tools/onnx_predict.py shows how to use such a file without PyTorch;
+hrformer-mm predict and tools/test.py take it in place of a checkpoint.
+
+OpenVINO is the fastest on CPUs: --precision bf16 where they have
+instructions for it, and int8, which is calibrated with images of the
+validation set. int8 is written only if it costs at most --max-drop points of
+the config's metric; layers that cost too much are kept in higher precision.
 """
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from hrformer_mm.deploy import export
+from hrformer_mm.deploy import export, runtimes
 from hrformer_mm.engine.train import merge_options, read_config
 from hrformer_mm.utils import cli
 
@@ -21,6 +27,10 @@ EXAMPLES = """examples:
       work_dirs/NAME/epoch_210.pth --dynamic --post
   python tools/export.py configs/seg/hrformer_s_cityscapes_512x1024.py \\
       work_dirs/NAME/iter_80000.pth --dynamic --check --out city.onnx
+  python tools/export.py CONFIG WEIGHTS --format openvino --dynamic \\
+      --precision bf16
+  python tools/export.py CONFIG WEIGHTS --format openvino --dynamic \\
+      --precision int8 --calibrate CONFIG --max-drop 0.3
 
 """
 
@@ -35,7 +45,7 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--out',
         help='file to write (default: path of the weights with the suffix '
-        '.onnx or .pt2)')
+        '.onnx, .xml or .pt2)')
     parser.add_argument(
         '--format',
         choices=sorted(export.FORMATS),
@@ -55,7 +65,31 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--half',
         action='store_true',
-        help='compute in float16; images and outputs stay float32')
+        help='compute in float16; images and outputs stay float32 (not for '
+        'OpenVINO)')
+    parser.add_argument(
+        '--precision',
+        choices=runtimes.PRECISIONS,
+        help='precision of --format openvino (default: fp32)')
+    parser.add_argument(
+        '--calibrate',
+        metavar='CONFIG_OR_FOLDER',
+        help='images for int8: the validation data of a config, which also '
+        'measure its accuracy, or a folder of images, which do not')
+    parser.add_argument(
+        '--samples',
+        type=int,
+        default=300,
+        metavar='N',
+        help='number of images for int8 (default: %(default)s); the accuracy '
+        'is measured on the whole validation set')
+    parser.add_argument(
+        '--max-drop',
+        type=float,
+        default=0.5,
+        metavar='POINTS',
+        help='maximum loss by int8 of the metric, in points of 100 (default: '
+        '%(default)s)')
     parser.add_argument(
         '--post',
         action='store_true',
@@ -85,6 +119,10 @@ def main(argv=None):
     args = parse_args(argv)
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
+    calibrate = args.calibrate
+    if calibrate and not Path(calibrate).is_dir():
+        calibrate = read_config(calibrate)
+        merge_options(calibrate, args.cfg_options)
     out = args.out or Path(args.weights).with_suffix(
         export.FORMATS[args.format])
     report = export.export(
@@ -98,11 +136,18 @@ def main(argv=None):
         post=args.post,
         check=args.check,
         opset=args.opset,
-        force=args.force)
+        force=args.force,
+        precision=args.precision,
+        calibrate=calibrate,
+        samples=args.samples,
+        max_drop=args.max_drop)
     for shape, found in report.differences.items():
         worst = ', '.join(f'{k} {v:.2g}' for k, v in found.items())
         print(f'images {list(shape)} differ from PyTorch by: {worst}')
-    size = report.path.stat().st_size / 2**20
+    for note in report.notes:
+        print(note)
+    files = [report.path, report.path.with_suffix('.bin')]
+    size = sum(p.stat().st_size for p in files if p.is_file()) / 2**20
     print(f'wrote {report.path} ({size:.1f} MiB, {report.nodes} nodes)')
 
 

@@ -2,8 +2,9 @@
 """Predict with a file of tools/export.py --post, without PyTorch.
 
 Prints the predictions for IMAGE and draws them into OUT. Task and
-preprocessing are read from MODEL. Needs onnxruntime and OpenCV. Keypoints are
-those of one person, in --box or the whole image.
+preprocessing are read from MODEL. Needs OpenCV, and onnxruntime for .onnx or
+OpenVINO for .xml. Keypoints are those of one person, in --box or the whole
+image.
 
 example:
   python tools/onnx_predict.py person.onnx photo.jpg out.png --box 40 9 80 150
@@ -14,7 +15,28 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from onnxruntime import InferenceSession, get_available_providers
+
+
+def open_model(path):
+    """Return a model as a function of images, and its description in JSON."""
+    if not path.endswith('.xml'):
+        import onnxruntime
+        session = onnxruntime.InferenceSession(
+            path, providers=onnxruntime.get_available_providers())
+        meta = session.get_modelmeta().custom_metadata_map.get('hrformer_mm')
+        return lambda x: session.run(None, {'image': x}), meta
+    import openvino
+    if not Path(path).with_suffix('.bin').is_file():
+        raise ValueError(f'{path} has no .bin file beside it')
+    model = openvino.Core().read_model(path)
+    if not model.has_rt_info('hrformer_mm'):
+        return None, None
+    meta = model.get_rt_info('hrformer_mm').value
+    # CPUs with bf16 use it unless they are asked for float32.
+    exact = json.loads(meta)['precision'] == 'fp32'
+    run = openvino.compile_model(
+        model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'} if exact else {})
+    return lambda x: run(x).values(), meta
 
 
 def draw_boxes(image, boxes, scores, meta):
@@ -32,7 +54,7 @@ def draw_boxes(image, boxes, scores, meta):
                         (0, 255, 0))
 
 
-def predict(session, meta, image, box):
+def predict(run, meta, image, box):
     """Predict an image (BGR), print the results and draw them into it."""
     goal = np.array((meta['shape'] or image.shape[:2])[::-1])
     corner, size = np.reshape(box or (0, 0, *image.shape[1::-1]), (2, 2))
@@ -47,7 +69,7 @@ def predict(session, meta, image, box):
                        borderValue=meta.get('border', 0))
     x = (x[..., ::-1 if meta['rgb'] else 1] - meta['mean']) / meta['std']
     x = x.astype('f4').transpose(2, 0, 1)[None]
-    found, *scores = (y[0] for y in session.run(None, {'image': x}))
+    found, *scores = (y[0] for y in run(x))
     if meta['task'] == 'pose':
         found, (scores, ) = found * seen / goal + corner, scores
         for name, point, score in zip(meta['names'], found, scores):
@@ -81,11 +103,10 @@ def main():
     if image is None or out.exists() and not args.force:
         raise ValueError(f'{args.image} is no image' if image is None else
                          f'{out} is already there; --force replaces it')
-    session = InferenceSession(args.model, providers=get_available_providers())
-    meta = session.get_modelmeta().custom_metadata_map.get('hrformer_mm')
+    run, meta = open_model(args.model)
     if not meta or not json.loads(meta)['post']:
         raise ValueError(f'{args.model} is not a file of export.py --post')
-    predict(session, json.loads(meta), image, args.box)
+    predict(run, json.loads(meta), image, args.box)
     fresh = out.with_name(f'.{out.name}')  # never leave a partial file
     fresh.write_bytes(cv2.imencode(out.suffix, image)[1].tobytes())
     fresh.replace(out)
@@ -95,5 +116,5 @@ if __name__ == '__main__':
     try:
         cv2.utils.logging.setLogLevel(0)
         main()
-    except Exception as error:  # onnxruntime and OpenCV have their own kinds
+    except Exception as error:  # the runtimes and OpenCV have their own kinds
         raise SystemExit(f'error: {error}') from None

@@ -1,7 +1,11 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Evaluate a checkpoint on the test data of its config."""
+"""Evaluate a checkpoint or an exported network on the test data."""
 from argparse import Namespace
+from functools import partial
 
+from mmengine.logging import print_log
+
+from hrformer_mm.deploy.backends import open_network, plug_in
 from hrformer_mm.engine import train as training
 from hrformer_mm.utils import cli
 
@@ -9,13 +13,17 @@ EXAMPLES = """examples:
   python tools/test.py CONFIG work_dirs/NAME/best_coco_AP_epoch_210.pth
   python tools/test.py CONFIG CHECKPOINT --out metrics.json --dump all.pkl
   python tools/test.py configs/seg/... CHECKPOINT --tta   # scales and flips
+  python tools/test.py CONFIG network.xml   # of tools/export.py
   bash tools/dist_test.sh CONFIG CHECKPOINT 8             # on 8 GPUs
 """
 
 
 def parse_args(argv=None) -> Namespace:
     parser = cli.make_parser(__doc__, EXAMPLES)
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument(
+        'checkpoint',
+        help='path or URL of the checkpoint, or a file of tools/export.py '
+        '(.onnx, .xml)')
     parser.add_argument('--out', help='write the metrics into this json file')
     parser.add_argument(
         '--dump', help='write all predictions into this pkl file')
@@ -23,6 +31,7 @@ def parse_args(argv=None) -> Namespace:
         '--tta',
         action='store_true',
         help="test with the scales and flips of the config's tta_pipeline")
+    cli.add_backend(parser)
     cli.add_run_flags(parser)
     return parser.parse_args(argv)
 
@@ -31,11 +40,15 @@ def parse_args(argv=None) -> Namespace:
 def main(argv=None):
     args = parse_args(argv)
     cfg = training.config_to_run(args)
+    session, note = open_network(cfg, args.checkpoint, args.backend,
+                                 args.precision)
+    print_log(note, 'current')
+    prepare = partial(plug_in, session=session) if session else None
     if args.tta:
         training.use_tta(cfg)
     if args.dump:
         training.dump_predictions(cfg, args.dump)
-    training.test(cfg, args.checkpoint, args.out)
+    training.test(cfg, args.checkpoint, args.out, prepare)
 
 
 if __name__ == '__main__':

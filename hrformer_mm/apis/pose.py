@@ -114,7 +114,7 @@ class PosePredictor(Predictor):
                                   self.categories, detector)
         if self.boxes.problem:
             self.problems = (self.boxes.problem, )
-        self.notes = (f'boxes: {self.boxes.words}', )
+        self.notes += (f'boxes: {self.boxes.words}', )
         self.keypoint_threshold = keypoint_threshold
         self.tracker = Tracker(smooth)
 

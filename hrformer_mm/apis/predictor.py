@@ -23,6 +23,7 @@ from PIL.Image import DecompressionBombError
 from ..checkpoints.loading import load_weights
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
+from ..deploy.backends import dataset_meta, open_network, plug_in
 from ..utils.cli import one_line
 from ..utils.config import bare_name
 from ..utils.dataset_leaves import data_of
@@ -75,6 +76,10 @@ class Predictor:
         weights: Path of the checkpoint, in any layout.
         device: Device to run on; by default the best available one.
         batch_size: Number of images, or people, in a batch.
+        backend: Runtime of the network, see
+            :func:`hrformer_mm.deploy.backends.open_network`; by default that
+            of the file.
+        precision: Precision of OpenVINO, ``fp32`` or ``bf16``.
 
     Attributes:
         meta: Classes, keypoints and colours.
@@ -95,11 +100,18 @@ class Predictor:
                  cfg: Config,
                  weights: str | os.PathLike,
                  device: str | None = None,
-                 batch_size: int | None = None):
+                 batch_size: int | None = None,
+                 backend: str = 'auto',
+                 precision: str | None = None):
         if not cfg.get('test_dataloader'):
             raise ValueError(f'{cfg.filename} has no test_dataloader, whose '
                              'pipeline prepares images')
-        self.device = choose_device(device)
+        session, note = open_network(cfg, weights, backend, precision)
+        self.notes = (note, )
+        if session and device not in (None, 'cpu'):
+            raise ValueError(f'{note}: it runs on the CPU, got device '
+                             f'{device!r}; use --backend torch')
+        self.device = choose_device('cpu' if session else device)
         self.batch_size = batch_size or self.default_batch
         load, *steps = cfg.test_dataloader.dataset.pipeline
         steps = [step for step in steps if not bare_name(
@@ -109,7 +121,12 @@ class Predictor:
             model = MODELS.build(cfg.model)
             self.load = TRANSFORMS.build(load)
             self.pipeline = Compose(steps)
-        self.meta = {**data_of(cfg), **load_weights(model, weights)}
+        if session:
+            plug_in(model, session)
+            meta = dataset_meta(session)
+        else:
+            meta = load_weights(model, weights)
+        self.meta = {**data_of(cfg), **meta}
         model.to(self.device).eval()
         if isinstance(getattr(model, 'backbone', None), HRFormer):
             model = optimize(model)

@@ -61,8 +61,10 @@ def load_predictor(config: str | PathLike | Config,
 
     Args:
         config: Path of a config, or the config.
-        weights: Path of the checkpoint; default: the released weights.
-        **options: ``device``, ``batch_size``; for pose ``boxes``,
+        weights: Path of the checkpoint, or of an exported ``.onnx`` or
+            ``.xml`` file; default: the released weights.
+        **options: ``device``, ``batch_size``, ``backend`` and ``precision``,
+            see :class:`.predictor.Predictor`; for pose ``boxes``,
             ``detector``, ``box_threshold``, ``box_categories``,
             ``keypoint_threshold`` and ``smooth``.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
-"""Export models to ONNX or ``torch.export`` files with equal outputs.
+"""Export models to ONNX, OpenVINO or ``torch.export`` with equal outputs.
 
 A file is written only after it was loaded, run, and compared with the model
 in PyTorch.
@@ -7,14 +7,14 @@ in PyTorch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import (
     TYPE_CHECKING,
     Any,
-    cast,
 )
 
 import numpy as np
@@ -24,30 +24,30 @@ from mmengine.registry import MODELS, DefaultScope
 from numpy import ndarray
 from torch import nn
 
-from .. import zoo
 from ..checkpoints.files import replacing
 from ..checkpoints.loading import load_weights
 from ..core.versions import can_export
-from ..registry import install_line
 from ..tasks import get_task
-from ..utils.config import bare_name, name_types
+from ..utils.config import name_types
 from ..utils.dataset_leaves import data_of
-from ..visualization.drawing import make_palette
+from .metadata import describe, divisor, input_shape
 from .onnx_modules import simplify
 from .opsets import OLDEST_OPSET, WRITTEN_OPSET, lower
 from .optimize import optimize
 from .postprocess import Network, slides
+from .quantize import Calibration
+from .runtimes import META, PRECISIONS, SUFFIXES, Session, check_packages
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
-META = 'hrformer_mm'  # metadata key of the description in a file
+FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2'}
 FUSED_OPSET = 23  # the first one with an operator for attention
 OPSETS = range(OLDEST_OPSET, FUSED_OPSET + 1)
 # Images to check open sizes with; their maps are not whole windows.
 OPEN_SIZES = ((97, 131), (160, 224), (250, 190))
 OPEN_EXAMPLE = (490, 554)  # sides of all its maps are distinct and above 1
+CALIBRATED = 4  # images of the calibration to compare int8 with
 # Outputs that are decisions: ties may be resolved either way.
 DECISIONS = dict(keypoints=0.1, labels=0.)  # larger differences count
 
@@ -60,10 +60,11 @@ class Tolerance:
 
 
 # On noise, many values are close to the maximum: float16 decides differently.
-TOLERANCES = {
-    torch.float32: Tolerance(1e-4, 1e-2),
-    torch.float16: Tolerance(2e-2, 0.2)
-}
+TOLERANCES = dict(
+    fp32=Tolerance(1e-4, 1e-2),
+    fp16=Tolerance(2e-2, 0.2),
+    bf16=Tolerance(8e-2, 0.4),
+    int8=Tolerance(float('inf'), 1.))  # its check is the metric
 
 
 @dataclass
@@ -75,114 +76,80 @@ class Report:
     # Worst difference of each output, by image shape.
     differences: dict[tuple[int, ...], dict[str, float]] = field(
         default_factory=dict)
+    notes: Sequence[str] = ()  # accuracy of int8
 
 
-def input_shape(cfg: Config, model: Any) -> tuple[int, int]:
-    """Return height and width of the images that a config is for.
-
-    Those of detectors are padded.
-
-    Raises:
-        ValueError: If neither its codec nor its file name has the size.
-    """
-    decoder = getattr(getattr(model, 'head', None), 'decoder', None)
-    if decoder is not None:
-        width, height = decoder.input_size
-        return int(height), int(width)
-    height, width = zoo.input_size(cfg.filename)
-    step = divisor(model)
-    return -(-height // step) * step, -(-width // step) * step
-
-
-def divisor(model: Any) -> int:
-    """Return the number that the sides of a detector's images divide by."""
-    return getattr(model.data_preprocessor, 'pad_size_divisor', 1)
-
-
-def find_step(cfg: Config, name: str) -> dict:
-    """Return the step of the test pipeline with a name; empty if absent."""
-    steps = cfg.test_dataloader.dataset.pipeline
-    return next((s for s in steps if bare_name(s['type']) == name), {})
-
-
-def describe(cfg: Config, model: nn.Module, meta: dict,
-             shape: tuple[int, int] | None,
-             post: bool) -> dict[str, Any]:
-    """Return the metadata that a user of the file needs, as JSON values.
-
-    Args:
-        cfg: Config of the model.
-        model: Model as built by its framework.
-        meta: Metainfo of the training dataset.
-        shape: Height and width, unless they are open.
-        post: Whether the graph includes postprocessing.
-
-    Returns:
-        A dict; in it, ``fit`` says how the box or image is fitted to the
-        input: the network sees the smallest area of its aspect ratio that
-        contains it (``maximum``) or the largest area inside it
-        (``minimum``), scaled by ``padding``. ``align`` is the share of the
-        rest that is left of and above the image (default: 0.5).
-    """
-    task, normal = get_task(cfg).name, cast(Any, model.data_preprocessor)
-    facts: dict[str, Any] = dict(
-        task=task,
-        post=post,
-        shape=shape,
-        mean=normal.mean.flatten().tolist(),
-        std=normal.std.flatten().tolist(),
-        # The attribute differs between frameworks.
-        rgb=any(
-            getattr(normal, word, False) for word in
-            ('_channel_conversion', 'channel_conversion', 'to_rgb')),
-        fit='minimum' if task == 'cls' else 'maximum',
-        padding=1,
-        udp=False)
-    if task == 'pose':
-        return dict(
-            facts,
-            names=[name for _, name in sorted(
-                meta['keypoint_id2name'].items())],
-            links=meta['skeleton_links'],
-            padding=find_step(cfg, 'GetBBoxCenterScale').get('padding', 1.25),
-            udp=find_step(cfg, 'TopdownAffine').get('use_udp', False))
-    names = dict(seg='decode_head', det='bbox_head')
-    head: Any = getattr(model, names.get(task, 'head'))
-    count = head.num_classes
-    facts['names'] = list(meta.get('classes') or map(str, range(count)))
-    if task == 'cls':
-        assert shape is not None  # only segmentation leaves sizes open
-        edge = find_step(cfg, 'ResizeEdge').get('scale', shape[0])
-        return dict(facts, padding=shape[0] / edge)
-    if task == 'det':  # MMDetection pads at the right and below with zeros
-        return dict(
-            facts, align=0, border=facts['mean'][::-1 if facts['rgb'] else 1],
-            score_thr=head.test_cfg.score_thr,
-            iou_thr=head.test_cfg.nms.get('iou_threshold', .5))
-    if slides(model):
-        windows: Any = model.test_cfg
-        facts['slide'] = {k: list(windows[k]) for k in ('crop_size', 'stride')}
-    return dict(facts, palette=meta.get('palette') or make_palette(count))
-
-
-def check_before(out: Path, format: str, force: bool):
+def check_before(file: Path, format: str, force: bool, weights: str):
     """Check the output file and the packages before minutes of work.
 
     Raises:
         FileExistsError: If the file exists and must not be replaced.
         ImportError: If packages are missing; with the install command.
+        ValueError: If the file has a wrong suffix or is the checkpoint.
     """
-    if out.exists() and not force:
-        raise FileExistsError(f'{out} is already there; --force replaces it')
+    files = [file]
+    if format == 'openvino':
+        if file.suffix != '.xml':
+            raise ValueError(f'files of OpenVINO end in .xml, got {file}')
+        files.append(file.with_suffix('.bin'))  # the weights
+    for path in files:
+        if path.exists() and Path(weights).exists() and path.samefile(
+                weights):
+            raise ValueError(f'{path} is the checkpoint, which the output '
+                             'would replace: choose another --out')
+        if path.exists() and not force:
+            raise FileExistsError(f'{path} is already there; --force replaces '
+                                  'it')
     if not can_export():
         raise ImportError(f'torch {torch.__version__} is too old to export '
                           'these models: pip install --upgrade torch '
                           'torchvision')
-    missing = [name for name in ('onnx', 'onnxruntime', 'onnxscript')
-               if format == 'onnx' and find_spec(name) is None]
-    if missing:
-        raise ImportError(f"ONNX needs {', '.join(missing)}: "
-                          f"{install_line('export')}")
+    if format == 'onnx':
+        check_packages('onnx', 'onnxscript', 'onnxruntime')
+    if format == 'openvino':
+        check_packages('onnx', 'onnxscript', 'openvino')
+
+
+def check_precision(format: str, half: bool, post: bool,
+                    precision: str | None, calibrate: Any) -> str:
+    """Return the precision of a file.
+
+    Raises:
+        ImportError: If NNCF is missing for int8.
+        ValueError: If the options contradict each other.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f'precision must be one of {PRECISIONS}, got '
+                         f'{precision!r}')
+    if precision and format != 'openvino':
+        raise ValueError('--precision is for --format openvino; --half '
+                         'computes in float16 in the other formats')
+    if half and format == 'openvino':
+        raise ValueError('--half is not for --format openvino: use '
+                         '--precision bf16')
+    if (precision == 'int8') != (calibrate is not None):
+        raise ValueError('--precision int8 and --calibrate need each other: '
+                         'int8 is calibrated with validation images of a '
+                         'config or a folder')
+    if precision == 'int8' and post:
+        raise ValueError('--post is not for --precision int8, which would '
+                         'round its coordinates: leave it out and predict '
+                         'with hrformer-mm predict')
+    if precision == 'int8':
+        check_packages('nncf')
+    return precision or ('fp16' if half else 'fp32')
+
+
+def check_shape(model: Any, shape: tuple[int, int], dynamic: bool):
+    """Raise ValueError if a model cannot be exported for these sizes."""
+    if any(n % divisor(model) for n in shape):
+        raise ValueError(f'the sides of images must be multiples of '
+                         f'{divisor(model)} for this model, got {shape}')
+    if dynamic and slides(model):
+        raise ValueError(
+            "model.test_cfg.mode is 'slide', whose windows need a fixed size "
+            'of the images: export without --dynamic, or with --cfg-options '
+            'model.test_cfg.mode=whole')
 
 
 def load(cfg: Config, weights: str) -> tuple[nn.Module, dict]:
@@ -270,16 +237,47 @@ def write_program(program: ExportedProgram, path: Path, meta: dict) -> int:
     return sum(node.op == 'call_function' for node in program.graph.nodes)
 
 
+def write_openvino(program: ExportedProgram, path: Path,
+                   dimensions: dict[int, Any], names: Sequence[str],
+                   opset: int, meta: dict, quantize: Callable | None) -> int:
+    """Write a file of OpenVINO; return the number of its operators.
+
+    The weights are in another file beside it, which ends in ``.bin``.
+    """
+    import openvino
+    with TemporaryDirectory() as folder:
+        onnx = Path(folder, 'network.onnx')
+        write_onnx(program, onnx, dimensions, names, opset, meta)
+        model = openvino.Core().read_model(onnx)
+        model = quantize(model) if quantize else model
+    model.set_rt_info(json.dumps(meta), [META])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return len(model.get_ops())
+
+
+@contextmanager
+def replacing_pair(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces ``path`` on success.
+
+    The weights of a file of OpenVINO are moved before it, and an older file is
+    removed first: an interrupted write leaves no file with other weights.
+    """
+    with replacing(path) as temporary:
+        weights = temporary.with_suffix('.bin')
+        try:
+            yield temporary
+            if weights.exists():
+                path.unlink(missing_ok=True)
+                weights.replace(path.with_suffix('.bin'))
+        finally:
+            weights.unlink(missing_ok=True)
+
+
 def open_file(path: Path,
               format: str) -> Callable[[ndarray], Sequence[ndarray]]:
     """Load an exported file as a function of the images."""
-    if format == 'onnx':
-        import onnxruntime
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # no warnings on float16 casts
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=['CPUExecutionProvider'])
-        return lambda image: session.run(None, dict(image=image))
+    if format != 'torch-export':
+        return Session(path, SUFFIXES[FORMATS[format]])
     with open(path, 'rb') as file:
         module = torch.export.load(file).module()
     return lambda image: [y.numpy() for y in module(torch.from_numpy(image))]
@@ -308,38 +306,44 @@ def shapes_to_check(shape: tuple[int, int], dimensions: dict[int, Any],
     return [*shapes] if thorough else shapes[:1]
 
 
+def noise(shapes: Iterable[tuple[int, ...]]) -> Iterator[ndarray]:
+    """Yield a random image of each shape."""
+    random = torch.Generator().manual_seed(0)
+    for shape in shapes:
+        yield torch.randn(shape, generator=random).numpy()
+
+
 def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
-            shapes: Sequence[tuple[int, ...]],
+            images: Iterable[ndarray],
             tolerance: Tolerance) -> dict[tuple[int, ...], dict[str, float]]:
-    """Compare all outputs on random images; return differences by shape.
+    """Compare all outputs on images; return differences by shape.
 
     Args:
         run: Exported file as a function.
         network: Network as built by its framework.
-        shapes: Shapes of the images.
+        images: Images [B, 3, h, w].
         tolerance: Maximum differences.
 
     Raises:
         ValueError: If an output differs more.
     """
-    random, result = torch.Generator().manual_seed(0), {}
-    for shape in shapes:
-        image = torch.randn(shape, generator=random)
+    result = {}
+    for image in images:
         with torch.no_grad():
-            wanted = network(image)
-        result[shape] = {
+            wanted = network(torch.from_numpy(image))
+        result[image.shape] = {
             name: difference(name, y, want.numpy())
-            for name, y, want in zip(network.names, run(image.numpy()), wanted)
+            for name, y, want in zip(network.names, run(image), wanted)
         }
-        for name, value in result[shape].items():
+        for name, value in result[image.shape].items():
             limit = (
                 tolerance.decisions
                 if name in DECISIONS else tolerance.values)
             if not value <= limit:  # also true for NaN
                 raise ValueError(
-                    f'nothing was written: {name} of images {list(shape)} '
-                    f'differ from PyTorch by {value:.2g}, at most {limit:.2g} '
-                    'is allowed')
+                    f'nothing was written: {name} of images '
+                    f'{list(image.shape)} differ from PyTorch by {value:.2g}, '
+                    f'at most {limit:.2g} is allowed')
     return result
 
 
@@ -353,7 +357,11 @@ def export(cfg: Config,
            post: bool = False,
            check: bool = False,
            opset: int = FUSED_OPSET,
-           force: bool = False) -> Report:
+           force: bool = False,
+           precision: str | None = None,
+           calibrate: Config | str | None = None,
+           samples: int = 300,
+           max_drop: float = 0.5) -> Report:
     """Export a trained model to a file for other runtimes.
 
     Args:
@@ -369,41 +377,53 @@ def export(cfg: Config,
         opset: ONNX opset, 11 to 23; below 23 attention is several
             operators.
         force: Replace an existing file.
+        precision: ``fp32``, ``bf16`` or ``int8`` for OpenVINO.
+        calibrate: Config whose validation data int8 is calibrated and
+            evaluated with, or a folder of images.
+        samples: Number of images of the calibration.
+        max_drop: Maximum loss of the metric by int8, in points of 100.
 
     Raises:
         FileExistsError: If the file exists and ``force`` is not set.
         ImportError: If packages are missing.
-        ValueError: If the outputs differ from PyTorch, or the model cannot
-            be exported with these options; no file is written.
+        ValueError: If the outputs differ from PyTorch, int8 loses too much,
+            or the model cannot be exported with these options; no file is
+            written.
     """
     cfg = name_types(cfg)
     file, task = Path(out), get_task(cfg).name
-    check_before(file, format, force)
+    check_before(file, format, force, weights)
+    precision = check_precision(format, half, post, precision, calibrate)
     model, meta = load(cfg, weights)
     shape = shape or input_shape(cfg, model)
-    if any(n % divisor(model) for n in shape):
-        raise ValueError(f'the sides of images must be multiples of '
-                         f'{divisor(model)} for this model, got {shape}')
-    if dynamic and slides(model):
-        raise ValueError(
-            "model.test_cfg.mode is 'slide', whose windows need a fixed size "
-            'of the images: export without --dynamic, or with --cfg-options '
-            'model.test_cfg.mode=whole')
-    dtype = torch.float16 if half else torch.float32
+    check_shape(model, shape, dynamic)
     reference = Network(model, task, post)
-    fused = format != 'onnx' or opset >= FUSED_OPSET
+    dtype = torch.float16 if half else torch.float32
+    fused = format == 'torch-export' or opset >= FUSED_OPSET
     network = Network(simplify(optimize(model, dtype), fused), task, post)
     dimensions = open_dimensions(task, dynamic)
+    images: Iterable[ndarray] = noise(
+        shapes_to_check(shape, dimensions, check))
+    calibration = None
+    if calibrate is not None:
+        calibration = Calibration.find(cfg, model, calibrate, samples,
+                                       max_drop)
+        images = calibration.images[:CALIBRATED]
     program = trace(network.eval(), example_shape(shape, dimensions),
                     dimensions)
     meta = describe(cfg, model, meta, None if 2 in dimensions else shape, post)
-    with replacing(file) as temporary:
-        if format == 'onnx':
+    meta['precision'] = precision
+    with replacing_pair(file) as temporary:
+        if format == 'torch-export':
+            nodes = write_program(program, temporary, meta)
+        elif format == 'openvino':
+            nodes = write_openvino(program, temporary, dimensions,
+                                   network.names, opset, meta, calibration)
+        else:
             nodes = write_onnx(program, temporary, dimensions,
                                network.names, opset, meta)
-        else:
-            nodes = write_program(program, temporary, meta)
         differences = compare(
-            open_file(temporary, format), reference,
-            shapes_to_check(shape, dimensions, check), TOLERANCES[dtype])
-    return Report(file, nodes, network.names, differences)
+            open_file(temporary, format), reference, images,
+            TOLERANCES[precision])
+    return Report(file, nodes, network.names, differences,
+                  calibration.notes if calibration else ())

@@ -9,7 +9,7 @@ import errno
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -192,13 +192,17 @@ def train(cfg: Config):
         runner.train()
 
 
-def test(cfg: Config, checkpoint: str, out: str | None = None):
+def test(cfg: Config,
+         checkpoint: str,
+         out: str | None = None,
+         prepare: Callable[[Any], None] | None = None):
     """Check a config and evaluate a checkpoint on the test data.
 
     Args:
         cfg: Config, changed in place.
         checkpoint: Path or URL of the checkpoint.
         out: Path of a JSON file to write the metrics to.
+        prepare: Called with the model instead of loading the checkpoint.
 
     Returns:
         Metrics by name.
@@ -212,9 +216,11 @@ def test(cfg: Config, checkpoint: str, out: str | None = None):
     check_parts(cfg, *TESTED)
     check_inputs(cfg, 'test_dataloader')
     refuse_other_folders(cfg, 'train_dataloader', 'test_dataloader')
-    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.load_from, cfg.resume = None if prepare else checkpoint, False
     fit_machine(cfg)
     runner = build_runner(cfg)
+    if prepare:
+        prepare(runner.model)
     guard_predictions(runner.model, cfg.get('allow_random_head', False))
     with logged_traceback(runner), one_error_for_dead_workers(), \
             protected_loading(), name_loading_faults(cfg, 'test_dataloader'):

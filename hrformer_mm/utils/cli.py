@@ -24,6 +24,8 @@ HRFORMER_MM_TRACEBACK=1 or pass --traceback for the traceback. Errors of a run
 that has started also have their traceback in its log file. Set
 HRFORMER_MM_OFFLINE=1 or pass --offline to forbid downloads."""
 OFFLINE = 'HRFORMER_MM_OFFLINE'
+# Runtimes of networks, see hrformer_mm/deploy/backends.py.
+BACKENDS = ('auto', 'torch', 'onnxruntime', 'openvino')
 FLAGS = ('--traceback', '--offline')  # of all commands
 # Files and functions of mmengine that build what a config describes.
 BUILDERS = {('build_functions.py', 'build_from_cfg'),
@@ -215,6 +217,22 @@ def make_parser(description: str, examples: str) -> ArgumentParser:
         help="folder of the dataset, instead of the config's data_root")
     add_cfg_options(parser)
     return parser
+
+
+def add_backend(parser: ArgumentParser):
+    """Add the flags of all tools that run a network."""
+    parser.add_argument(
+        '--backend',
+        choices=BACKENDS,
+        default='auto',
+        help='runtime of the network (default: auto, that of the file: torch '
+        'for a checkpoint, onnxruntime for .onnx, openvino for .xml); for '
+        'another one, a checkpoint is exported first, in a minute or two')
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16'],
+        help='precision of OpenVINO; bf16 is the fastest on CPUs that have it '
+        '(default: that of the file; fp32 for a checkpoint)')
 
 
 def add_run_flags(parser: ArgumentParser):

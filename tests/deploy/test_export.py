@@ -310,8 +310,9 @@ def test_the_script_has_help_and_needs_no_torch():
     assert {'--box', '--force', 'example:'} <= {*words}
     source = (ROOT / 'tools/onnx_predict.py').read_text()
     assert {line.split()[1] for line in source.splitlines()
-            if line.startswith(('import ', 'from '))} == {
-                'json', 'argparse', 'pathlib', 'cv2', 'numpy', 'onnxruntime'}
+            if line.strip().startswith(('import ', 'from '))} == {
+                'json', 'argparse', 'pathlib', 'cv2', 'numpy', 'onnxruntime',
+                'openvino'}
 
 
 # Longer

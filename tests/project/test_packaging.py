@@ -199,7 +199,7 @@ def test_pinned_versions_lie_in_the_ranges_of_the_extras():
         for r in read('tested') if str(r.specifier).startswith('==')
     }
     for name in ('runtime', 'pose', 'seg', 'cls', 'det', 'dpt', 'demo', 'hub',
-                 'export', 'tests'):
+                 'export', 'openvino', 'tests'):
         for wanted in read(name):
             if wanted.name in pins:
                 assert pins[wanted.name] in wanted.specifier, wanted
