@@ -19,12 +19,16 @@ def torch_is_at_least(version: str) -> bool:
     return release is None or TorchVersion(release[0]) >= version
 
 
+# Comparing versions takes longer than the questions that depend on them.
+DEVICE_IS_ARGUMENT = torch_is_at_least('2.4')  # of functions of autocast
+
+
 def _is_autocast_enabled_on_cpu() -> bool:
     return torch.is_autocast_enabled('cpu')
 
 
 is_autocast_enabled_on_cpu: Callable[[], bool] = _is_autocast_enabled_on_cpu
-if not torch_is_at_least('2.4'):  # is_autocast_enabled has no argument
+if not DEVICE_IS_ARGUMENT:
     is_autocast_enabled_on_cpu = torch.is_autocast_cpu_enabled
 
 # torch.compile replaces calls of both by True.
@@ -39,7 +43,7 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting',
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """Return the type of products under autocast, None without."""
-    if not torch_is_at_least('2.4'):  # functions have no argument
+    if not DEVICE_IS_ARGUMENT:
         is_on, dtype = ((torch.is_autocast_cpu_enabled,
                          torch.get_autocast_cpu_dtype) if device_type == 'cpu'
                         else (torch.is_autocast_enabled,

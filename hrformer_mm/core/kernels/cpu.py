@@ -22,7 +22,7 @@ from ..versions import (
     torch_is_at_least,
 )
 from .bypass import has_global_hooks, has_hooks, may_bypass
-from .kept import weights_of
+from .kept import in_transform, weights_of
 
 Maps = TypeVar('Maps', Tensor, tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
@@ -46,6 +46,15 @@ register_flop_formula(
 
 # Number of multiply-adds below which the overhead of oneDNN exceeds the gain.
 FEW_PRODUCTS = 2**22
+
+
+def call(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """Call an autograd function, without its overhead if nothing is recorded.
+
+    Python inspects the signature of ``forward`` in each ``apply``.
+    """
+    recorded = torch.is_grad_enabled() or in_transform()
+    return function.apply(*args) if recorded else function.forward(*args)
 
 
 class PixelProduct(torch.autograd.Function):
@@ -91,17 +100,19 @@ def mix_channels(x: Tensor, weight: Tensor,
             and torch.backends.mkldnn.is_available()
             and x.numel() * len(weight) >= FEW_PRODUCTS):
         return F.linear(x, weight, bias)
-    y = PixelProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    y = call(PixelProduct, x.reshape(-1, x.shape[-1]), weight, bias)
     return y.view(*x.shape[:-1], -1)
 
 
 def linear(layer: Any, x: Tensor) -> Tensor:
     """Compute ``layer(x)``, by :func:`mix_channels` for an ``nn.Linear``."""
-    if may_bypass(layer, nn.Linear):
-        weight, bias = weights_of(layer)
-        if runs_on_cpu(x) or weight is not layer.weight:
-            return mix_channels(x, weight, bias)
-    return layer(x)
+    if not may_bypass(layer, nn.Linear):
+        return layer(x)
+    if runs_on_cpu(x):
+        return mix_channels(x, layer.weight, layer.bias)
+    weight, bias = weights_of(layer)
+    return layer(x) if weight is layer.weight else mix_channels(
+        x, weight, bias)
 
 
 def take(x: Tensor, index: Tensor, parts: int) -> Tensor:
@@ -216,7 +227,7 @@ def attend_rows(qkv: Tensor, bias: Tensor | None, pixel: Tensor,
     exact = qkv.dtype in EXACT or FUSED_ADDS_IN_FLOAT32
     if torch.is_grad_enabled() or not exact or t * heads <= qkv.shape[1]:
         bias = None if bias is None else bias.transpose(0, 1)
-        return RowAttention.apply(qkv, bias, pixel, token, heads)[0]
+        return call(RowAttention, qkv, bias, pixel, token, heads)[0]
     qkv = take(qkv, pixel, 3 * heads).view(3, heads, n, t, -1)
     q, k, v = qkv.transpose(1, 2)  # [n, h, t, d]
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
