@@ -87,7 +87,7 @@ def test_formulas_reach_the_counter_of_torch_before_2_2(monkeypatch):
 def test_an_old_torch_cannot_export(monkeypatch, tmp_path):
     monkeypatch.setattr(export, 'can_export', lambda: False)
     with pytest.raises(ImportError, match='too old to export.*upgrade torch'):
-        export.check_before(tmp_path / 'model.onnx', 'onnx', False)
+        export.check_before(tmp_path / 'x.onnx', 'onnx', False, 'x.pth')
 
 
 @pytest.mark.parametrize('pattern', NEWER)
