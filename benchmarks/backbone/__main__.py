@@ -27,10 +27,11 @@ from hrformer_mm.utils.cli import EPILOG, one_line_errors
 from hrformer_mm.zoo.tables import benchmark_table
 
 from . import measure, report
-from .subjects import DTYPES, MODES, SUBJECTS, Case
+from .subjects import DTYPES, MODES, RUNTIMES, SUBJECTS, Case
 
-SEG, POSE = (512, 1024), (256, 192)
+SEG, POSE, CLS = (512, 1024), (256, 192), (224, 224)
 INFERENCE = ('mmpose', 'ours', 'optimized')
+ON_CPU = ('mmpose', 'ours', 'optimized', 'optimized-bf16', *RUNTIMES)
 # Cases and networks of the README's tables.
 PRESETS: dict[str, Any] = {
     'cpu': [
@@ -39,6 +40,19 @@ PRESETS: dict[str, Any] = {
           for arch in ('base', 'small')),
         *((Case(arch, POSE, 4, 'train'), ('mmpose', 'ours'))
           for arch in ('base', 'small')),
+    ],
+    # The README's table of runtimes on CPUs.
+    'runtimes': [
+        *((Case(arch, POSE, 4, 'forward'), ON_CPU)
+          for arch in ('small', 'base')),
+        (Case('small', SEG, 1, 'forward'), ON_CPU),
+        (Case('small', CLS, 4, 'forward'), ON_CPU),
+    ],
+    # How they depend on the batch and on threads.
+    'runtimes-grid': [
+        (Case(arch, POSE, batch, 'forward', threads=threads), ON_CPU)
+        for threads in (1, 2) for arch in ('small', 'base')
+        for batch in (1, 4, 16)
     ],
     'memory': [(Case('base', (384, 288), 2, 'train'),
                 ('ours', 'ours-cp-ffn', 'ours-cp-full'))],
@@ -99,6 +113,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--window', nargs='+', type=int, default=[7],
         help='window sizes of attention (default: 7)')
     parser.add_argument(
+        '--threads', nargs='+', type=int, default=[None],
+        help='numbers of threads on CPUs (default: that of PyTorch)')
+    parser.add_argument(
         '--subjects', nargs='+', choices=list(SUBJECTS),
         default=['mmpose', 'ours'],
         help='networks; ratios are relative to the first one (default: '
@@ -131,7 +148,7 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[Case, Sequence[str]]]:
             yield from PRESETS[name]
         return
     grid = itertools.product(args.arch, args.size, args.batch, args.mode,
-                             args.dtype, args.window)
+                             args.dtype, args.window, args.threads)
     for values in grid:
         yield Case(*values), args.subjects
 

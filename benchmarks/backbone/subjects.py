@@ -4,12 +4,17 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hrformer_mm.core import ARCHS
 from hrformer_mm.deploy import optimize
+from hrformer_mm.deploy.onnx_modules import simplify
+from hrformer_mm.deploy.runtimes import Session, check_packages
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.zoo.tables import case_name
 
@@ -29,6 +34,7 @@ class Case:
             pass with all gradients, without the optimizer.
         dtype: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` under autocast.
         window: Window size of attention.
+        threads: Number of threads on CPUs; by default that of the process.
     """
     arch: str
     size: tuple[int, int]
@@ -36,6 +42,7 @@ class Case:
     mode: str
     dtype: str = 'fp32'
     window: int = 7
+    threads: int | None = None
 
     def __str__(self) -> str:
         return case_name(vars(self))
@@ -79,6 +86,10 @@ def mmpose_hrformer(arch: str, window: int) -> nn.Module:
     return Peer(mmpose_extra(arch, window), norm_cfg=dict(type='BN'))
 
 
+def mmpose_copy(case: Case) -> nn.Module:
+    return deepcopy(mmpose_hrformer(case.arch, case.window))
+
+
 def ours(case: Case, **kwargs) -> nn.Module:
     """Build HRFormer, with the weights of MMPose's if it is installed."""
     model = HRFormer(
@@ -89,6 +100,78 @@ def ours(case: Case, **kwargs) -> nn.Module:
         return model
     model.load_state_dict(peer.state_dict())
     return model
+
+
+def our_graph(case: Case) -> nn.Module:
+    """Return HRFormer as tools/export.py traces it."""
+    return simplify(optimize(ours(case)))
+
+
+@lru_cache
+def scratch() -> TemporaryDirectory:
+    """Make a folder that is removed when the process ends."""
+    return TemporaryDirectory()
+
+
+@lru_cache
+def exported(build: Callable[[Case], nn.Module], case: Case) -> Path:
+    """Write a backbone as ONNX, for the images of a case only."""
+    from hrformer_mm.deploy.export import FUSED_OPSET, trace, write_onnx
+    check_packages('onnx', 'onnxscript')
+    model = build(case)
+    model.eval()  # MMPose's returns None
+    path = Path(scratch().name, f'{build.__name__}.onnx')
+    program = trace(model, (case.batch, 3, *case.size), {})
+    write_onnx(program, path, {}, [f'map{i}' for i in range(4)], FUSED_OPSET,
+               {})
+    return path
+
+
+class FileBackbone(nn.Module):
+    """A backbone that runs in onnxruntime or OpenVINO.
+
+    Args:
+        source: ONNX file.
+        case: Case to measure.
+        backend: ``onnxruntime`` or ``openvino``.
+        precision: ``fp32``, ``bf16`` or ``int8`` of OpenVINO. int8 is
+            calibrated with noise, which is enough for its speed.
+    """
+
+    def __init__(self, source: Path, case: Case, backend: str,
+                 precision: str):
+        super().__init__()
+        check_packages(backend)
+        network: Any = source
+        if precision == 'int8':
+            import openvino
+
+            from hrformer_mm.deploy.quantize import quantize
+            check_packages('nncf')
+            noise = [torch.randn(case.batch, 3, *case.size).numpy()
+                     for _ in range(2)]
+            network, _ = quantize(openvino.Core().read_model(source), noise)
+        self.session = Session(network, backend, precision,
+                               case.threads or torch.get_num_threads())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(y) for y in self.session(x.numpy())]
+
+
+def runtime_subjects() -> dict[str, tuple[bool, Callable]]:
+    """Return the subjects of runtimes, for our graph and MMPose's export."""
+    found: dict[str, tuple[bool, Callable]] = {}
+    for prefix, graph in (('', our_graph), ('mmpose-', mmpose_copy)):
+        for backend, precision in (('onnxruntime', 'fp32'),
+                                   ('openvino', 'fp32'), ('openvino', 'bf16'),
+                                   ('openvino', 'int8')):
+            name = prefix + backend
+            name += '' if precision == 'fp32' else f'-{precision}'
+            found[name] = (
+                True,
+                lambda c, g=graph, b=backend, p=precision: FileBackbone(
+                    exported(g, c), c, b, p))
+    return found
 
 
 def dtype_of(case: Case) -> torch.dtype | None:
@@ -139,9 +222,10 @@ def timm_swin_t(case: Case) -> nn.Module:
         'swin_tiny_patch4_window7_224', img_size=case.size, features_only=True)
 
 
+RUNTIMES = runtime_subjects()
 # Name: whether the outputs must equal those of the first network, builder.
 SUBJECTS: dict[str, tuple[bool, Callable[[Case], nn.Module]]] = {
-    'mmpose': (True, lambda c: deepcopy(mmpose_hrformer(c.arch, c.window))),
+    'mmpose': (True, mmpose_copy),
     'ours': (True, ours),
     'ours-cp-ffn': (True, lambda c: ours(c, with_cp='ffn')),
     'ours-cp-full': (True, lambda c: ours(c, with_cp=True)),
@@ -154,14 +238,15 @@ SUBJECTS: dict[str, tuple[bool, Callable[[Case], nn.Module]]] = {
     (True, lambda c: optimize(
         ours(c), dtype_of(c), compile=True, mode='reduce-overhead')),
     'mmpose-compiled':
-    (True, lambda c: compiled(deepcopy(mmpose_hrformer(c.arch, c.window)))),
+    (True, lambda c: compiled(mmpose_copy(c))),
     'hrnet_w32': (False, lambda c: hrnet(32)),
     'hrnet_w48': (False, lambda c: hrnet(48)),
     'swin_t': (False, swin_t),
     'timm_swin_t': (False, timm_swin_t),
+    **RUNTIMES,
 }
 INFERENCE_ONLY = ('optimized', 'optimized-bf16', 'optimized-compiled',
-                  'optimized-graphs')
+                  'optimized-graphs', *RUNTIMES)
 
 
 def build(name: str, case: Case, device: torch.device) -> nn.Module:

@@ -28,7 +28,8 @@ def input_shape(cfg: Config, model: Any) -> tuple[int, int]:
     if decoder is not None:
         width, height = decoder.input_size
         return int(height), int(width)
-    size = find_step(cfg, 'CenterCrop').get('crop_size')
+    size = find_step(cfg, 'CenterCrop').get('crop_size') or find_step(
+        cfg, 'Resize').get('scale')
     if get_task(cfg).name == 'cls' and size:
         width, height = (size, size) if isinstance(size, int) else size
         return height, width

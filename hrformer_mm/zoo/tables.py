@@ -273,9 +273,11 @@ def entries_of(name: str) -> list[tuple[Entry, Printed]]:
 def case_name(case: Mapping[str, Any]) -> str:
     """Format a case of the backbone benchmark as base 256x192 x4 train."""
     window = '' if case['window'] == 7 else f" w{case['window']}"
+    count = case.get('threads')
+    threads = f' {count} threads' if count else ''
     height, width = case['size']
     return (f"{case['arch']}{window} {height}x{width} "
-            f"x{case['batch']} {case['mode']} {case['dtype']}")
+            f"x{case['batch']} {case['mode']} {case['dtype']}{threads}")
 
 
 def mib(value: int | None) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from predicting import PERSON, arguments, smooth, write_row
 from tiny_tasks import task_row
 from tool_runs import error_of, tool
@@ -21,7 +23,9 @@ from hrformer_mm.apis import load_predictor
 from hrformer_mm.core.versions import can_export
 from hrformer_mm.deploy import runtimes
 from hrformer_mm.deploy.backends import choose_backend
+from hrformer_mm.deploy.postprocess import Network
 from hrformer_mm.deploy.runtimes import Session
+from hrformer_mm.tasks import get_task
 
 for package in ('onnx', 'onnxruntime', 'onnxscript', 'mmpose.codecs'):
     pytest.importorskip(package)
@@ -401,7 +405,6 @@ def trained(tmp_path_factory):
             cfg = task_row(task, folder)
             cfg.dump(folder / 'config.py')
             weights = folder / 'weights.pth'
-            from mmengine.registry import MODELS, DefaultScope
             torch.manual_seed(0)
             with DefaultScope.overwrite_default_scope(cfg.default_scope):
                 model = MODELS.build(cfg.model)
@@ -431,6 +434,51 @@ def test_evaluations_of_files_equal_those_of_checkpoints(
     for name, value in wanted.items():
         if 'time' not in name:
             assert found[name] == pytest.approx(value, abs=1e-2), name
+
+
+# Networks of the paper in a fresh process
+
+RELOAD = """
+import sys
+import numpy as np
+from hrformer_mm.deploy.runtimes import Session
+session = Session(sys.argv[1], 'openvino')
+with np.load(sys.argv[2]) as images:
+    found = {k: session(images[k])[0] for k in images}
+np.savez(sys.argv[3], **found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config, sizes', [
+    ('pose/hrformer_s_coco_256x192', [(256, 192)]),
+    ('pose/hrformer_b_coco_256x192', [(256, 192)]),
+    ('seg/hrformer_s_cityscapes_512x1024', [(64, 97), (128, 256), (201, 99)]),
+    ('cls/hrformer_s_imagenet_224', [(224, 224)]),
+])
+def test_networks_of_the_paper_are_reloaded_in_a_fresh_process(
+        openvino, tmp_path, config, sizes):
+    cfg = Config.fromfile(ROOT / f'configs/{config}.py')
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).eval()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    shape = ['--shape', '128', '256'] if len(sizes) > 1 else []
+    tool('export')([cfg.filename, str(tmp_path / 'a.pth'), '--format',
+                    'openvino', '--dynamic', *shape])
+    rng = np.random.default_rng(0)
+    images = {f'{h}x{w}': rng.normal(size=(2, 3, h, w)).astype('f4')
+              for h, w in sizes}
+    np.savez(tmp_path / 'images.npz', **images)
+    subprocess.run([sys.executable, '-c', RELOAD, tmp_path / 'a.xml',
+                    tmp_path / 'images.npz', tmp_path / 'found.npz'],
+                   check=True)  # yapf: disable
+    with np.load(tmp_path / 'found.npz') as found, torch.no_grad():
+        for name, image in images.items():
+            wanted, = Network(model, get_task(cfg).name, False)(
+                torch.from_numpy(image))
+            np.testing.assert_allclose(
+                found[name], wanted, atol=1e-4 * wanted.abs().max().item())
 
 
 # Predictions without PyTorch
