@@ -154,3 +154,41 @@ def test_the_docs_show_every_file_of_results():
         name = path.relative_to(ROOT)
         table = tables.benchmark_table(path)
         assert f'<!-- table: ../{name} -->\n\n{table}' in page
+
+
+# Other runtimes
+
+
+def test_runtimes_run_our_graph_and_that_of_mmpose(tool):
+    names = ['onnxruntime', 'openvino', 'openvino-bf16', 'openvino-int8']
+    assert list(subjects.RUNTIMES) == names + [f'mmpose-{n}' for n in names]
+    compared = {name for preset in ('runtimes', 'runtimes-grid')
+                for _, names in tool.PRESETS[preset] for name in names}
+    assert {'mmpose', 'optimized-bf16', *subjects.RUNTIMES} == compared - {
+        'ours', 'optimized'}
+    grid = {(c.arch, c.batch, c.threads)
+            for c, _ in tool.PRESETS['runtimes-grid']}
+    assert grid == {(a, b, t) for a in ('small', 'base') for b in (1, 4, 16)
+                    for t in (1, 2)}  # yapf: disable
+
+
+def test_a_case_names_its_threads():
+    case = Case('tiny', (64, 64), 1, 'forward', threads=2)
+    assert str(case) == f'{CASE} 2 threads'
+
+
+@pytest.mark.slow
+def test_networks_in_other_runtimes_are_compared(tool, tmp_path):
+    for package in ('openvino', 'nncf', 'onnxruntime', 'onnxscript'):
+        pytest.importorskip(package)
+    run(tool, tmp_path, '--size', '64x64', '--threads', '1', '--subjects',
+        'mmpose', *(n for n in subjects.RUNTIMES if 'bf16' not in n))
+    entry, = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert entry['case']['threads'] == 1
+    found = {name: row['difference']
+             for name, row in entry['subjects'].items()}
+    for name in ('onnxruntime', 'openvino', 'mmpose-onnxruntime',
+                 'mmpose-openvino'):
+        assert found[name] < 1e-4
+    for name in ('openvino-int8', 'mmpose-openvino-int8'):
+        assert 1e-4 < found[name] < 1
