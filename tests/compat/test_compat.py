@@ -211,7 +211,7 @@ def test_installing_again_changes_nothing():
     safe = getattr(torch.serialization, 'get_safe_globals', list)
 
     def patched():
-        return (safe(), sys.modules['mmcv._ext'], sys.meta_path[:],
+        return (safe(), sys.modules.get('mmcv._ext'), sys.meta_path[:],
                 mmengine.dist.utils._init_dist_pytorch,
                 mmengine.model.MMDistributedDataParallel.__init__)
 
