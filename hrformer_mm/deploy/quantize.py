@@ -100,7 +100,9 @@ class Validation:
         self.evaluator.dataset_meta = self.dataset.metainfo
         task = get_task(cfg)
         best = cfg.get('default_hooks', {}).get('checkpoint', {})
-        self.name = best.get('save_best') or task.metric
+        wanted = best.get('save_best')
+        self.is_named = wanted not in (None, 'auto')
+        self.name: str = wanted if self.is_named else task.metric
         # mmseg and mmpretrain return percents.
         self.scale = 1 if task.name in ('seg', 'cls') else 100
         if best.get('rule') == 'less':
@@ -118,6 +120,8 @@ class Validation:
         for data in self.loader:
             self.evaluator.process(self.model.val_step(data), data)
         found = self.evaluator.evaluate(len(self.dataset))
+        if self.name not in found and not self.is_named:
+            self.name = next(iter(found))  # as save_best='auto'
         if self.name not in found:
             raise ValueError(f'the metric {self.name!r} is not among '
                              f'{sorted(found)}: set default_hooks.checkpoint.'
@@ -165,7 +169,6 @@ def without(model: Any, dropped: Sequence[int]) -> Any:
 def quantize(model: Any,
              images: Sequence[ndarray],
              evaluate: Callable[[Session], float] | None = None,
-             name: str = 'metric',
              max_drop: float = 0.5) -> tuple[Any, list[str]]:
     """Quantize a network to int8.
 
@@ -173,7 +176,7 @@ def quantize(model: Any,
         model: Model of OpenVINO.
         images: Normalized images [1, 3, h, w] for the calibration.
         evaluate: Returns the metric of a network in points; more is better.
-        name: Name of the metric.
+            Its ``name`` is that of the metric.
         max_drop: Maximum loss of the metric in points.
 
     Returns:
@@ -203,6 +206,7 @@ def quantize(model: Any,
         kept = steps.pop(0)
         found = without(whole, worst[:kept])
         after = evaluate(Session(found, 'openvino', 'int8'))
+    name = getattr(evaluate, 'name', 'metric')
     text = (f'{name}: {abs(before):.2f} in float32, {abs(after):.2f} in int8 '
             f'with {kept} of {total} activations in higher precision')
     if not before - after <= max_drop:
@@ -234,8 +238,7 @@ class Calibration:
         validation = Validation(source)
         return cls(
             validation.images(samples),
-            dict(evaluate=validation, name=validation.name,
-                 max_drop=max_drop))
+            dict(evaluate=validation, max_drop=max_drop))
 
     def __call__(self, model: Any) -> Any:
         """Quantize a model of OpenVINO."""

@@ -140,6 +140,16 @@ def test_the_metric_is_in_points_and_more_is_better(tmp_path):
     assert validation(Known(logits, 10)) == pytest.approx(-share)
 
 
+def test_without_a_named_metric_the_first_one_counts(tmp_path):
+    config, _ = prepare('cls', tmp_path)
+    cfg = Config.fromfile(config)
+    cfg.default_hooks.checkpoint.save_best = None
+    cfg.val_evaluator = dict(type='SingleLabelMetric', items=['recall'])
+    validation = Validation(cfg)
+    validation(Known(np.zeros((1, 10), 'f4'), 10))
+    assert validation.name == 'single-label/recall'
+
+
 def test_an_unknown_metric_is_reported(tmp_path):
     config, _ = prepare('cls', tmp_path)
     cfg = Config.fromfile(config)
@@ -163,10 +173,10 @@ def test_no_more_than_necessary_is_kept_in_higher_precision(openvino):
         seen.append(len(quantizers(session.source)))
         return 90. - max(seen[-1] - (total - 1), 0)
 
-    found, notes = quantize(model, images, evaluate, 'mIoU', .5)
+    found, notes = quantize(model, images, evaluate, .5)
     assert seen == [0, total, total - 1]
     assert len(quantizers(found)) == total - 1
-    assert notes[0] == (f'mIoU: 90.00 in float32, 90.00 in int8 with 1 of '
+    assert notes[0] == (f'metric: 90.00 in float32, 90.00 in int8 with 1 of '
                         f'{total} activations in higher precision')
 
 
@@ -190,10 +200,10 @@ def test_the_largest_rounding_errors_are_found_and_removed(openvino):
 
 def test_a_larger_loss_than_permitted_writes_nothing(openvino):
     model, images = network(openvino)
-    with pytest.raises(ValueError, match='mIoU: 90.00 in float32, .* loss '
+    with pytest.raises(ValueError, match='metric: 90.00 in float32, .* loss '
                        'is more than --max-drop 0.5, nothing was written'):
         quantize(model, images, lambda session: 90. - len(
-            quantizers(session.source)), 'mIoU')
+            quantizers(session.source)))
 
 
 def test_a_metric_that_is_no_number_counts_as_lost(openvino):
