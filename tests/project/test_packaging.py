@@ -16,8 +16,8 @@ from wheels import IGNORED, build_wheel, run
 
 pytest.importorskip('pip')
 pytest.importorskip('wheel')
-EXTRAS = ('pose', 'seg', 'cls', 'det', 'dpt', 'timm', 'export', 'demo', 'hub',
-          'test', 'dev', 'all')
+EXTRAS = ('pose', 'seg', 'cls', 'det', 'dpt', 'timm', 'export', 'openvino',
+          'demo', 'hub', 'test', 'dev', 'all')
 
 
 @pytest.fixture
