@@ -131,7 +131,7 @@ def overfit(config: str,
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--work-dir',
         help='new folder for the results (default: work_dirs/overfit_NAME)')

@@ -292,8 +292,8 @@ def convert_for(model: HRFormerBase, checkpoint: Mapping) -> dict[str, Any]:
     # A backbone alone is one of ImageNet.
     names = comparable(task_of(tensors) or 'cls', None)
     wrong = ', '.join(
-        f'{k}={report.truths[k]!r}' for k in names
-        if report.truths.get(k, getattr(model.backbone, k)) != getattr(
+        f'{k}={report.semantics[k]!r}' for k in names
+        if report.semantics.get(k, getattr(model.backbone, k)) != getattr(
             model.backbone, k))
     if wrong:
         warnings.warn(f'the weights were trained with {wrong}: pass it to '
@@ -331,7 +331,7 @@ def to_own_names(checkpoint: Mapping, model: HRFormerBase) -> dict[str, Any]:
                        if k in own or k.startswith(BACKBONE))
 
 
-def load(model: HRFormerBase, cfg: dict[str, Any]):
+def load_imagenet(model: HRFormerBase, cfg: dict[str, Any]):
     """Load the pretrained weights that a config of timm names.
 
     Files and URLs go through :func:`hrformer_mm.checkpoints.find_file`; the
@@ -363,7 +363,7 @@ def builder(arch: str, cls: Callable[..., HRFormerBase],
               **kwargs: Any) -> HRFormerBase:
         model = cls(arch, **kwargs)
         if cfg is not None:
-            load(model, cfg)
+            load_imagenet(model, cfg)
         return model.to(device=device, dtype=dtype)
 
     return build
@@ -399,7 +399,7 @@ def create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         **kwargs)
 
 
-def describe(file: str, **more: Any) -> dict[str, Any]:
+def describe_weights(file: str, **more: Any) -> dict[str, Any]:
     """Return timm's description of the ImageNet weights in a file."""
     return dict(
         file=file,
@@ -421,11 +421,11 @@ def describe(file: str, **more: Any) -> dict[str, Any]:
 
 
 default_cfgs = generate_default_cfgs({
-    'hrformer_tiny.in1k': describe(
+    'hrformer_tiny.in1k': describe_weights(
         'hrt_tiny.pth',
         notes=('its accuracy with the released code is 2 %', )),
-    'hrformer_small.in1k': describe('hrt_small.pth'),
-    'hrformer_base.in1k': describe('hrt_base.pth'),
+    'hrformer_small.in1k': describe_weights('hrt_small.pth'),
+    'hrformer_base.in1k': describe_weights('hrt_base.pth'),
 })  # yapf: disable
 
 

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--loader',
         choices=['train', 'val', 'test'],
@@ -56,7 +56,7 @@ def main(argv=None):
     name = f'{Path(args.config).stem}_{args.loader}.png'
     outputs.check([name], ())
     loader = f'{args.loader}_dataloader'
-    checks.check_data(cfg, loader)
+    checks.check_data_files(cfg, loader)
     images = browse(cfg, loader, args.number, args.seed)
     outputs.write_image(name, mosaic(
         images, f'{len(images)} samples of {loader} as they are fed'))

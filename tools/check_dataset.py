@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--limit',
         type=int,
@@ -54,8 +54,8 @@ def write_sheets(cfg, loaders, outputs):
 def main(argv=None):
     from hrformer_mm.apis.outputs import Outputs
     from hrformer_mm.datasets.validation.common import (
-        check,
-        describe,
+        check_datasets,
+        describe_summary,
         distinct_loaders,
     )
     args = parse_args(argv)
@@ -63,10 +63,10 @@ def main(argv=None):
     outputs = args.out_dir and Outputs(Path(args.out_dir), args.force)
     if outputs:
         outputs.check([f'{x}.png' for x in distinct_loaders(cfg)], ())
-    summaries = check(cfg, args.limit, args.workers)
+    summaries = check_datasets(cfg, args.limit, args.workers)
     for key, summary in summaries.items():
         print(f'{key}: {summary.dataset}')
-        for line in describe(summary):
+        for line in describe_summary(summary):
             print(f'  {line}')
     if outputs:
         write_sheets(cfg, distinct_loaders(cfg), outputs)

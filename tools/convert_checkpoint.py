@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hrformer_mm.checkpoints.keymap import BASELINE_TARGETS, TARGETS
-from hrformer_mm.checkpoints.publish import convert_file, other_truths
+from hrformer_mm.checkpoints.publish import convert_file, other_semantics
 from hrformer_mm.core.arch import ARCHS
 from hrformer_mm.utils import cli
 
@@ -61,9 +61,9 @@ def main(argv=None):
     report = convert_file(args.source, args.target, args.to, args.arch,
                           args.key, args.prefix, args.check, args.force)
     print(report)
-    if report.truths:
-        print(f'trained with {words(report.truths)}')
-    other = other_truths(report, args.to)
+    if report.semantics:
+        print(f'trained with {words(report.semantics)}')
+    other = other_semantics(report, args.to)
     if other:
         print(f'note: by default {args.to} computes with {words(other)}, so '
               'its outputs will differ')

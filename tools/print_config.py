@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--save-path', help='write the config to this .py, .json or .yml file')
     return parser.parse_args(argv)

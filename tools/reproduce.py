@@ -65,9 +65,9 @@ def main(argv=None):
     if args.measure:
         seconds = reproduce.measure_step(plan, args.data_root,
                                          args.cfg_options)
-    print(reproduce.describe(plan, seconds))
+    print(reproduce.describe_plan(plan, seconds))
     if args.run:
-        reproduce.run(plan)
+        reproduce.run_plan(plan)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'checkpoint',
         help='path or URL of the checkpoint, or a file of tools/export.py '

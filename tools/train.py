@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv=None) -> Namespace:
-    parser = cli.make_parser(__doc__, EXAMPLES)
+    parser = cli.dataset_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -13,7 +13,7 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrformer_mm.utils.costs import PeakMemory, nbytes, tensors_in
+from hrformer_mm.utils.costs import PeakMemory, nbytes, tensors_of
 
 from .subjects import DTYPES, SUBJECTS, Case, FileBackbone, build
 
@@ -93,8 +93,8 @@ class Traffic(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not func.is_view:
-            self.total += nbytes(tensors_in((args, kwargs)))
-            self.total += nbytes(tensors_in(out))
+            self.total += nbytes(tensors_of((args, kwargs)))
+            self.total += nbytes(tensors_of(out))
         return out
 
 

@@ -25,7 +25,7 @@ from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.deploy import optimize
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
-from hrformer_mm.utils.costs import tensors_in
+from hrformer_mm.utils.costs import tensors_of
 from hrformer_mm.utils.markdown import markdown_table
 from hrformer_mm.zoo.entries import NumbersStay
 
@@ -109,7 +109,7 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
 
         def step() -> Any:
             y = found(x, None, mode='tensor') if whole else found(x)
-            maps: list[Tensor] = list(tensors_in(y))
+            maps: list[Tensor] = list(tensors_of(y))
             if not training:
                 return maps
             return sum(y.float().square().mean() for y in maps)

@@ -38,7 +38,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hrformer_mm.utils.costs import tensors_in
+from hrformer_mm.utils.costs import tensors_of
 
 DEVICE = torch.device('cuda:0')
 aten = torch.ops.aten
@@ -123,7 +123,7 @@ def size_of(x: Tensor) -> int:
 
 
 def bytes_of(*values: Any) -> int:
-    unique = {id(x): size_of(x) for x in tensors_in(values)}
+    unique = {id(x): size_of(x) for x in tensors_of(values)}
     return sum(unique.values())
 
 
@@ -235,9 +235,9 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         self.created[torch.autograd._get_sequence_nr() - 1] = self.stack[-1]
-        tensors = tensors_in((args, kwargs, out))
+        tensors = tensors_of((args, kwargs, out))
         if not is_free(func) and any(True for _ in tensors):
-            dtype = next(tensors_in(args), torch.empty(())).dtype
+            dtype = next(tensors_of(args), torch.empty(())).dtype
             self.cost.launches += [
                 Launch(func._schema.name.split('::')[1], self.stack[-1],
                        moved, flops, dtype)

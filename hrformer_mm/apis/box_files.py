@@ -17,7 +17,7 @@ Row = list[float]  # x, y, width, height, score
 
 
 @dataclass
-class Entry:
+class ImageBoxes:
     """Boxes of one image.
 
     Attributes:
@@ -50,16 +50,16 @@ def category_of(row: Any) -> Any:
     return None
 
 
-def read_entries(content: Any) -> dict[Any, Entry]:
+def read_entries(content: Any) -> dict[Any, ImageBoxes]:
     """Return the boxes in the content of a JSON file, by image.
 
     Raises:
         ValueError: If the content has none of the ``FORMATS``.
     """
-    entries: dict[Any, Entry] = {}
+    entries: dict[Any, ImageBoxes] = {}
 
-    def entry(name: Any) -> Entry:
-        return entries.setdefault(key_of(name), Entry(key_of(name)))
+    def entry(name: Any) -> ImageBoxes:
+        return entries.setdefault(key_of(name), ImageBoxes(key_of(name)))
 
     try:
         names: dict[Any, Any] = {}
@@ -97,7 +97,7 @@ class Match(NamedTuple):
             all parts of the entry, whether the file extension is among them.
     """
     score: tuple[int, bool, bool]
-    entries: list[Entry]
+    entries: list[ImageBoxes]
 
 
 class Matcher:
@@ -111,10 +111,10 @@ class Matcher:
         entries: Entries by their key.
     """
 
-    def __init__(self, entries: dict[Any, Entry]):
+    def __init__(self, entries: dict[Any, ImageBoxes]):
         self.entries = entries
         # Entries by each end of their path; two are enough to detect a tie.
-        self.ends: dict[Parts, list[Entry]] = defaultdict(list)
+        self.ends: dict[Parts, list[ImageBoxes]] = defaultdict(list)
         for key, entry in entries.items():
             if isinstance(key, tuple):
                 for start in range(len(key)):
@@ -168,7 +168,7 @@ class Matcher:
             claims = self.claims[(match.entries[0].key, index)]
             claims[os.path.abspath(source.path)] = match.score
 
-    def find(self, frame: Frame) -> tuple[Entry | None, str]:
+    def find(self, frame: Frame) -> tuple[ImageBoxes | None, str]:
         """Return the entry of a frame, or the reason why there is none.
 
         The reason is empty if no entry has the name of the image.

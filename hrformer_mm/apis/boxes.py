@@ -19,7 +19,7 @@ from .categories import Categories
 from .inputs import Frame, Source
 
 
-class Boxes(NamedTuple):
+class FrameBoxes(NamedTuple):
     """Boxes of one frame."""
     corners: ndarray  # [N, 4], x1, y1, x2, y2 in pixels
     scores: ndarray  # [N]
@@ -28,7 +28,7 @@ class Boxes(NamedTuple):
 
 def make_boxes(rows: Any, threshold: float,
                categories: Sequence[Any] | None = None,
-               dropped: Counter | None = None) -> Boxes:
+               dropped: Counter | None = None) -> FrameBoxes:
     """Convert rows (x, y, width, height, score) to boxes, dropping bad ones.
 
     Args:
@@ -49,7 +49,7 @@ def make_boxes(rows: Any, threshold: float,
         dropped['invalid'] += int((~valid).sum())
         dropped['low'] += int((valid & ~high).sum())
     keep = valid & high
-    return Boxes(corners[keep], table[keep, 4], kinds[keep])
+    return FrameBoxes(corners[keep], table[keep, 4], kinds[keep])
 
 
 class BoxSource:
@@ -66,7 +66,7 @@ class BoxSource:
     problem = ''
     warn: Callable[[str], None] = staticmethod(lambda text: None)
 
-    def __call__(self, frame: Frame) -> Boxes:
+    def __call__(self, frame: Frame) -> FrameBoxes:
         raise NotImplementedError
 
     def expect(self, sources: Iterable[Source]):
@@ -99,7 +99,7 @@ class WholeImage(BoxSource):
             self.problem = (f'{problem}; using {self.words}: with several '
                             'people keypoints will be wrong')
 
-    def __call__(self, frame: Frame) -> Boxes:
+    def __call__(self, frame: Frame) -> FrameBoxes:
         height, width = frame.image.shape[:2]
         return make_boxes([[0, 0, width, height, 1]], 0)
 
@@ -116,7 +116,8 @@ class CountingSource(BoxSource):
         self.counts: Counter = Counter()
         self.ignored: Counter = Counter()  # boxes by category
 
-    def make(self, rows: Sequence[Row], categories: Sequence[Any]) -> Boxes:
+    def make(self, rows: Sequence[Row],
+             categories: Sequence[Any]) -> FrameBoxes:
         boxes = make_boxes(rows, self.threshold, categories, self.counts)
         self.counts['kept'] += len(boxes.scores)
         return boxes
@@ -185,7 +186,7 @@ class BoxTable(CountingSource):
     def expect(self, sources: Iterable[Source]):
         self.matcher.add(sources)
 
-    def __call__(self, frame: Frame) -> Boxes:
+    def __call__(self, frame: Frame) -> FrameBoxes:
         entry, reason = self.matcher.find(frame)
         if reason and frame.source.path not in self.warned:
             self.warned.add(frame.source.path)
@@ -210,7 +211,7 @@ class BoxTable(CountingSource):
         entry, _ = self.matcher.find(frame)
         return entry.id if entry else None
 
-    def clip(self, boxes: Boxes, frame: Frame) -> Boxes:
+    def clip(self, boxes: FrameBoxes, frame: Frame) -> FrameBoxes:
         """Clip labelled boxes to the image, as MMPose's datasets do."""
         height, width = frame.image.shape[:2]
         last = np.array([width, height, width, height], np.float32) - 1

@@ -13,7 +13,7 @@ from ..checkpoints.files import (
     urls_of,
 )
 from ..utils.suggest import did_you_mean
-from .boxes import Boxes, CountingSource
+from .boxes import CountingSource, FrameBoxes
 from .categories import PERSON, Categories
 from .inputs import Frame
 
@@ -133,7 +133,7 @@ class Detector(CountingSource):
         self.words, self.device = name, device
 
     @torch.inference_mode()
-    def __call__(self, frame: Frame) -> Boxes:
+    def __call__(self, frame: Frame) -> FrameBoxes:
         image = torch.from_numpy(frame.image[..., ::-1].copy())
         image = image.permute(2, 0, 1).to(self.device) / 255  # [3, H, W]
         found = {k: v.cpu().numpy() for k, v in self.model([image])[0].items()}
@@ -180,7 +180,7 @@ class ConfigDetector(CountingSource):
         self.labels = select_labels(self.words, names,
                                     categories or Categories())
 
-    def __call__(self, frame: Frame) -> Boxes:
+    def __call__(self, frame: Frame) -> FrameBoxes:
         (_, found), = self.predictor.run([frame])
         kinds = np.asarray(self.predictor.ids)[found.labels]
         chosen = np.isin(kinds, list(self.labels))

@@ -251,7 +251,7 @@ def draw_attention(view: View, at: tuple[float, float] = (.5, .5)):
     return figure
 
 
-def draw_regions(view: View, names: Sequence[str]):
+def draw_soft_regions(view: View, names: Sequence[str]):
     """Draw the soft object regions from which OCR pools object features.
 
     A region is the spatial softmax of a class's coarse logits; the classes
@@ -283,4 +283,4 @@ def draw_all(view: View, at: tuple[float, float],
     if view.attended:
         yield 'attention', draw_attention(view, at)
     if view.logits is not None:
-        yield 'regions', draw_regions(view, names)
+        yield 'regions', draw_soft_regions(view, names)

@@ -198,7 +198,7 @@ def open_clip(source: Source) -> Iterator[Clip]:
                    frames if frames > 0 else None)
 
 
-def length_of(source: Source, longest: int | None) -> int | None:
+def frame_count(source: Source, longest: int | None) -> int | None:
     """Return the number of frames; None if unknown, 0 on errors."""
     if not source.is_clip:
         return 1

@@ -56,7 +56,7 @@ def find_weights(cfg: Config) -> Path:
         raise ValueError(
             f'no released weights are known for {name!r}: pass a checkpoint'
             f'{suggest(near)}; hrformer-mm list --pretrained shows all')
-    found = next(chain(local_files(known), downloads(known)), None)
+    found = next(chain(local_files(known), download_released(known)), None)
     if found is None:
         places = '; '.join(f'{w.url}, saved as {w.name}' for w in known)
         raise FileNotFoundError(
@@ -78,7 +78,8 @@ def local_files(known: Sequence[Weights]) -> Iterator[tuple[Weights, Path]]:
             yield weights, path
 
 
-def downloads(known: Sequence[Weights]) -> Iterator[tuple[Weights, Path]]:
+def download_released(
+        known: Sequence[Weights]) -> Iterator[tuple[Weights, Path]]:
     """Download released weights; yield those that can be downloaded."""
     for weights in known:
         path = fetch_file(urls_of(weights.name), weights.name)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from numpy import ndarray
 
 from ..visualization.drawing import as_bgr8, draw_box, draw_skeleton
-from .boxes import Boxes, choose_boxes, make_boxes
+from .boxes import FrameBoxes, choose_boxes, make_boxes
 from .categories import Categories, from_annotations, id_key
 from .inputs import Frame, Log, Source
 from .predictor import Predictor
@@ -27,7 +27,7 @@ class People(NamedTuple):
     keypoints: ndarray  # [N, K, 2] in pixels
     keypoint_scores: ndarray  # [N, K]
     scores: ndarray  # [N], mean of the keypoints that count x box score
-    boxes: Boxes
+    boxes: FrameBoxes
     ids: ndarray | None = None  # [N], the same through a clip
 
 
@@ -146,7 +146,7 @@ class PosePredictor(Predictor):
         found = [result.pred_instances for result in results]
         categories = np.empty(len(results), object)
         categories[:] = [result.get(CATEGORY) for result in results]
-        boxes = Boxes(np.concatenate([x.bboxes for x in found]),
+        boxes = FrameBoxes(np.concatenate([x.bboxes for x in found]),
                       np.concatenate([x.bbox_scores for x in found]),
                       categories)
         points = np.concatenate([x.keypoints for x in found])
@@ -155,7 +155,7 @@ class PosePredictor(Predictor):
                         boxes)
         areas = [np.prod(r.gt_instances.bbox_scales) for r in results]
         keep = self.distinct(people, areas)
-        points, boxes = points[keep], Boxes(*(x[keep] for x in boxes))
+        points, boxes = points[keep], FrameBoxes(*(x[keep] for x in boxes))
         ids = None
         if frame.source.is_clip:
             ids, points = self.tracker(frame, boxes.corners, points)

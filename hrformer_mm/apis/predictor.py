@@ -26,7 +26,7 @@ from ..deploy import optimize
 from ..deploy.backends import dataset_meta, open_network, plug_in
 from ..utils.cli import one_line
 from ..utils.config import bare_name
-from ..utils.dataset_leaves import data_of
+from ..utils.dataset_leaves import metainfo_of
 from .decode import read_image
 from .images import Results, to_frame, to_list
 from .inputs import Frame, Log, Source
@@ -126,7 +126,7 @@ class Predictor:
             meta = dataset_meta(session)
         else:
             meta = load_weights(model, weights)
-        self.meta = {**data_of(cfg), **meta}
+        self.meta = {**metainfo_of(cfg), **meta}
         model.to(self.device).eval()
         if isinstance(getattr(model, 'backbone', None), HRFormer):
             model = optimize(model)

@@ -31,7 +31,7 @@ from ..engine.train import read_config
 from ..tasks import get_task
 from ..utils.cli import one_line
 from ..utils.config import name_types
-from .inputs import Frame, Source, find_sources, length_of, read_frames
+from .inputs import Frame, Source, find_sources, frame_count, read_frames
 from .models import find_weights
 from .outputs import Outputs, Window, Write, ending_of
 from .predictor import Predictor
@@ -182,7 +182,7 @@ class Run:
                     self.outputs.write_json(name, content)
 
     def predict(self, sources: list[Source]):
-        lengths = [length_of(source, self.longest) for source in sources]
+        lengths = [frame_count(source, self.longest) for source in sources]
         known = [length for length in lengths if length is not None]
         total = sum(known) if len(known) == len(lengths) else None
         self.predictor.expect(sources, self.warned)

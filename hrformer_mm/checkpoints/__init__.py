@@ -5,18 +5,18 @@
 reads and writes files, ``loading`` loads models, ``schemes`` extends
 mmengine's loader. Importing the package changes nothing outside of it.
 """
-from .convert import Report, convert, interpolate_table
+from .convert import ConversionReport, convert, interpolate_table
 from .files import find_file, read_checkpoint, write_checkpoint
-from .infer_arch import describe
+from .infer_arch import infer_arguments
 from .loading import (
-                      await_owner,
-                      load_pretrained,
-                      match_state_dict,
-                      write_truths,
+    await_owner,
+    load_pretrained,
+    match_state_dict,
+    write_semantics,
 )
 
 __all__ = [
-    'Report', 'await_owner', 'convert', 'describe', 'find_file',
-    'interpolate_table', 'load_pretrained', 'match_state_dict',
-    'read_checkpoint', 'write_checkpoint', 'write_truths'
+    'ConversionReport', 'await_owner', 'convert', 'infer_arguments',
+    'find_file', 'interpolate_table', 'load_pretrained', 'match_state_dict',
+    'read_checkpoint', 'write_checkpoint', 'write_semantics'
 ]

@@ -35,7 +35,7 @@ CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema',
 MARK = 'hrformer_mm'  # our entry in the meta of files and of state dicts
 # Model semantics: arguments of the backbone that change its outputs, not its
 # tensors.
-TRUTHS = ('rel_pos_bias', 'upsample', 'mask_padding')
+SEMANTICS = ('rel_pos_bias', 'upsample', 'mask_padding')
 StateDict = dict[str, Tensor]
 
 
@@ -48,12 +48,12 @@ def first_few(names: list[str], most: int = 3) -> str:
 
 
 @dataclass
-class Report:
+class ConversionReport:
     """Result of a conversion, tensor by tensor; ``str()`` gives one line.
 
     Attributes:
         source: Layout of the file.
-        truths: Model semantics (arguments of the backbone) with which the
+        semantics: Model semantics (arguments of the backbone) with which the
             weights were trained, as far as they are known.
         matched: Number of tensors used.
         converted: Number of these that were renamed, joined or split.
@@ -66,7 +66,7 @@ class Report:
         hrnet: Whether the network is an HRNet.
     """
     source: str
-    truths: dict[str, Any] = field(default_factory=dict)
+    semantics: dict[str, Any] = field(default_factory=dict)
     matched: int = 0
     converted: int = 0
     interpolated: list[str] = field(default_factory=list)
@@ -163,20 +163,20 @@ def reroot(state_dict: StateDict, source: str) -> StateDict:
         for k, v in state_dict.items())
 
 
-def stored_truths(checkpoint: Mapping) -> dict[str, Any]:
+def stored_semantics(checkpoint: Mapping) -> dict[str, Any]:
     """Return the model semantics stored in a checkpoint or a state dict."""
     meta = checkpoint.get('meta')
     modules = getattr(unwrap(checkpoint), '_metadata', None) or {}
     ours = meta.get(MARK) if isinstance(meta, Mapping) else None
     found = [ours.get('truths')] if isinstance(ours, Mapping) else []
     found += [entry.get(MARK) for entry in modules.values()]
-    for truths in found:
-        if isinstance(truths, Mapping):
-            return {k: truths[k] for k in TRUTHS if k in truths}
+    for semantics in found:
+        if isinstance(semantics, Mapping):
+            return {k: semantics[k] for k in SEMANTICS if k in semantics}
     return {}
 
 
-def truths_of(source: str, state_dict: StateDict,
+def semantics_of(source: str, state_dict: StateDict,
               stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model semantics of weights; stored values take precedence."""
     if is_hrnet(state_dict):
@@ -186,10 +186,10 @@ def truths_of(source: str, state_dict: StateDict,
             known = PLAIN_HRNET  # MMPose's have the same names and no meta
         return {k: stored.get(k, v) for k, v in known.items()} or {
             k: v for k, v in stored.items() if k in PLAIN_HRNET}
-    truths = dict(LAYOUTS[source].truths)
-    truths['rel_pos_bias'] = truths.get('rel_pos_bias', True) and any(
+    semantics = dict(LAYOUTS[source].arguments)
+    semantics['rel_pos_bias'] = semantics.get('rel_pos_bias', True) and any(
         k.endswith(TABLE) for k in state_dict)
-    return {**truths, **stored}
+    return {**semantics, **stored}
 
 
 def joined(key: str, state_dict: StateDict) -> tuple[str, Tensor | None]:
@@ -211,7 +211,7 @@ def joined(key: str, state_dict: StateDict) -> tuple[str, Tensor | None]:
         [state_dict[n] for n in names])
 
 
-def to_ours(state_dict: StateDict, report: Report) -> StateDict:
+def to_ours(state_dict: StateDict, report: ConversionReport) -> StateDict:
     """Rename to our layout, join q, k and v, and drop derived buffers."""
     layout, out = LAYOUTS[report.source], OrderedDict()
     for key in state_dict:
@@ -230,7 +230,8 @@ def to_ours(state_dict: StateDict, report: Report) -> StateDict:
     return OrderedDict(adapted)
 
 
-def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
+def from_ours(state_dict: StateDict, to: str,
+              report: ConversionReport) -> StateDict:
     """Rename from our layout, split q, k and v, and add derived buffers.
 
     Tensors that the layout does not have are dropped.
@@ -263,7 +264,8 @@ def from_ours(state_dict: StateDict, to: str, report: Report) -> StateDict:
     return out
 
 
-def without_tables(state_dict: StateDict, report: Report) -> StateDict:
+def without_tables(state_dict: StateDict,
+                   report: ConversionReport) -> StateDict:
     tables = [k for k in state_dict if k.endswith(TABLE)]
     report.dropped += tables
     return OrderedDict(
@@ -271,7 +273,7 @@ def without_tables(state_dict: StateDict, report: Report) -> StateDict:
 
 
 def with_zero_tables(state_dict: StateDict, arch: Arch | None,
-                     report: Report) -> StateDict:
+                     report: ConversionReport) -> StateDict:
     """Add a bias table of zeros, which has no effect, to every attention.
 
     The official code requires tables.
@@ -299,7 +301,7 @@ def with_zero_tables(state_dict: StateDict, arch: Arch | None,
 def convert(checkpoint: Mapping,
             to: str = 'ours',
             arch: None | str | Arch | Mapping = None,
-            prefix: str = '') -> tuple[StateDict, Report]:
+            prefix: str = '') -> tuple[StateDict, ConversionReport]:
     """Convert a checkpoint to the tensor names of another code base.
 
     The layout of the checkpoint is recognised from its names.
@@ -318,7 +320,7 @@ def convert(checkpoint: Mapping,
         ValueError: If the checkpoint holds no HRFormer or several, or its
             tensors do not fit together.
     """
-    stored = stored_truths(checkpoint)
+    stored = stored_semantics(checkpoint)
     tensors, outside = strip({
         k[len(prefix):]: v
         for k, v in unwrap(checkpoint).items()
@@ -326,8 +328,9 @@ def convert(checkpoint: Mapping,
     })
     source = recognise(tensors)
     tensors = reroot(tensors, source)
-    report = Report(source, unexpected=outside, hrnet=is_hrnet(tensors))
-    report.truths = truths_of(source, tensors, stored)
+    report = ConversionReport(
+        source, unexpected=outside, hrnet=is_hrnet(tensors))
+    report.semantics = semantics_of(source, tensors, stored)
     try:
         out = tensors if source == 'ours' else to_ours(tensors, report)
         out = to_layout(out, to, report, arch)
@@ -343,7 +346,7 @@ def convert(checkpoint: Mapping,
     report.matched = len(out)
     report.converted = sum(k not in tensors for k in out) - len(report.added)
     if to == 'ours':
-        metadata = {'backbone': {MARK: dict(report.truths)}}
+        metadata = {'backbone': {MARK: dict(report.semantics)}}
         out._metadata = metadata  # type: ignore[attr-defined]
     return out, report
 
@@ -370,11 +373,11 @@ def check_place(state_dict: StateDict, to: str):
 
 def to_layout(state_dict: StateDict,
               to: str,
-              report: Report,
+              report: ConversionReport,
               arch: None | str | Arch | Mapping = None) -> StateDict:
     """Convert from our layout to another, with the bias tables it needs."""
     check_place(state_dict, to)
-    if report.truths.get('rel_pos_bias', True) is False:
+    if report.semantics.get('rel_pos_bias', True) is False:
         has_tables = any(k.endswith(TABLE) for k in state_dict)
         if to.startswith('mmpose'):
             state_dict = without_tables(state_dict, report)

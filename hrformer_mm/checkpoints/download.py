@@ -84,7 +84,7 @@ def only_process(path: Path) -> Iterator[None]:
         yield
 
 
-def size_of(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
     """Return the size of a file, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
@@ -103,13 +103,13 @@ def continues(response: Any, start: int) -> bool:
     return True
 
 
-def append(url: str, part: Path, progress: Progress, bar: Any):
+def append_rest(url: str, part: Path, progress: Progress, bar: Any):
     """Download the missing end of a partial file.
 
     Raises:
         ConnectionError: If the server ended before the file did.
     """
-    start = size_of(part)
+    start = size_on_disk(part)
     request = urllib.request.Request(url)
     if start and url.startswith('http'):
         request.add_header('Range', f'bytes={start}-')
@@ -123,7 +123,7 @@ def append(url: str, part: Path, progress: Progress, bar: Any):
             while block := response.read1(BLOCK):  # what has arrived
                 file.write(block)
                 progress.advance(bar, len(block))
-    found = size_of(part)
+    found = size_on_disk(part)
     if size is not None and found < size:
         raise ConnectionError(f'the connection was cut at {found} of {size} '
                               'bytes')
@@ -144,16 +144,16 @@ def fetch(url: str, part: Path):
         bar = progress.add_task(f'downloading {part.name[1:-5]}', total=None)
         vain = 0
         while True:
-            before = size_of(part)
+            before = size_on_disk(part)
             try:
-                return append(url, part, progress, bar)
+                return append_rest(url, part, progress, bar)
             except NETWORK_ERRORS as error:
                 code = error.code if isinstance(error, HTTPError) else 500
                 if code < 500 and code not in RETRIED:
                     raise
                 if code == 416:  # the partial file is of another version
                     part.unlink(missing_ok=True)
-                vain = 0 if size_of(part) > before else vain + 1
+                vain = 0 if size_on_disk(part) > before else vain + 1
                 if vain == ATTEMPTS:
                     raise
             time.sleep(min(2**vain / 4, 5))
@@ -195,7 +195,7 @@ def download(url: str, path: Path, sha256: str = '') -> bool:
         try:
             fetch(url, part)
         except NETWORK_ERRORS as error:
-            kept = size_of(part)
+            kept = size_on_disk(part)
             rest = (f'; {kept / 1e6:.1f} MB were received, and the next '
                     'attempt continues there') if kept else ''
             print(f'cannot download {url}: {reason_of(error)}{rest}',

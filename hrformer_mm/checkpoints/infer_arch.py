@@ -11,13 +11,13 @@ from .convert import window_of
 from .keymap import BACKBONE, TABLE, out_indices
 
 
-def count(keys: Iterable[str], pattern: str) -> int:
+def count_matches(keys: Iterable[str], pattern: str) -> int:
     """Return one more than the highest number that the pattern finds."""
     found = map(re.compile(pattern).match, keys)
     return 1 + max((int(m[1]) for m in found if m), default=-1)
 
 
-def describe(state_dict: Mapping[str, Tensor],
+def infer_arguments(state_dict: Mapping[str, Tensor],
              arch: None | str | Arch | Mapping = None) -> dict[str, Any]:
     """Infer the arguments of :class:`hrformer_mm.core.HRFormer`.
 
@@ -51,12 +51,12 @@ def describe_backbone(tensors: Mapping[str, Tensor],
     inner = 'conv1.weight' if conv else 'norm1.weight'
     channels = tuple(len(tensors[branch(b) + inner]) for b in range(final))
     modules = tuple(
-        count(tensors, rf'stage{stage}\.(\d+)\.')
+        count_matches(tensors, rf'stage{stage}\.(\d+)\.')
         for stage in range(2, final + 1))
     sizes: dict[str, Any] = dict(
         channels=channels,
         modules=modules,
-        blocks=count(tensors, r'stage2\.0\.branches\.0\.(\d+)\.'))
+        blocks=count_matches(tensors, r'stage2\.0\.branches\.0\.(\d+)\.'))
     args = dict(
         in_channels=tensors['conv1.weight'].shape[1],
         out_indices=out_indices(tensors))
@@ -69,7 +69,7 @@ def describe_backbone(tensors: Mapping[str, Tensor],
     names = [f'{branch(b)}attn.attn.{TABLE}' for b in range(final)]
     has_tables = names[0] in tensors
     if not has_tables:
-        sizes['heads'] = heads_of(channels, arch)
+        sizes['heads'] = attention_heads(channels, arch)
     else:
         tables = [tensors[name] for name in names]
         sizes['heads'] = tuple(t.shape[1] for t in tables)
@@ -82,7 +82,7 @@ def describe_backbone(tensors: Mapping[str, Tensor],
     return dict(arch=Arch(**sizes), **args)
 
 
-def heads_of(channels: tuple[int, ...],
+def attention_heads(channels: tuple[int, ...],
              arch: Arch | None) -> tuple[int, ...]:
     """Return the numbers of heads of the size with these channels.
 
@@ -96,7 +96,7 @@ def heads_of(channels: tuple[int, ...],
                      'channels are unknown; pass arch')
 
 
-def name_of(arch: Arch) -> str:
+def arch_name(arch: Arch) -> str:
     """Return ``'tiny'``, ``'small'``, ``'base'`` or the repr of the size."""
     names = [name for name, known in ARCHS.items() if known == arch]
     return names[0] if names else repr(arch)

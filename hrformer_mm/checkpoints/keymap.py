@@ -41,7 +41,7 @@ class Layout:
         container: Entry of the file that holds the tensors; empty if the file
             is the state dict.
         wrapper: Prefix of all names in files.
-        truths: Model semantics of the code base, as arguments of our
+        arguments: Model semantics of the code base, as arguments of our
             backbone, as far as its tensors do not show them.
         hrnet: The same for its HRNets, or ``None`` if it has none.
         transformer: Whether it has HRFormers.
@@ -55,7 +55,7 @@ class Layout:
     index: bool = True
     container: str = 'state_dict'
     wrapper: str = ''
-    truths: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     hrnet: Mapping[str, Any] | None = None
     transformer: bool = True
     needs: str = ''
@@ -63,7 +63,7 @@ class Layout:
 
     def semantics(self, hrnet: bool) -> Mapping[str, Any]:
         """Return the model semantics of this code base."""
-        return (self.hrnet or {}) if hrnet else self.truths
+        return (self.hrnet or {}) if hrnet else self.arguments
 
     @property
     def root(self) -> str:
@@ -71,7 +71,7 @@ class Layout:
         return dict(self.parts)[BACKBONE] or ''
 
 
-def conv_bn(ours: str, theirs: str, conv: int = 0) -> Pairs:
+def conv_bn_keys(ours: str, theirs: str, conv: int = 0) -> Pairs:
     """Return the pairs of a convolution and its norm in a Sequential."""
     return ((f'{ours}.conv.', f'{theirs}.{conv}.'),
             (f'{ours}.bn.', f'{theirs}.{conv + 1}.0.'))
@@ -85,16 +85,17 @@ SEQUENTIAL_FFN = tuple(
         ('norm3', 7)))  # yapf: disable
 OCR = 'ocr_distri_head.object_context_block'
 OFFICIAL_OCR = (
-    *conv_bn('decode_head.bottleneck', 'conv3x3'),
-    *conv_bn('decode_head.ocr.query_project.0', f'{OCR}.f_pixel'),
-    *conv_bn('decode_head.ocr.query_project.1', f'{OCR}.f_pixel', 2),
-    *conv_bn('decode_head.ocr.key_project.0', f'{OCR}.f_object'),
-    *conv_bn('decode_head.ocr.key_project.1', f'{OCR}.f_object', 2),
-    *conv_bn('decode_head.ocr.value_project', f'{OCR}.f_down'),
-    *conv_bn('decode_head.ocr.out_project', f'{OCR}.f_up'),
-    *conv_bn('decode_head.ocr.bottleneck', 'ocr_distri_head.conv_bn_dropout'),
+    *conv_bn_keys('decode_head.bottleneck', 'conv3x3'),
+    *conv_bn_keys('decode_head.ocr.query_project.0', f'{OCR}.f_pixel'),
+    *conv_bn_keys('decode_head.ocr.query_project.1', f'{OCR}.f_pixel', 2),
+    *conv_bn_keys('decode_head.ocr.key_project.0', f'{OCR}.f_object'),
+    *conv_bn_keys('decode_head.ocr.key_project.1', f'{OCR}.f_object', 2),
+    *conv_bn_keys('decode_head.ocr.value_project', f'{OCR}.f_down'),
+    *conv_bn_keys('decode_head.ocr.out_project', f'{OCR}.f_up'),
+    *conv_bn_keys('decode_head.ocr.bottleneck',
+                  'ocr_distri_head.conv_bn_dropout'),
     ('decode_head.conv_seg.', 'cls_head.'),
-    *conv_bn('decode_head.aux.conv', 'aux_head'),
+    *conv_bn_keys('decode_head.aux.conv', 'aux_head'),
     ('decode_head.aux.conv_seg.', 'aux_head.2.'),
 )
 # MMPretrain's classifier is called head, too.
@@ -143,13 +144,13 @@ BASELINE: dict[str, Any] = dict(
 LAYOUTS = {
     'ours': Layout(((BACKBONE, BACKBONE), ), index=False, hrnet={}),
     'mmpose': Layout(
-        HEATMAPS, truths=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
+        HEATMAPS, arguments=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
     # Before MMPose 1.0.
     'mmpose-0.x': Layout(
-        OLD_HEATMAPS, truths=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
+        OLD_HEATMAPS, arguments=dict(upsample='bilinear'), hrnet=PLAIN_HRNET),
     # With the feed-forward of the ports below.
     'mmpose-sequential': Layout(
-        HEATMAPS, SEQUENTIAL_FFN, truths=dict(upsample='bilinear')),
+        HEATMAPS, SEQUENTIAL_FFN, arguments=dict(upsample='bilinear')),
     # The port to MMSegmentation (mmseg#1382), which HRFuser brought to MMDet,
     # and its first version. Their heads differ.
     'mmseg': Layout(((BACKBONE, BACKBONE), ), (OUT_PROJ, *SEQUENTIAL_FFN)),
@@ -159,10 +160,10 @@ LAYOUTS = {
         ((BACKBONE, ''), ('neck.incre_modules.', 'incre_modules.'),
          ('neck.downsamp_modules.', 'downsamp_modules.'),
          ('neck.final_layer.', 'final_layer.'), ('head.fc.', 'classifier.')),
-        container='model', truths=NEAREST, hrnet=PLAIN_HRNET, **OFFICIAL),
-    'official-pose': Layout(OLD_HEATMAPS, truths=BILINEAR, **OFFICIAL),
+        container='model', arguments=NEAREST, hrnet=PLAIN_HRNET, **OFFICIAL),
+    'official-pose': Layout(OLD_HEATMAPS, arguments=BILINEAR, **OFFICIAL),
     'official-seg': Layout(
-        ((BACKBONE, BACKBONE), *OFFICIAL_OCR), truths=NEAREST,
+        ((BACKBONE, BACKBONE), *OFFICIAL_OCR), arguments=NEAREST,
         hrnet=SEG_HRNET, **OFFICIAL),
     # The HRNet project's own: pose, and segmentation with OCR.
     'hrnet-pose': Layout(

@@ -25,8 +25,8 @@ from ..tasks import TASKS
 from ..utils.config_checks import check_checkpoint
 from .convert import (
     MARK,
-    TRUTHS,
-    Report,
+    SEMANTICS,
+    ConversionReport,
     StateDict,
     convert,
     first_few,
@@ -59,8 +59,8 @@ def is_unused(name: str, backbone: HRFormer) -> bool:
             and int(branch) not in backbone.out_indices)
 
 
-def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
-        strict: bool) -> StateDict:
+def select_tensors(tensors: Mapping[str, Tensor], backbone: HRFormer,
+                   report: ConversionReport, strict: bool) -> StateDict:
     """Select the tensors of a backbone and check their shapes; copy nothing.
 
     Args:
@@ -109,7 +109,7 @@ def fit(tensors: Mapping[str, Tensor], backbone: HRFormer, report: Report,
     return fitting
 
 
-def refuse(report: Report,
+def refuse(report: ConversionReport,
            problem: str,
            names: list[str],
            way_out: str = ''):
@@ -130,15 +130,15 @@ def match_state_dict(backbone: HRFormer, state_dict: dict[str, Tensor],
     found = inside(state_dict, prefix)
     if not found:
         return
-    truths = local_metadata.get(MARK, {})
+    semantics = local_metadata.get(MARK, {})
     if not is_exact(found, backbone):
         tensors, report = convert(found)
-        fitting = fit(backbone_of(tensors), backbone, report, True)
-        report.dropped += heads_of(tensors)
+        fitting = select_tensors(backbone_of(tensors), backbone, report, True)
+        report.dropped += head_tensors(tensors)
         replace(state_dict, prefix, fitting)
         print_log(str(report), 'current')
-        truths = {**report.truths, **truths}
-    warn_of_contradictions(truths, backbone)
+        semantics = {**report.semantics, **semantics}
+    warn_of_contradictions(semantics, backbone)
 
 
 def match_model(model: nn.Module, state_dict: dict[str, Tensor], prefix: str,
@@ -157,9 +157,9 @@ def match_model(model: nn.Module, state_dict: dict[str, Tensor], prefix: str,
     if all(k in own and not k.startswith(BACKBONE) for k in unwrap(found)):
         return  # nothing, or a head alone
     tensors, report = convert(found)
-    fitting = OrderedDict((BACKBONE + k, v) for k, v in fit(
+    fitting = OrderedDict((BACKBONE + k, v) for k, v in select_tensors(
         backbone_of(tensors), model.backbone, report, True).items())
-    for key in heads_of(tensors):
+    for key in head_tensors(tensors):
         if report.source == 'ours' or key in own or key in report.unexpected:
             fitting[key] = tensors[key]
         else:  # the head of another task is dropped without a warning
@@ -170,7 +170,7 @@ def match_model(model: nn.Module, state_dict: dict[str, Tensor], prefix: str,
     if report.source != 'ours' or report.interpolated:
         print_log(str(report), 'current')
     if report.source != 'ours':  # ours are checked by the backbone's hook
-        warn_of_contradictions(report.truths, model.backbone)
+        warn_of_contradictions(report.semantics, model.backbone)
 
 
 def random_heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -210,14 +210,14 @@ def backbone_of(tensors: StateDict) -> StateDict:
                        if k.startswith(BACKBONE))
 
 
-def heads_of(tensors: StateDict) -> list[str]:
+def head_tensors(tensors: StateDict) -> list[str]:
     """Return the names of all tensors outside the backbone."""
     return [k for k in tensors if not k.startswith(BACKBONE)]
 
 
-def warn_of_contradictions(truths: Mapping[str, Any],
+def warn_of_contradictions(semantics: Mapping[str, Any],
                            backbone: HRFormer,
-                           names: Sequence[str] = TRUTHS):
+                           names: Sequence[str] = SEMANTICS):
     """Warn in one line if weights were trained with other model semantics.
 
     Such weights still load, as all tensors fit, but the outputs differ.
@@ -225,8 +225,9 @@ def warn_of_contradictions(truths: Mapping[str, Any],
     if backbone.block == 'conv':
         names = [k for k in names if k == 'upsample']  # it has no attention
     wrong = {
-        k: truths[k]
-        for k in names if k in truths and truths[k] != getattr(backbone, k)
+        k: semantics[k]
+        for k in names
+        if k in semantics and semantics[k] != getattr(backbone, k)
     }
     if wrong:
         args = ', '.join(f'{k}={v!r}' for k, v in wrong.items())
@@ -260,20 +261,20 @@ def comparable(source: str | None,
     if source == 'cls':
         return ('rel_pos_bias', )
     is_transfer = None not in (source, target) and source != target
-    return () if is_transfer else TRUTHS
+    return () if is_transfer else SEMANTICS
 
 
-def write_truths(backbone: HRFormer, state_dict: StateDict, prefix: str,
+def write_semantics(backbone: HRFormer, state_dict: StateDict, prefix: str,
                  local_metadata: dict[str, Any]):
     """Store the model semantics in checkpoints (save hook of a backbone)."""
-    local_metadata[MARK] = {k: getattr(backbone, k) for k in TRUTHS}
+    local_metadata[MARK] = {k: getattr(backbone, k) for k in SEMANTICS}
 
 
 def load_pretrained(backbone: HRFormer,
                     checkpoint: PathLike,
                     prefix: str | None = None,
                     map_location: Any = 'cpu',
-                    strict: bool = True) -> Report:
+                    strict: bool = True) -> ConversionReport:
     """Load the weights of an ``init_cfg`` of type Pretrained.
 
     Args:
@@ -295,14 +296,14 @@ def load_pretrained(backbone: HRFormer,
         read_checkpoint(path, map_location), prefix=prefix or '')
     target = getattr(backbone, 'task', None) or current_task()
     names = comparable(task_of(tensors), target)
-    fitting = fit(backbone_of(tensors), backbone, report, strict)
-    report.dropped += heads_of(tensors)
+    fitting = select_tensors(backbone_of(tensors), backbone, report, strict)
+    report.dropped += head_tensors(tensors)
     own = backbone.state_dict()
     with torch.no_grad():
         for name, value in fitting.items():
             own[name].copy_(value)
     print_log(f'{path.name}: {report}', 'current')
-    warn_of_contradictions(report.truths, backbone, names)
+    warn_of_contradictions(report.semantics, backbone, names)
     return report
 
 
@@ -334,7 +335,7 @@ def await_owner(backbone: HRFormer):
     abandoned.atexit = False
 
 
-def locate(path: str) -> str:
+def locate_checkpoint(path: str) -> str:
     """Return the path of a checkpoint that is given by path, name or URL.
 
     Raises:
@@ -365,7 +366,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> dict:
         ValueError: If a tensor of the model is missing or has another shape,
             as predictions would be random.
     """
-    path = locate(os.fspath(path))
+    path = locate_checkpoint(os.fspath(path))
     checkpoint = read_checkpoint(path)
     tensors = {
         k[7:] if k.startswith('module.') else k: v

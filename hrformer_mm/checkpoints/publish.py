@@ -12,12 +12,19 @@ from ..core.arch import get_arch
 from ..core.hrformer import HRFormer
 from ..version import __version__
 from .baselines import FROM_OURS
-from .convert import MARK, Report, StateDict, convert, first_few, unwrap
+from .convert import (
+    MARK,
+    ConversionReport,
+    StateDict,
+    convert,
+    first_few,
+    unwrap,
+)
 from .download import sha256
 from .files import PathLike, find_file, read_checkpoint, write_checkpoint
-from .infer_arch import describe, name_of
+from .infer_arch import arch_name, infer_arguments
 from .keymap import BACKBONE, LAYOUTS, TABLE
-from .loading import backbone_of, fit
+from .loading import backbone_of, select_tensors
 
 
 def convert_file(source: PathLike,
@@ -27,7 +34,7 @@ def convert_file(source: PathLike,
                  key: str | None = None,
                  prefix: str = '',
                  check: bool = False,
-                 force: bool = False) -> Report:
+                 force: bool = False) -> ConversionReport:
     """Convert a checkpoint file to the layout of another code base.
 
     Args:
@@ -53,15 +60,15 @@ def convert_file(source: PathLike,
     if key is not None:
         checkpoint = {**checkpoint, 'state_dict': unwrap(checkpoint, key)}
     ours, report = convert(checkpoint, prefix=prefix)
-    args = {**describe(ours, arch), **report.truths}
+    args = {**infer_arguments(ours, arch), **report.semantics}
     del ours  # joined projections are copies
     tensors, report = convert(checkpoint, to, arch=args['arch'], prefix=prefix)
     if arch is not None and args['arch'] != get_arch(arch):
         raise ValueError(f'{path.name} is not of size {arch!r} but '
-                         f'{name_of(args["arch"])}')
+                         f'{arch_name(args["arch"])}')
     meta = dict(checkpoint.get('meta') or {})
     meta[MARK] = dict(
-        facts(args, report.truths),
+        facts(args, report.semantics),
         layout=to,
         source=dict(file=path.name, sha256=sha256(path), layout=report.source))
     container = LAYOUTS[to].container
@@ -81,23 +88,23 @@ def convert_file(source: PathLike,
     return report
 
 
-def other_truths(report: Report, to: str) -> dict[str, Any]:
+def other_semantics(report: ConversionReport, to: str) -> dict[str, Any]:
     """Return the semantics of a layout that differ from the weights'."""
     there = LAYOUTS[to].semantics(report.hrnet)
     return {
         k: there[k]
-        for k, v in report.truths.items() if k in there and there[k] != v
+        for k, v in report.semantics.items() if k in there and there[k] != v
     }
 
 
-def facts(args: Mapping[str, Any], truths: Mapping[str, Any]) -> dict:
+def facts(args: Mapping[str, Any], semantics: Mapping[str, Any]) -> dict:
     """Return the description of a network for the meta; plain values."""
     return dict(
         version=__version__,
-        arch=name_of(args['arch']),
+        arch=arch_name(args['arch']),
         window_size=list(args.get('window_size', ())),
         out_indices=list(args['out_indices']),
-        truths=dict(truths))
+        truths=dict(semantics))
 
 
 def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
@@ -112,7 +119,7 @@ def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
     """
     after, report = convert(read_checkpoint(target))
     if not args.get('rel_pos_bias', True):
-        before, after = without_tables(before), without_tables(after)
+        before, after = drop_tables(before), drop_tables(after)
     wrong = [
         k for k in after
         if k not in before or not torch.equal(before[k], after[k])
@@ -123,10 +130,10 @@ def check_target(target: PathLike, before: StateDict, args: Mapping[str, Any]):
                          f'tensors{first_few(wrong)}')
     with torch.device('meta'):
         backbone = HRFormer(**args)
-    fit(backbone_of(after), backbone, report, strict=True)
+    select_tensors(backbone_of(after), backbone, report, strict=True)
 
 
-def without_tables(state_dict: StateDict) -> StateDict:
+def drop_tables(state_dict: StateDict) -> StateDict:
     return {k: v for k, v in state_dict.items() if not k.endswith(TABLE)}
 
 
@@ -174,9 +181,9 @@ def publish(source: PathLike,
         metrics = last_metrics(checkpoint)
     meta[MARK] = dict(
         facts({
-            **describe(tensors),
-            **report.truths
-        }, report.truths),
+            **infer_arguments(tensors),
+            **report.semantics
+        }, report.semantics),
         commit=commit or current_commit() or 'unknown',
         metrics=dict(metrics or {}))
     temporary = target.with_name(f'.{os.getpid()}.{target.name}')

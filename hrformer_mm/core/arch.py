@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-FFN_TYPES = ('dwconv', 'nodw', 'mlp')
-ATTENTION_TYPES = ('window', 'shifted')
-BLOCK_TYPES = ('transformer', 'conv')
-UPSAMPLE_MODES = ('nearest', 'bilinear', 'bilinear_aligned')
-CHECKPOINTING = (False, 'ffn', True)
 SWITCH = (True, False)
+CHOICES: dict[str, tuple] = dict(
+    ffn=('dwconv', 'nodw', 'mlp'),
+    attention=('window', 'shifted'),
+    block=('transformer', 'conv'),
+    upsample=('nearest', 'bilinear', 'bilinear_aligned'),
+    with_cp=(False, 'ffn', True),
+    rel_pos_bias=SWITCH,
+    mask_padding=SWITCH,
+    align_corners=SWITCH,
+    dw_conv=SWITCH)
+RATES = ('drop_path_rate', 'dropout_ratio')  # other arguments are counts
 
 
 def is_count(value: Any) -> bool:
@@ -31,22 +37,24 @@ def check(name: str, value: Any, is_valid: bool, valid: str):
         raise ValueError(f'{name} must be {valid}, got {value!r}')
 
 
-def check_choice(name: str, value: Any, choices: Sequence) -> Any:
-    """Return the choice that equals a value, such as True for 1."""
-    check(name, value, value in choices, f'one of {list(choices)}')
-    return choices[choices.index(value)]
+def check_arguments(**values: Any) -> list[Any]:
+    """Return arguments as their standard values, such as True for 1.
 
-
-def check_counts(**values: Any):
+    They are choices, rates below 1, or positive integers.
+    """
     for name, value in values.items():
-        check(name, value, is_count(value), 'a positive integer')
-
-
-def check_rate(name: str, value: Any) -> float:
-    """Return a probability below 1 as a float."""
-    check(name, value, isinstance(value, Real) and 0 <= float(value) < 1,
-          'in [0, 1)')
-    return float(value)
+        if name in CHOICES:
+            choices = CHOICES[name]
+            check(name, value, value in choices, f'one of {list(choices)}')
+            values[name] = choices[choices.index(value)]
+        elif name in RATES:
+            check(name, value,
+                  isinstance(value, Real) and 0 <= float(value) < 1,
+                  'in [0, 1)')
+            values[name] = float(value)
+        else:
+            check(name, value, is_count(value), 'a positive integer')
+    return list(values.values())
 
 
 def check_windows(window_size: int | Sequence[int]) -> tuple[int, ...]:
@@ -121,18 +129,17 @@ def get_arch(arch: str | Arch | Mapping) -> Arch:
         return arch
     if isinstance(arch, str) and arch in ARCHS:
         return ARCHS[arch]
-    if not isinstance(arch, Mapping):
-        raise ValueError(
-            f'arch must be one of {sorted(ARCHS)} or a dict, got {arch!r}')
     fields = list(Arch.__dataclass_fields__)
-    unknown = [k for k in arch if k not in fields]
-    missing = [k for k in ('channels', 'heads', 'modules') if k not in arch]
+    given: Mapping = arch if isinstance(arch, Mapping) else {}
+    check('arch', arch, arch is given, f'one of {sorted(ARCHS)} or a dict')
+    unknown = [k for k in given if k not in fields]
+    missing = [k for k in ('channels', 'heads', 'modules') if k not in given]
     if unknown or missing:
         raise ValueError(f'arch has the fields {fields}; unknown {unknown}, '
                          f'missing {missing}')
     values: Any = {
         k: tuple(v) if isinstance(v, Sequence) else v
-        for k, v in arch.items()
+        for k, v in given.items()
     }
     return Arch(**values)
 

@@ -5,7 +5,6 @@ Shape comments use B batch, H and W the height and width of a map, C channels,
 n windows in a map, t tokens in a window, h heads, d channels of a head.
 """
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -103,35 +102,6 @@ def window_mask(hw: Sequence[int], pads: Pads, size: int,
         keep = keep & (is_pad[:, :, None] | ~is_pad[:, None, :])
     return torch.zeros(
         keep.shape, device=device).masked_fill_(~keep, float('-inf'))
-
-
-def window_tokens(weight: Tensor, hw: Sequence[int], pads: Pads, size: int,
-                  shifts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Map the tokens of all windows of an image to pixels and back.
-
-    Args:
-        weight: Any tensor on the device of the map.
-        hw: Height and width of the map, without padding.
-        pads: Padding of each axis.
-        size: Height and width of a window.
-        shifts: Shift of each axis.
-
-    Returns:
-        The pixel of each token, any for padding, [n*t]; the tokens that are
-        padding; the token of each pixel, [H*W].
-    """
-    H, W = (n + sum(pad) for n, pad in zip(hw, pads))
-    at = torch.arange(H * W, device=weight.device)
-    window, y, x = at // size**2, at // size % size, at % size
-    rows, columns = window // (W // size), window % (W // size)
-    y, x = (  # from the padded, shifted map to the original one
-        (first * size + inner + shift) % n - pad[0]
-        for first, inner, shift, n, pad in zip((rows, columns), (y, x), shifts,
-                                               (H, W), pads))
-    is_pad = (y < 0) | (y >= hw[0]) | (x < 0) | (x >= hw[1])
-    pixel = torch.where(is_pad, hw[0] * hw[1], y * hw[1] + x)
-    count, order = hw[0] * hw[1], pixel.argsort(stable=True)
-    return pixel.clamp(max=count - 1), order[count:], order[:count]
 
 
 class Attention(nn.Module):
@@ -242,31 +212,30 @@ class WindowAttention(nn.Module):
         """Pad, shift and split a map, [B, H, W, C] to [B*n, t, C]."""
         return split_windows(pad_and_shift(x, pads, shifts), self.window_size)
 
+    def layout(self, x: Tensor) -> tuple[Pads, list[int], tuple[int, ...]]:
+        """Compute the padding, padded length and shift of both axes."""
+        pads = even_padding(x.shape[1:3], self.window_size)
+        hw = [n + sum(p) for n, p in zip(x.shape[1:3], pads)]
+        return pads, hw, tuple(
+            self.shift if n > self.window_size else 0 for n in hw)
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """Compute the mask of every window, [n, t, t], if there is one."""
+        pads, hw, shifts = self.layout(x)
+        if any(shifts) or (self.mask_padding and hw != [*x.shape[1:3]]):
+            return window_mask(hw, pads, self.window_size, shifts,
+                               self.mask_padding, x.device)
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
+        pads, hw, shifts = self.layout(x)
+        y = kernels.attend_map(self, Attention, x, pads, shifts)
+        if y is not None:
+            return y
         H, W = x.shape[1:3]
-        size = self.window_size
-        pads = even_padding((H, W), size)
-        hw = [n + sum(p) for n, p in zip((H, W), pads)]
-        shifts = tuple(self.shift if n > size else 0 for n in hw)
-        bypass = kernels.may_bypass(self.attn, Attention)
-        if bypass and kernels.fuses_attention(self, x):
-            return kernels.fused_attention(self.attn, x, shifts,
-                                           self.mask_padding)
-        partition = partial(self.partition, pads=pads, shifts=shifts)
-        mask = None
-        if any(shifts) or (self.mask_padding and hw != [H, W]):
-            mask = window_mask(hw, pads, size, shifts, self.mask_padding,
-                               x.device)
-        elif bypass and kernels.prefers_pixels(x):
-            return kernels.attend_by_pixels(self.attn, x, partition)
-        if (any(shifts) or (hw != [H, W] and hw[1] > size)) and (
-                kernels.prefers_tokens(self.attn, x)
-                and kernels.may_bypass(self.attn, Attention)):
-            indices = kernels.keep(window_tokens, [next(self.parameters())],
-                                   (H, W), pads, size, shifts)
-            return kernels.attend_by_tokens(self.attn, x, mask, *indices)
-        x = self.attn(partition(x), mask)  # [B*n, t, C]
-        x = join_windows(x, size, hw)
+        mask = self.mask(x)
+        x = self.attn(self.partition(x, pads, shifts), mask)  # [B*n, t, C]
+        x = join_windows(x, self.window_size, hw)
         if any(shifts):
             x = x.roll(shifts, (1, 2))
         (top, _), (left, _) = pads

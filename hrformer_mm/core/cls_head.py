@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .arch import SWITCH, are_counts, check, check_choice
+from .arch import are_counts, check, check_arguments
 from .blocks import Residual
 
 WIDTHS = (128, 256, 512, 1024)  # channels of the widened branches
@@ -22,7 +22,7 @@ def widen(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
         Residual((c_in, inner, inner, c_out), (1, 3, 1), depthwise=dw_conv))
 
 
-def downsample(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
+def downsample_map(c_in: int, c_out: int, dw_conv: bool) -> nn.Sequential:
     """Build a downsampling layer of stride 2 to the next branch.
 
     Its convolutions have biases before batch norms, as in the official code.
@@ -65,12 +65,12 @@ class RepresentationHead(nn.Module):
         super().__init__()
         check('in_channels', in_channels, are_counts(in_channels, len(WIDTHS)),
               f'one number for each of {len(WIDTHS)} branches')
-        check_choice('dw_conv', dw_conv, SWITCH)
+        check_arguments(dw_conv=dw_conv)
         self.in_channels = tuple(in_channels)
         self.incre_modules = nn.ModuleList(
             widen(c, width, dw_conv) for c, width in zip(in_channels, WIDTHS))
         self.downsamp_modules = nn.ModuleList(
-            downsample(fine, coarse, dw_conv)
+            downsample_map(fine, coarse, dw_conv)
             for fine, coarse in zip(WIDTHS, WIDTHS[1:]))
         self.final_layer = nn.Sequential(
             nn.Conv2d(WIDTHS[-1], OUT_CHANNELS, 1),

@@ -18,17 +18,9 @@ from torch import Tensor, nn
 
 from . import kernels
 from .arch import (
-    ATTENTION_TYPES,
-    BLOCK_TYPES,
-    CHECKPOINTING,
-    FFN_TYPES,
-    SWITCH,
-    UPSAMPLE_MODES,
     Arch,
-    check_choice,
-    check_counts,
+    check_arguments,
     check_out_indices,
-    check_rate,
     check_windows,
     drop_path_rates,
     get_arch,
@@ -241,16 +233,14 @@ class HRFormer(Keeper):
         self.out_indices = check_out_indices(out_indices,
                                              len(self.arch.channels))
         self.window_size = check_windows(window_size)
-        self.ffn = check_choice('ffn', ffn, FFN_TYPES)
-        self.attention = check_choice('attention', attention, ATTENTION_TYPES)
-        self.block = check_choice('block', block, BLOCK_TYPES)
-        self.upsample = check_choice('upsample', upsample, UPSAMPLE_MODES)
-        self.with_cp = check_choice('with_cp', with_cp, CHECKPOINTING)
-        self.rel_pos_bias = check_choice('rel_pos_bias', rel_pos_bias, SWITCH)
-        self.mask_padding = check_choice('mask_padding', mask_padding, SWITCH)
-        self.drop_path_rate = check_rate('drop_path_rate', drop_path_rate)
+        (_, self.ffn, self.attention, self.block, self.upsample, self.with_cp,
+         self.rel_pos_bias, self.mask_padding,
+         self.drop_path_rate) = check_arguments(
+             in_channels=in_channels, ffn=ffn, attention=attention,
+             block=block, upsample=upsample, with_cp=with_cp,
+             rel_pos_bias=rel_pos_bias, mask_padding=mask_padding,
+             drop_path_rate=drop_path_rate)
         self.out_channels = [self.arch.channels[i] for i in self.out_indices]
-        check_counts(in_channels=in_channels)
         self.build_stem(in_channels)
         self.build_stages()
         set_kernels(self, kernels)

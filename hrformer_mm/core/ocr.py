@@ -15,14 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arch import (
-    SWITCH,
-    are_counts,
-    check,
-    check_choice,
-    check_counts,
-    check_rate,
-)
+from .arch import are_counts, check, check_arguments
 from .kernels import attention
 
 
@@ -165,8 +158,7 @@ class OCR(nn.Module):
                  groups: int = 1,
                  align_corners: bool = True):
         super().__init__()
-        self.align_corners = check_choice('align_corners', align_corners,
-                                          SWITCH)
+        self.align_corners, = check_arguments(align_corners=align_corners)
         self.add_layers(
             check_maps(in_channels), num_classes, channels, ocr_channels,
             aux_channels, dropout_ratio, kernel_size, groups)
@@ -176,10 +168,11 @@ class OCR(nn.Module):
                    dropout_ratio: float, kernel_size: int, groups: int):
         """Build the layers; subclasses with another parent call this."""
         aux = channels if aux_channels is None else aux_channels
-        check_counts(num_classes=num_classes, channels=channels,
-                     ocr_channels=ocr_channels, aux_channels=aux,
-                     kernel_size=kernel_size, groups=groups)
-        check_rate('dropout_ratio', dropout_ratio)
+        check_arguments(
+            num_classes=num_classes, channels=channels,
+            ocr_channels=ocr_channels, aux_channels=aux,
+            kernel_size=kernel_size, groups=groups,
+            dropout_ratio=dropout_ratio)
         if kernel_size % 2 == 0 or any(n % groups
                                        for n in (c_in, channels, aux)):
             raise ValueError(

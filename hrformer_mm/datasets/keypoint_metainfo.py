@@ -42,7 +42,7 @@ def check_sides(names: Sequence[str]):
                       'images', stacklevel=3)  # yapf: disable
 
 
-def describe(names: Sequence[str],
+def make_metainfo(names: Sequence[str],
              links: Sequence[tuple[str, str]] = (),
              sigmas: float | Sequence[float] = 0.05,
              dataset_name: str = 'custom') -> dict:
@@ -93,3 +93,6 @@ def describe_points(names: Sequence[str]) -> dict[int, dict]:
 def link_color(link: Sequence[str]) -> list[int]:
     sides = {side_of(name) for name in link}
     return list(COLORS[sides.pop() if len(sides) == 1 else 'none'])
+
+
+describe = make_metainfo  # the name until version 0.3

@@ -29,7 +29,7 @@ from ..checkpoints.loading import load_weights
 from ..core.versions import can_export
 from ..tasks import get_task
 from ..utils.config import name_types
-from ..utils.dataset_leaves import data_of
+from ..utils.dataset_leaves import metainfo_of
 from .metadata import describe, divisor, input_shape
 from .onnx_modules import simplify
 from .opsets import OLDEST_OPSET, WRITTEN_OPSET, lower
@@ -156,7 +156,7 @@ def load(cfg: Config, weights: str) -> tuple[nn.Module, dict]:
     """Build a model with its weights; return it and its dataset's metainfo."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
-        return model, {**data_of(cfg), **load_weights(model, weights)}
+        return model, {**metainfo_of(cfg), **load_weights(model, weights)}
 
 
 def open_dimensions(task: str, dynamic: bool) -> dict[int, Any]:

@@ -25,7 +25,7 @@ from numpy import ndarray
 from ..tasks import get_task
 from ..utils.config import bare_name
 from ..utils.config_checks import check_inputs
-from ..utils.dataset_leaves import data_of
+from ..utils.dataset_leaves import metainfo_of
 from .backends import plug_in
 from .runtimes import HINT, Session
 
@@ -65,7 +65,7 @@ def folder_images(cfg: Config, model: Any, folder: str | os.PathLike,
              if not bare_name(s['type']).startswith('LoadAnnotation')]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         load, rest = TRANSFORMS.build(load), Compose(steps)
-    meta, found = data_of(cfg), []
+    meta, found = metainfo_of(cfg), []
     for i in spread(len(paths), samples):
         path = str(Path(folder, paths[i]))
         sample = load(dict(meta, img_path=path, img_id=i))

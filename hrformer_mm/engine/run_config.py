@@ -249,7 +249,7 @@ def config_for(args: Namespace) -> Config:
     """Read the config of a command line and apply the common flags.
 
     Args:
-        args: Arguments of :func:`hrformer_mm.utils.cli.make_parser`.
+        args: Arguments of :func:`hrformer_mm.utils.cli.dataset_parser`.
     """
     cfg = read_config(args.config)
     if args.data_root:

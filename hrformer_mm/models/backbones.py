@@ -13,7 +13,7 @@ from ..checkpoints import (
     load_pretrained,
     match_state_dict,
     schemes,  # noqa: F401  registers *.safetensors
-    write_truths,
+    write_semantics,
 )
 from ..checkpoints.loading import current_task
 from ..core import hrformer
@@ -101,7 +101,7 @@ class HRFormer(hrformer.HRFormer, BaseModule):
         apply_transformer_norm_cfg(self, transformer_norm_cfg or {})
         self._register_load_state_dict_pre_hook(
             match_state_dict, with_module=True)
-        self._register_state_dict_hook(write_truths)
+        self._register_state_dict_hook(write_semantics)
         for module in self.frozen_modules():
             module.requires_grad_(False)
         await_owner(self)

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from ..engine.train import set_data_root
 from ..visualization.figures import new_figure
-from .runner import Outcome, Task
+from .runner import Quickstart, QuickstartResult
 from .synthetic.digits import write_digits
 
 SHOWN = (4, 8)  # rows and columns of images
@@ -27,7 +27,7 @@ class Predictions(NamedTuple):
     names: list[str]  # of the classes
 
 
-def predict(cfg: Config, checkpoint: str) -> Predictions:
+def classify(cfg: Config, checkpoint: str) -> Predictions:
     """Classify the validation images of a config."""
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
@@ -91,7 +91,7 @@ def draw_images(found: Predictions, path: Path):
 
 def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     """Draw the confusion matrix and the least certain images."""
-    found = predict(cfg, checkpoint)
+    found = classify(cfg, checkpoint)
     paths = [out_dir / 'confusion_matrix.png', out_dir / 'predictions.png']
     draw_confusion(found, paths[0])
     draw_images(found, paths[1])
@@ -126,7 +126,7 @@ def folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def next_commands(outcome: Outcome) -> list[str]:
+def next_commands(outcome: QuickstartResult) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     return [
         f'python tools/test.py {outcome.config} {outcome.checkpoint}',
@@ -137,7 +137,7 @@ def next_commands(outcome: Outcome) -> list[str]:
     ]
 
 
-TASK = Task(
+TASK = Quickstart(
     name='cls',
     config='cls/hrformer_t_digits_64.py',
     metric='accuracy/top1',

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..apis.det import DetPredictor
 from ..apis.images import to_frame
 from ..visualization.figures import mosaic
-from .runner import Task, commands_by_epoch
+from .runner import Quickstart, commands_by_epoch
 from .synthetic.people import FILES, make_people
 
 SHOWN = 12  # number of images
@@ -48,7 +48,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     return [path]
 
 
-TASK = Task(
+TASK = Quickstart(
     name='det',
     config='det/hrformer_t_synthetic_96x128_mask-rcnn.py',
     metric='coco/bbox_mAP',

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from ..visualization.drawing import draw_skeleton
 from ..visualization.figures import mosaic
-from .runner import Task, commands_by_epoch
+from .runner import Quickstart, commands_by_epoch
 from .synthetic.bodies import SKELETON
 from .synthetic.people import FILES, make_people
 
@@ -26,7 +26,7 @@ HEIGHT = 660  # height to draw at; halved afterwards for smooth lines
 CAPTION = 'predicted: blue left, orange right; white: labelled'
 
 
-def side_of(*joints: int) -> int:
+def side_index(*joints: int) -> int:
     """Return 0 for the left, 1 for the right, 2 for both or the nose."""
     sides = {2 if j == 0 else (j + 1) % 2 for j in joints}
     return sides.pop() if len(sides) == 1 else 2
@@ -55,8 +55,8 @@ def draw_image(model, people: list[dict]) -> ndarray:
     for person in people:
         draw_truth(image, zoom * person['keypoints'][0],
                    person['keypoints_visible'][0] > 0)
-    colors = ([COLORS[side_of(*link)] for link in LINKS],
-              [COLORS[side_of(joint)] for joint in range(17)])
+    colors = ([COLORS[side_index(*link)] for link in LINKS],
+              [COLORS[side_index(joint)] for joint in range(17)])
     for person, box in zip(found, boxes):
         points = person.pred_instances
         draw_skeleton(image, zoom * points.keypoints[0],
@@ -86,7 +86,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     return [path]
 
 
-TASK = Task(
+TASK = Quickstart(
     name='pose',
     config='pose/hrformer_t_synthetic_112x84.py',
     metric='coco/AP',

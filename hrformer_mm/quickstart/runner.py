@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..checkpoints.schemes import protected_loading
+from ..engine.hooks.locking import is_running
 from ..engine.train import (
     fit_machine,
     merge_options,
@@ -26,7 +27,7 @@ from ..utils.io import read_history, read_json
 from ..utils.paths import root
 from ..utils.redirect import redirect_output
 from ..utils.tracebacks import logged_traceback
-from ..visualization.curves import Run, collect, draw_curves
+from ..visualization.curves import LoggedRun, collect, draw_curves
 from .progress import Progress
 
 STAMP = 'quickstart_data.json'  # marks a dataset as generated
@@ -36,7 +37,7 @@ LOG = 'log.txt'
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuickstartResult:
     """Result of a quickstart."""
     config: Path  # dumped, self-contained, with the dataset used
     checkpoint: Path | None
@@ -46,7 +47,7 @@ class Outcome:
     data_root: Path
 
 
-def commands_by_epoch(task: str, outcome: Outcome) -> list[str]:
+def commands_by_epoch(task: str, outcome: QuickstartResult) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     epochs = 4 * Config.fromfile(outcome.config).train_cfg.max_epochs
@@ -59,7 +60,7 @@ def commands_by_epoch(task: str, outcome: Outcome) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Task:
+class Quickstart:
     """Quickstart of one task.
 
     Attributes:
@@ -94,7 +95,7 @@ class Task:
     make_data: Callable[[Path, int, int, int], None]
     images: tuple[int, int]
     draw: Callable[[Config, str, Path], list[Path]]
-    next_commands: Callable[[Outcome], list[str]]
+    next_commands: Callable[[QuickstartResult], list[str]]
     layout: str
     needs: tuple[str, ...]
     data_version: int = 1
@@ -102,7 +103,7 @@ class Task:
     more_metrics: Mapping[str, str] = field(default_factory=dict)
 
 
-def folder_of(task: Task, cfg: Config, images: tuple[int, int],
+def folder_of(task: Quickstart, cfg: Config, images: tuple[int, int],
               seed: int) -> Path:
     """Return the folder of generated data.
 
@@ -114,7 +115,7 @@ def folder_of(task: Task, cfg: Config, images: tuple[int, int],
     return folder.with_name(f'{folder.name}_{images[0]}_{images[1]}_{seed}')
 
 
-def provide_data(task: Task, folder: Path, images: tuple[int, int],
+def provide_data(task: Quickstart, folder: Path, images: tuple[int, int],
                  seed: int, report: Callable[[str], None]):
     """Make the synthetic data, unless it exists already.
 
@@ -145,7 +146,7 @@ def provide_data(task: Task, folder: Path, images: tuple[int, int],
         fresh.rename(folder)
 
 
-def check_layout(task: Task, folder: str):
+def check_layout(task: Quickstart, folder: str):
     """Raise FileNotFoundError if a real dataset lacks required files."""
     missing = [p for p in task.needs if not (Path(folder) / p).exists()]
     if missing:
@@ -183,19 +184,11 @@ def set_epochs(cfg: Config, epochs: int):
                 scheduler[word] = new
 
 
-def is_running(process: str) -> bool:
+def is_other_process(process: str) -> bool:
     """Whether a process, as ``'HOST PID'``, is another one of this host."""
     host, _, number = process.rpartition(' ')
-    if host != gethostname() or int(number) == os.getpid() or \
-            os.name != 'posix':
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        pass
-    return True
+    return host == gethostname() and os.name == 'posix' and int(
+        number) != os.getpid() and is_running(int(number))
 
 
 def choose_work_dir(wanted: Path, request: dict,
@@ -215,7 +208,7 @@ def choose_work_dir(wanted: Path, request: dict,
         if state.exists():
             found = json.loads(state.read_text(encoding='utf-8-sig'))
             if found['request'] == request and 'metrics' not in found and \
-                    not is_running(found['process']):
+                    not is_other_process(found['process']):
                 report('continuing with the interrupted quickstart in '
                        f'{folder}')
                 return folder
@@ -226,14 +219,14 @@ def choose_work_dir(wanted: Path, request: dict,
                    'different run')
 
 
-def write_json(path: Path, content: dict):
+def write_whole(path: Path, content: dict):
     """Write a JSON file atomically."""
     fresh = path.with_suffix('.new')
     fresh.write_text(json.dumps(content, default=str), encoding='utf-8')
     os.replace(fresh, path)
 
 
-def check_counts(epochs: int | None, images: tuple[int, int] | None):
+def check_numbers(epochs: int | None, images: tuple[int, int] | None):
     """Raise ValueError for a count below one."""
     counts = dict(epochs=epochs)
     if images:
@@ -243,12 +236,12 @@ def check_counts(epochs: int | None, images: tuple[int, int] | None):
             raise ValueError(f'{name} must be at least 1, got {value}')
 
 
-def fill_config(task: Task, cfg: Config, data_root: str | None,
+def fill_config(task: Quickstart, cfg: Config, data_root: str | None,
                 epochs: int | None, images: tuple[int, int] | None,
                 seed: int, cfg_options: dict | None,
                 report: Callable[[str], None]):
     """Set the dataset and the options of the user in the config."""
-    check_counts(epochs, images)
+    check_numbers(epochs, images)
     if data_root:
         check_layout(task, data_root)
         task.use_data_root(cfg, data_root)
@@ -265,7 +258,7 @@ def fill_config(task: Task, cfg: Config, data_root: str | None,
     merge_options(cfg, cfg_options)
 
 
-def last_checkpoint(work_dir: Path) -> Path | None:
+def noted_checkpoint(work_dir: Path) -> Path | None:
     """Return the path of the last checkpoint that the Runner has noted."""
     note = work_dir / 'last_checkpoint'
     if not note.exists():
@@ -281,7 +274,7 @@ def fit_and_evaluate(cfg: Config, metric: str, label: str,
     work_dir = Path(cfg.work_dir)
     history = work_dir / HISTORY
     fit_machine(cfg)
-    checkpoint = last_checkpoint(work_dir)
+    checkpoint = noted_checkpoint(work_dir)
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else None
     # Runners of one process share loggers of the same name.
@@ -306,7 +299,8 @@ def from_here(command: str) -> str:
     return command
 
 
-def summary(task: Task, outcome: Outcome, seconds: float) -> str:
+def summary(task: Quickstart, outcome: QuickstartResult,
+            seconds: float) -> str:
     """Return the text to print at the end."""
     labels = {task.metric: task.metric_label, **task.more_metrics}
     metrics = ', '.join(f'{label} {outcome.metrics[name]:.3g}'
@@ -325,14 +319,14 @@ def summary(task: Task, outcome: Outcome, seconds: float) -> str:
     return '\n'.join(lines)
 
 
-def run(task: Task,
+def run(task: Quickstart,
         data_root: str | None = None,
         work_dir: str | None = None,
         epochs: int | None = None,
         images: tuple[int, int] | None = None,
         seed: int = 0,
         cfg_options: dict | None = None,
-        stream: TextIO | None = None) -> Outcome:
+        stream: TextIO | None = None) -> QuickstartResult:
     """Make data, train, evaluate, draw predictions and print a summary.
 
     Args:
@@ -369,26 +363,26 @@ def run(task: Task,
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / STATE
     found = dict(request=request, process=f'{gethostname()} {os.getpid()}')
-    write_json(state, found)
+    write_whole(state, found)
     cfg.work_dir = str(folder)
     report(f'training {Path(task.config).stem}; output of the frameworks is '
            f'written to {folder / LOG}')
     with redirect_output(folder / LOG):
         metrics = fit_and_evaluate(cfg, task.metric, task.metric_label,
                                    stream)
-        checkpoint = last_checkpoint(folder)
+        checkpoint = noted_checkpoint(folder)
         config = folder / Path(task.config).name
         cfg.resume, cfg.load_from = False, None
         cfg.dump(config)
         pictures = task.draw(cfg, str(checkpoint), folder)
         curves = folder / 'curves.png'
-        history = Run(task.name, collect(read_history(folder / HISTORY)))
+        history = LoggedRun(task.name, collect(read_history(folder / HISTORY)))
         draw_curves([history], {
             'loss': 'training loss',
             task.metric: f'{task.metric_label}, held-out images'
         }).savefig(curves)
-    outcome = Outcome(config, checkpoint, folder, metrics,
+    outcome = QuickstartResult(config, checkpoint, folder, metrics,
                       [*pictures, curves], Path(cfg.data_root))
-    write_json(state, dict(found, metrics=metrics))
+    write_whole(state, dict(found, metrics=metrics))
     report(summary(task, outcome, time.time() - began))
     return outcome

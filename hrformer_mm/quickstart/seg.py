@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from ..visualization.drawing import paint
 from ..visualization.figures import GAP, mosaic
-from .runner import Outcome, Task
+from .runner import Quickstart, QuickstartResult
 from .synthetic.scenes import make_scenes
 
 SHOWN = 8  # number of images
@@ -79,7 +79,7 @@ def draw(cfg: Config, checkpoint: str, out_dir: Path) -> list[Path]:
     return [path]
 
 
-def next_commands(outcome: Outcome) -> list[str]:
+def next_commands(outcome: QuickstartResult) -> list[str]:
     """Return commands to evaluate, train longer and train on own data."""
     longer = f'{outcome.work_dir}_longer'
     return [
@@ -90,7 +90,7 @@ def next_commands(outcome: Outcome) -> list[str]:
     ]
 
 
-TASK = Task(
+TASK = Quickstart(
     name='seg',
     config='seg/hrformer_t_synthetic_112x224.py',
     metric='mIoU',

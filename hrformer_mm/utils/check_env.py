@@ -146,7 +146,7 @@ FAULTS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     fault: Fault
     state: str
     remark: str = ''
@@ -204,15 +204,15 @@ def run_probe(*names: str, fixed: bool) -> tuple[bool, str]:
     return False, lines[-1] if lines else f'ended with {run.returncode}'
 
 
-def find(fault: Fault) -> Finding:
+def find(fault: Fault) -> Diagnosis:
     """Test for a fault; if we fix it, first without hrformer_mm."""
     if fault.of and not installed(fault.of):
-        return Finding(fault, ABSENT)
+        return Diagnosis(fault, ABSENT)
     for state in (OK, FIXED)[not fault.ours:]:
         passed, remark = run_probe(fault.probe, fixed=state == FIXED)
         if passed:
-            return Finding(fault, state if fault.ours else OK, remark)
-    return Finding(fault, BROKEN, remark)
+            return Diagnosis(fault, state if fault.ours else OK, remark)
+    return Diagnosis(fault, BROKEN, remark)
 
 
 def all_is_well() -> bool:
@@ -230,7 +230,7 @@ def print_versions():
         print(f'{name:24}{number}')
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def version_numbers(text: str) -> tuple[int, ...]:
     """Convert a version to numbers: ``'2.10.0+cpu'`` to (2, 10, 0)."""
     found = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, found[0].split('.'))) if found else ()
@@ -242,11 +242,11 @@ def untested(found: Mapping[str, str]) -> list[str]:
     for name, (oldest, newest) in TESTED.items():
         if name not in found:
             continue
-        version = numbers(found[name])
-        if version and version < numbers(oldest):
+        version = version_numbers(found[name])
+        if version and version < version_numbers(oldest):
             lines.append(f'{name} {found[name]} is older than the oldest '
                          f'supported version, {oldest}')
-        elif version[:len(numbers(newest))] > numbers(newest):
+        elif version[:len(version_numbers(newest))] > version_numbers(newest):
             lines.append(f'{name} {found[name]} is newer than the newest '
                          f'tested version, {newest}')
     return lines
@@ -258,8 +258,8 @@ def conflicts(found: Mapping[str, str]) -> dict[str, str]:
         f'{new} {found[new]} cannot be used with {old} {found[old]}': command
         for new, least, old, below, command in CONFLICTS
         if new in found and old in found
-        and numbers(found[new]) >= numbers(least)
-        and numbers(found[old]) < numbers(below)
+        and version_numbers(found[new]) >= version_numbers(least)
+        and version_numbers(found[old]) < version_numbers(below)
     }
 
 
@@ -279,7 +279,7 @@ def print_combination() -> list[str]:
     return list(dict.fromkeys(problems.values()))
 
 
-def check(faults: Sequence[Fault]) -> list[Finding]:
+def test_faults(faults: Sequence[Fault]) -> list[Diagnosis]:
     """Test for faults, and print each result as soon as it is there."""
     findings = []
     width = max(len(fault.what) for fault in faults) + 2
@@ -292,7 +292,7 @@ def check(faults: Sequence[Fault]) -> list[Finding]:
     return findings
 
 
-def print_commands(findings: Sequence[Finding], title: str,
+def print_commands(findings: Sequence[Diagnosis], title: str,
                    first: Sequence[str] = ()):
     """Print each command once, those in ``first`` before the others."""
     commands = dict.fromkeys([*first, *(f.command for f in findings)])
@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_versions()
     together = print_combination()
     print('\nLooking for known faults:', flush=True)
-    findings = check([f for f in FAULTS if f.of or not args.offline])
+    findings = test_faults([f for f in FAULTS if f.of or not args.offline])
     print_commands([f for f in findings if f.state == BROKEN or f.is_fatal],
                    'To fix them, start at the top; each may fix those below:',
                    together)

@@ -208,7 +208,7 @@ def plain_parser(description: str, examples: str,
         **kwargs)
 
 
-def make_parser(description: str, examples: str) -> ArgumentParser:
+def dataset_parser(description: str, examples: str) -> ArgumentParser:
     """Make a parser with the arguments of all tools that read datasets."""
     parser = plain_parser(description, examples)
     parser.add_argument('config', help='path of the config')

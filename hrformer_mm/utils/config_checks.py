@@ -107,8 +107,8 @@ def typed_parts(cfg: Config) -> Iterator[tuple[str, Mapping, Any]]:
                         for i, part in enumerate(several))
 
 
-def class_of(key: str, part: Mapping, source: Any,
-             scope: str | None) -> type | None:
+def required_class(key: str, part: Mapping, source: Any,
+                   scope: str | None) -> type | None:
     """Return the class of a part of a config, or None if it is unknown.
 
     Raises:
@@ -128,7 +128,7 @@ def class_of(key: str, part: Mapping, source: Any,
     return found
 
 
-def numbers(annotation: Any) -> set[type]:
+def number_types(annotation: Any) -> set[type]:
     """Return the types of an argument that takes only numbers, else none."""
     if isinstance(annotation, str):  # from __future__ import annotations
         kinds = {
@@ -159,14 +159,14 @@ def wrong_types(cfg: Config) -> Iterator[str]:
         if not isinstance(part, Mapping):
             continue
         try:
-            kind = class_of(key, part, source,
+            kind = required_class(key, part, source,
                             part.get('_scope_', cfg.get('default_scope')))
         except ValueError as error:
             yield str(error)
             continue
         annotations = arguments(kind) if kind else {}
         for name, value in part.items():
-            wanted = misfit(value, numbers(annotations.get(name)))
+            wanted = misfit(value, number_types(annotations.get(name)))
             if wanted:
                 yield f'{key}.{name} must be {wanted}, got {value!r}'
     for name in ('max_epochs', 'max_iters', 'val_interval'):
@@ -190,7 +190,7 @@ def check_types(cfg: Config):
         raise ValueError(error)
 
 
-def check_data(cfg: Config, *loaders: str):
+def check_data_files(cfg: Config, *loaders: str):
     """Check that the files of data loaders exist, before anything slow.
 
     Raises:
@@ -211,7 +211,7 @@ def check_data(cfg: Config, *loaders: str):
 def check_inputs(cfg: Config, *loaders: str):
     """Check that the data exists, but report errors of the model first."""
     try:
-        check_data(cfg, *loaders)
+        check_data_files(cfg, *loaders)
     except FileNotFoundError:
         MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
         raise

@@ -83,7 +83,7 @@ def count_evaluations(cfg: Config) -> int:
     return length // cfg.train_cfg.get('val_interval', 1)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: Any) -> Iterator[Tensor]:
     return (x for x in tree_flatten(value)[0] if isinstance(x, Tensor))
 
 
@@ -106,10 +106,10 @@ class PeakMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        inputs = [t.untyped_storage() for t in tensors_in((args, kwargs))]
+        inputs = [t.untyped_storage() for t in tensors_of((args, kwargs))]
         known = self.alive.keys() | {storage._cdata for storage in inputs}
         out = func(*args, **kwargs)
-        for tensor in tensors_in(out):
+        for tensor in tensors_of(out):
             storage = tensor.untyped_storage()
             if storage._cdata not in known:
                 self.add(storage)
@@ -127,4 +127,4 @@ class PeakMemory(TorchDispatchMode):
 
 def optimizer_bytes(state: Mapping) -> int:
     """Return the bytes of the tensors of an optimizer's ``state_dict``."""
-    return nbytes(tensors_in(state['state']))
+    return nbytes(tensors_of(state['state']))

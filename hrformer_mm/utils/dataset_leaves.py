@@ -140,7 +140,7 @@ def accepts(kind: type | None, name: str) -> bool:
     return False
 
 
-def unwrap(cfg: Config, loader: str) -> list[Leaf]:
+def datasets_of(cfg: Config, loader: str) -> list[Leaf]:
     """Return the datasets that a data loader reads."""
     scope = cfg.get('default_scope')
 
@@ -166,7 +166,7 @@ def unwrap(cfg: Config, loader: str) -> list[Leaf]:
     return leaves
 
 
-def data_of(cfg: Config) -> dict:
+def metainfo_of(cfg: Config) -> dict:
     """Return the meta information of the test dataset of a config.
 
     It has the names of classes or keypoints, and their colors.

@@ -65,7 +65,7 @@ def registered(registry: Any, name: str) -> set[str]:
     return found
 
 
-def registries() -> Iterator[Any]:
+def all_registries() -> Iterator[Any]:
     """Yield mmengine's registries, each followed by those of frameworks."""
     from mmengine import registry as mmengine
     for root in vars(mmengine).values():
@@ -76,7 +76,7 @@ def registries() -> Iterator[Any]:
 
 def find_registry(scope: str | None, name: str) -> Any:
     """Return the registry of a scope (default: mmengine's) and a name."""
-    return next((r for r in registries()
+    return next((r for r in all_registries()
                  if r.name == name and r.scope == (scope or 'mmengine')), None)
 
 
@@ -107,7 +107,7 @@ def callables(name: str) -> Iterator[Callable]:
     scope and of this package are returned.
     """
     found: dict[Callable, str] = {}
-    for registry in registries():
+    for registry in all_registries():
         for entry in registry.module_dict.values():
             for owner, call in owners(entry):
                 if getattr(call, '__qualname__', '') == name:

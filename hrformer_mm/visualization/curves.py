@@ -21,7 +21,7 @@ Points = list[tuple[int, float]]  # iterations and values
 
 
 @dataclass(frozen=True)
-class Run:
+class LoggedRun:
     """Logged values of a training, by key."""
     name: str
     points: dict[str, Points]
@@ -76,7 +76,7 @@ def append(points: dict[str, Points], records: Sequence[Mapping[str, Any]]):
             curve.append((at, value))
 
 
-def read_run(path: str, name: str | None = None) -> Run:
+def read_run(path: str, name: str | None = None) -> LoggedRun:
     """Read the logs of a run that may have been resumed.
 
     Args:
@@ -92,10 +92,10 @@ def read_run(path: str, name: str | None = None) -> Run:
         append(points, list(read_records(log)))
     if where.is_file() and where.parent.name == 'vis_data':
         where = where.parents[2]
-    return Run(name or where.resolve().name, points)
+    return LoggedRun(name or where.resolve().name, points)
 
 
-def choose_keys(runs: Sequence[Run],
+def choose_keys(runs: Sequence[LoggedRun],
                 keys: Sequence[str] | None = None) -> list[str]:
     """Return the requested keys; by default loss, learning rate and metrics.
 
@@ -117,7 +117,7 @@ def smoothed(points: Points, width: int) -> Points:
     return [(at, sum(x) / len(x)) for (at, _), x in zip(points, means)]
 
 
-def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
+def draw_key(axes, runs: Sequence[LoggedRun], key: str, smooth: int):
     """Plot the curves of all runs that have the key, in one panel."""
     values = [y for run in runs for _, y in run.points.get(key, ())]
     for color, run in enumerate(runs):
@@ -141,7 +141,7 @@ def draw_key(axes, runs: Sequence[Run], key: str, smooth: int):
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def draw_curves(runs: Sequence[Run], titles: Mapping[str, str],
+def draw_curves(runs: Sequence[LoggedRun], titles: Mapping[str, str],
                 smooth: int = 1):
     """Create a figure with a panel for each key and all runs in each panel.
 

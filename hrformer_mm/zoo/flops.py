@@ -101,7 +101,7 @@ def attention_in_the_open() -> Iterator[None]:
         setattr(F, 'scaled_dot_product_attention', fused)
 
 
-class Recorder(TorchFunctionMode):
+class OperationRecorder(TorchFunctionMode):
     """Record tensor operations while the context is active.
 
     Args:
@@ -114,7 +114,7 @@ class Recorder(TorchFunctionMode):
         self.ops: list[Op] = []
         self.stack: list[tuple[str, nn.Module]] = [('', model)]
 
-    def __enter__(self) -> 'Recorder':
+    def __enter__(self) -> 'OperationRecorder':
         self.hooks = []
         for name, module in self.model.named_modules():
             self.hooks += [
@@ -315,7 +315,8 @@ def record(model: nn.Module, shape: tuple[int, int]) -> list[Op]:
         model, BaseModel) else {}
     was_training = model.training
     model.eval()
-    with torch.no_grad(), attention_in_the_open(), Recorder(model) as recorder:
+    with torch.no_grad(), attention_in_the_open(), OperationRecorder(
+            model) as recorder:
         if hasattr(model, 'roi_head'):
             forward_two_stages(model, image)
         else:

@@ -71,7 +71,7 @@ def build_entry(entry: Entry) -> nn.Module:
     return BUILT[key]
 
 
-def parameters(entry: Entry) -> int:
+def count_parameters(entry: Entry) -> int:
     return sum(p.numel() for p in build_entry(entry).parameters())
 
 
@@ -403,7 +403,7 @@ def drift() -> list[str]:
         if not entry.path.exists():
             problems.append(f'{entry.config}: is in a metafile but not there')
             continue
-        counted = dict(parameters=(entry.parameters, parameters(entry)),
+        counted = dict(parameters=(entry.parameters, count_parameters(entry)),
                        FLOPs=(entry.flops, count_entry(entry).total('macs')))
         problems += [
             f'{entry.name}: the metafile says {said} {name}, it has {found}'

@@ -192,7 +192,8 @@ def test_model_semantics_survive_conversion_to_other_layouts(tmp_path):
                               ('b.safetensors', 'c.pth',
                                'official-seg'), ('c.pth', 'd.pth', 'ours')):
         report = convert_file(tmp_path / first, tmp_path / second, to=to)
-        assert report.truths == dict(rel_pos_bias=False, upsample='bilinear')
+        assert report.semantics == dict(
+            rel_pos_bias=False, upsample='bilinear')
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -337,8 +338,8 @@ def test_released_weights_are_listed_with_everything_needed_to_use_them(entry):
     assert entry.sha256[:8] in entry.name
     args = convert_checkpoint.parse_args(entry.convert.split()[2:])
     assert args.source == entry.name and args.arch == entry.arch
-    # Options are what the layout's truths ask for beyond the config's.
-    wanted = LAYOUTS[entry.layout].truths
+    # Options are what the layout's semantics ask for beyond the config's.
+    wanted = LAYOUTS[entry.layout].arguments
     other = [
         f'model.backbone.{k}={v}' for k, v in wanted.items()
         if backbone.get(k, True) != v

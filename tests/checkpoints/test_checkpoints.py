@@ -17,7 +17,7 @@ from torch import nn
 
 from hrformer_mm.checkpoints import (
     convert,
-    describe,
+    infer_arguments,
     interpolate_table,
     load_pretrained,
 )
@@ -236,7 +236,7 @@ def test_ports_with_mixed_key_names_load(tiny, a, b, recognised):
 def test_old_mmpose_weights_without_index_load_without_bias():
     weights = foreign.random_tensors(
         foreign.names('mmpose', foreign.TINY, tables=False))
-    assert convert(weights)[1].truths['rel_pos_bias'] is False
+    assert convert(weights)[1].semantics['rel_pos_bias'] is False
     model = Model('pose', foreign.TINY, rel_pos_bias=False)
     model.load_state_dict(weights)
     with pytest.raises(RuntimeError, match='bias_table'):
@@ -380,7 +380,7 @@ names = st.one_of(
 @settings(max_examples=100, deadline=None)
 def test_any_content_of_a_file_fails_with_one_line(content, to):
     try:
-        describe(convert(convert(content, to=to)[0])[0])
+        infer_arguments(convert(convert(content, to=to)[0])[0])
     except ValueError as error:
         assert '\n' not in str(error)
 
@@ -482,14 +482,14 @@ def test_our_checkpoints_record_their_model_semantics(log):
     assert log.text.count('model.backbone.upsample=bilinear') == 1
     # They continue with the tensors, from layout to layout.
     there = convert(model.state_dict(), to='ours')[0]
-    assert convert(there)[1].truths == dict(
+    assert convert(there)[1].semantics == dict(
         rel_pos_bias=True, upsample='bilinear', mask_padding=False)
 
 
 @pytest.mark.parametrize('layout', FOREIGN)
 def test_the_architecture_is_inferred_from_tensors(tiny, layout):
     ours = convert(tiny[layout])[0]
-    backbone = CoreHRFormer(**describe(ours))
+    backbone = CoreHRFormer(**infer_arguments(ours))
     assert backbone.arch == foreign.TINY
     assert {
         BACKBONE + k: v.shape
@@ -506,7 +506,7 @@ def test_the_architecture_is_inferred_from_tensors(tiny, layout):
     dict(in_channels=4)], ids=str)  # yapf: disable
 def test_variants_are_inferred_from_tensors(kwargs):
     first = CoreHRFormer(foreign.TINY, **kwargs)
-    second = CoreHRFormer(**describe({
+    second = CoreHRFormer(**infer_arguments({
         BACKBONE + k: v
         for k, v in first.state_dict().items()
     }))
@@ -525,7 +525,7 @@ def test_an_incomplete_backbone_cannot_be_inferred(tiny):
         for k, v in convert(tiny['mmpose'])[0].items() if 'stage4' not in k
     }
     with pytest.raises(ValueError, match='whole backbone'):
-        describe(ours)
+        infer_arguments(ours)
 
 
 def test_a_report_is_one_line_with_counts_and_first_names(tiny):

@@ -20,9 +20,12 @@ from mmengine.config import Config
 from seg_data import write_tiny
 
 from hrformer_mm.datasets import keypoint_metainfo as keypoints
-from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.common import (
+    check_datasets,
+    describe_summary,
+)
 from hrformer_mm.datasets.validation.metainfo import names_of, read_metainfo
-from hrformer_mm.utils.dataset_leaves import unwrap
+from hrformer_mm.utils.dataset_leaves import datasets_of
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
@@ -37,7 +40,7 @@ def config(scope, dataset, **others):
 def animals(root, split='train', **changes):
     return dict(
         type='CocoDataset', data_root=str(root),
-        metainfo=keypoints.describe(NAMES),
+        metainfo=keypoints.make_metainfo(NAMES),
         ann_file=f'annotations/{split}.json',
         data_prefix=dict(img=f'{split}/'), **changes)
 
@@ -95,9 +98,9 @@ def test_datasets_inside_wrappers_are_checked(scope, wrapper, data,
                                               monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # nothing here may be taken for data
     leaf = LEAVES[scope](data)
-    alone = check(config(scope, leaf))['train_dataloader']
+    alone = check_datasets(config(scope, leaf))['train_dataloader']
     assert alone.problems == [] and not alone.skipped
-    found = check(config(scope, WRAPPERS[wrapper](leaf)))
+    found = check_datasets(config(scope, WRAPPERS[wrapper](leaf)))
     assert len(found) == 1 + (wrapper == 'concat')
     for key, summary in found.items():
         assert summary.counts == alone.counts
@@ -108,7 +111,7 @@ def test_datasets_inside_wrappers_are_checked(scope, wrapper, data,
 
 def test_every_dataset_in_a_wrapper_has_its_key(data):
     wrapped = WRAPPERS['concat'](LEAVES['mmpose'](data))
-    assert [leaf.key for leaf in unwrap(config('mmpose', wrapped),
+    assert [leaf.key for leaf in datasets_of(config('mmpose', wrapped),
                                         'train_dataloader')] == [
         'train_dataloader.dataset.datasets.0',
         'train_dataloader.dataset.datasets.1']
@@ -118,7 +121,7 @@ def test_an_error_inside_a_wrapper_is_found(data, tmp_path):
     write_folders(tmp_path)
     (tmp_path / 'train/ant/0.png').write_bytes(b'none')
     wrapped = WRAPPERS['nested'](folders(tmp_path))
-    problem, = check(config('mmpretrain', wrapped))[
+    problem, = check_datasets(config('mmpretrain', wrapped))[
         'train_dataloader'].problems
     assert 'ant/0.png cannot be read' in str(problem)
 
@@ -129,7 +132,7 @@ def test_folds_and_mixed_images_are_checked(data):
     mixed = dict(type='MultiImageMixDataset', pipeline=[],
                  dataset=city(data / 'seg'))
     for scope, dataset in (('mmpretrain', folds), ('mmseg', mixed)):
-        summary = check(config(scope, dataset))['train_dataloader']
+        summary = check_datasets(config(scope, dataset))['train_dataloader']
         assert summary.problems == [] and summary.counts['images'] > 3
 
 
@@ -139,9 +142,9 @@ def test_a_combined_dataset_is_compared_with_its_own_keypoints(data):
         dict(type='KeypointConverter', num_keypoints=2,
              mapping=[(0, 0), (5, 1)])])
     combined = dict(type='CombinedDataset', datasets=[part, part],
-                    metainfo=keypoints.describe(names), pipeline=[])
+                    metainfo=keypoints.make_metainfo(names), pipeline=[])
     for outputs, problems in ((2, 0), (6, 1)):
-        found = check(config('mmpose', combined,
+        found = check_datasets(config('mmpose', combined,
                              model=dict(head=dict(out_channels=outputs))))
         assert [len(s.problems) for s in found.values()] == [problems] * 2
 
@@ -159,7 +162,7 @@ def test_several_labels_and_tasks_of_an_image_are_checked(data, tmp_path):
         for classes, count in ((3, 0), (1, int(kind != 'MultiTaskDataset'))):
             cfg = config('mmpretrain', dataset,
                          model=dict(head=dict(num_classes=classes)))
-            summary = check(cfg)['train_dataloader']
+            summary = check_datasets(cfg)['train_dataloader']
             assert summary.counts == dict(images=1)
             assert len(summary.problems) == count
             assert not count or '0.png has the label' in str(
@@ -174,8 +177,8 @@ def test_every_registered_dataset_is_checked_or_skipped(scope, tmp_path):
     (tmp_path / 'a.json').write_text('{}')
     for name in sorted(names):
         dataset = dict(type=name, data_root=str(tmp_path), ann_file='a.json')
-        summary = check(config(scope, dataset))['train_dataloader']
-        lines = describe(summary)
+        summary = check_datasets(config(scope, dataset))['train_dataloader']
+        lines = describe_summary(summary)
         # Whatever else is said of this empty file, the class itself says it.
         assert summary.skipped or summary.counts or any(
             'cannot be loaded by' in line or 'metainfo lacks' in line
@@ -199,7 +202,7 @@ def write_keypoints(name, kind, root):
     if name == 'PoseTrack18VideoDataset':
         dataset.update(frame_sampler_mode='fixed', frame_indices=[-1, 0],
                        frame_weights=[.5, .5], ph_fill_len=2)
-    leaf, = unwrap(config('mmpose', dataset), 'train_dataloader')
+    leaf, = datasets_of(config('mmpose', dataset), 'train_dataloader')
     try:
         points = len(names_of(read_metainfo(leaf)[0]))
     except ValueError:  # not of keypoints in images
@@ -245,7 +248,8 @@ def test_valid_files_of_every_registered_dataset_have_no_problems(
     for name in sorted({*kinds} - OTHER_FORMATS[scope]):
         (tmp_path / name).mkdir()
         dataset = write(name, kinds[name], tmp_path / name)
-        summary = check(config(scope, dataset), workers=2)['train_dataloader']
+        summary = check_datasets(
+            config(scope, dataset), workers=2)['train_dataloader']
         assert summary.problems == [], name
         assert summary.skipped or summary.counts['images'] == 4, name
         checked += not summary.skipped
@@ -254,7 +258,8 @@ def test_valid_files_of_every_registered_dataset_have_no_problems(
 
 @pytest.mark.parametrize('scope', LEAVES)
 def test_a_dataset_that_is_not_registered_is_a_problem(scope):
-    summary = check(config(scope, dict(type='NoSuch')))['train_dataloader']
+    summary = check_datasets(config(scope,
+                                    dict(type='NoSuch')))['train_dataloader']
     problem, = map(str, summary.problems)
     assert 'NoSuch is not in the' in problem and not summary.skipped
 
@@ -274,8 +279,8 @@ def test_any_dataset_of_pytorch_is_skipped_in_one_line(scope):
     leaf = dict(type=Numbers)
     for dataset in (leaf, dict(type='RepeatDataset', times=2, dataset=leaf),
                     dict(type='ConcatDataset', datasets=[leaf, leaf])):
-        for summary in check(config(scope, dataset)).values():
-            line, = describe(summary)
+        for summary in check_datasets(config(scope, dataset)).values():
+            line, = describe_summary(summary)
             assert line.startswith('not checked: Numbers')
 
 
@@ -285,9 +290,10 @@ def test_a_check_that_fails_is_skipped(data, monkeypatch):
 
     monkeypatch.setattr('hrformer_mm.datasets.validation.pose.check_file',
                         fail)
-    summary = check(config('mmpose', LEAVES['mmpose'](data)))[
-        'train_dataloader']
-    assert describe(summary) == ['not checked: AttributeError: something new']
+    summary = check_datasets(config(
+        'mmpose', LEAVES['mmpose'](data)))['train_dataloader']
+    assert describe_summary(summary) == [
+        'not checked: AttributeError: something new']
 
 
 # What metrics ask for
@@ -311,7 +317,7 @@ def test_missing_keys_are_reported_only_if_the_metric_needs_them(
     cfg = Config(dict(default_scope='mmpose', model=dict(),
                       val_evaluator=metric,
                       val_dataloader=dict(dataset=animals(root, 'val'))))
-    found = [str(p) for p in check(cfg)['val_dataloader'].problems]
+    found = [str(p) for p in check_datasets(cfg)['val_dataloader'].problems]
     assert found == ([f'{path}, annotation 1 lacks {key}'] if key in asked
                      else [])
 
@@ -326,6 +332,6 @@ def test_missing_sigmas_are_reported_only_if_the_metric_needs_them(
     cfg = Config(dict(default_scope='mmpose', model=dict(),
                       val_evaluator=dict(type=metric),
                       val_dataloader=dict(dataset=dataset)))
-    found = [str(p) for p in check(cfg)['val_dataloader'].problems]
+    found = [str(p) for p in check_datasets(cfg)['val_dataloader'].problems]
     assert found == ['metainfo of custom has 0 sigmas for 6 keypoints'
                      ] * asked

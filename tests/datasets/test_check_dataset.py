@@ -10,7 +10,10 @@ from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 from seg_data import LAYOUTS, SIZE, pair, write_tiny
 
-from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.common import (
+    check_datasets,
+    describe_summary,
+)
 from hrformer_mm.engine.train import set_data_root
 
 ROWS = {
@@ -37,7 +40,7 @@ def files(dataset, root, number=1):
 
 
 def problems(dataset, root):
-    return check(config(dataset, root))['train_dataloader'].problems
+    return check_datasets(config(dataset, root))['train_dataloader'].problems
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def root(tmp_path):
 
 @pytest.mark.parametrize('dataset', ROWS)
 def test_valid_data_is_counted_without_problems(dataset, tmp_path):
-    summaries = check(config(dataset, write_tiny(dataset, tmp_path)))
+    summaries = check_datasets(config(dataset, write_tiny(dataset, tmp_path)))
     assert list(summaries) == ['train_dataloader', 'val_dataloader']
     for summary in summaries.values():
         assert summary.counts == dict(images=4, labels=4)
@@ -65,10 +68,10 @@ def test_classes_are_counted_by_name_and_absent_ones_listed(root):
         label = np.full(SIZE, 2, np.uint8)
         label[0] = 255
         cv2.imwrite(str(files('cityscapes', root, i)[1]), label)
-    summary = check(config('cityscapes', root))['train_dataloader']
+    summary = check_datasets(config('cityscapes', root))['train_dataloader']
     assert summary.classes['building'] == 4 * (SIZE[0] - 1) * SIZE[1]
     assert 'road' in summary.absent and len(summary.absent) == 18
-    assert any('1 of 19 classes' in line for line in describe(summary))
+    assert any('1 of 19 classes' in line for line in describe_summary(summary))
 
 
 @pytest.mark.parametrize('dataset, value, words', [
@@ -144,7 +147,7 @@ def test_a_color_label_is_reported(root):
 def test_a_head_with_another_number_of_classes_is_reported(root):
     cfg = config('cityscapes', root)
     cfg.model.decode_head.num_classes = 7
-    found = check(cfg)['train_dataloader'].problems
+    found = check_datasets(cfg)['train_dataloader'].problems
     assert [str(p) for p in found] == [
         'model.decode_head.num_classes is 7, but the dataset has 19 classes'
     ]
@@ -160,19 +163,20 @@ def test_an_empty_folder_is_reported(root):
 def test_a_limit_samples_the_whole_dataset(root):
     cfg = config('cityscapes', root)
     cut_off(files('cityscapes', root, 2)[0])
-    assert check(cfg, limit=2)['train_dataloader'].problems
-    assert check(cfg, limit=1)['train_dataloader'].counts['images'] == 1
+    assert check_datasets(cfg, limit=2)['train_dataloader'].problems
+    assert check_datasets(
+        cfg, limit=1)['train_dataloader'].counts['images'] == 1
 
 
 @pytest.mark.parametrize('name', ['limit', 'workers'])
 def test_a_number_below_one_is_rejected(name, root):
     with pytest.raises(ValueError, match=f'{name} must be at least 1'):
-        check(config('cityscapes', root), **{name: 0})
+        check_datasets(config('cityscapes', root), **{name: 0})
 
 
 def test_a_task_that_cannot_be_checked_is_rejected():
     with pytest.raises(ValueError, match='mmseg'):
-        check(Config(dict(default_scope='mmaction')))
+        check_datasets(Config(dict(default_scope='mmaction')))
 
 
 def run_tool(*args):

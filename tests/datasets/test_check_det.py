@@ -8,7 +8,7 @@ pytest.importorskip('mmdet')
 from det_data import SYNTHETIC, tiny_det, write_det  # noqa: E402
 
 from hrformer_mm.datasets.browse import browse  # noqa: E402
-from hrformer_mm.datasets.validation.common import check  # noqa: E402
+from hrformer_mm.datasets.validation.common import check_datasets  # noqa: E402
 from hrformer_mm.datasets.validation.contact_sheet import (  # noqa: E402
     contact_sheet,
 )
@@ -28,7 +28,7 @@ def report(data, change, **options) -> list:
     change(content)
     path.write_text(json.dumps(content))
     cfg = tiny_det(SYNTHETIC, data / 'run', data, **options)
-    return [str(p) for p in check(cfg)['train_dataloader'].problems]
+    return [str(p) for p in check_datasets(cfg)['train_dataloader'].problems]
 
 
 def set_first(**values):
@@ -36,7 +36,7 @@ def set_first(**values):
 
 
 def test_good_data_has_counts_and_no_problems(data):
-    found = check(tiny_det(SYNTHETIC, data / 'run', data))
+    found = check_datasets(tiny_det(SYNTHETIC, data / 'run', data))
     assert [*found] == ['train_dataloader', 'val_dataloader']
     for summary in found.values():
         assert summary.problems == [] and not summary.skipped

@@ -9,7 +9,7 @@ from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 
 from hrformer_mm.datasets.validation.cls import read_listing
-from hrformer_mm.datasets.validation.common import check
+from hrformer_mm.datasets.validation.common import check_datasets
 
 
 def write(path, broken=False):
@@ -39,14 +39,16 @@ def checked(root, classes=2, limit=None, **dataset):
         default_scope='mmpretrain', train_dataloader=loader('train'),
         val_dataloader=loader('val'), test_dataloader=loader('val'),
         model=dict(head=dict(num_classes=classes))))
-    return cfg, {k: [str(p) for p in summary.problems]
-                 for k, summary in check(cfg, limit, workers=2).items()}
+    return cfg, {
+        k: [str(p) for p in summary.problems]
+        for k, summary in check_datasets(cfg, limit, workers=2).items()
+    }
 
 
 def test_valid_folders_have_no_problems(root):
     cfg, problems = checked(root)
     assert problems == dict(train_dataloader=[], val_dataloader=[])
-    summary = check(cfg)['train_dataloader']
+    summary = check_datasets(cfg)['train_dataloader']
     assert summary.counts == dict(images=2)
     assert summary.classes == dict(ant=1, bee=1)
 
@@ -77,7 +79,7 @@ def test_an_empty_class_folder_is_found(root):
     (root / 'train' / 'cat' / 'notes.txt').write_text('none yet')
     cfg, problems = checked(root, classes=3)
     assert not any(problems.values())  # it may be empty in one split
-    summary = check(cfg)['train_dataloader']
+    summary = check_datasets(cfg)['train_dataloader']
     line, = map(str, summary.warnings)
     assert line.startswith(f'{root}/train/cat holds no images')
     assert summary.absent == ['cat']
@@ -123,7 +125,7 @@ def test_errors_in_a_label_file_are_found(root):
 def test_two_places_for_the_number_of_classes_are_compared(root):
     cfg, _ = checked(root)
     cfg.model.data_preprocessor = dict(num_classes=1000)
-    problem = check(cfg)['train_dataloader'].problems[0]
+    problem = check_datasets(cfg)['train_dataloader'].problems[0]
     assert str(problem) == ('model.data_preprocessor.num_classes is 1000, '
                             'but model.head.num_classes is 2')
 
@@ -132,7 +134,7 @@ def test_a_limit_reads_only_some_images(root):
     write(root / 'train' / 'bee' / '1.jpg', broken=True)
     cfg, problems = checked(root, limit=1)
     assert problems['train_dataloader'] == []
-    assert check(cfg, 1)['train_dataloader'].counts == dict(images=1)
+    assert check_datasets(cfg, 1)['train_dataloader'].counts == dict(images=1)
 
 
 def test_a_missing_split_is_reported(root):

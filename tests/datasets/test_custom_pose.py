@@ -27,7 +27,10 @@ from helpers import (
 from mmengine.config import Config
 
 from hrformer_mm.datasets import keypoint_metainfo as keypoints
-from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.common import (
+    check_datasets,
+    describe_summary,
+)
 from hrformer_mm.engine.train import set_data_root, use_tensorboard
 
 pytest.importorskip('mmpose', reason='the template is of MMPose')
@@ -39,7 +42,10 @@ def root(tmp_path):
 
 
 def problems(root, loader='train_dataloader'):
-    return [str(p) for p in check(config(root), workers=2)[loader].problems]
+    return [
+        str(p)
+        for p in check_datasets(config(root), workers=2)[loader].problems
+    ]
 
 
 # The template
@@ -92,7 +98,7 @@ def test_missing_tensorboard_fails_with_one_line(root, monkeypatch):
 
 
 def test_left_and_right_in_names_make_the_pairs():
-    info = keypoints.describe(['tail', 'ear_right', 'ear_left'])
+    info = keypoints.make_metainfo(['tail', 'ear_right', 'ear_left'])
     swaps = [p['swap'] for p in info['keypoint_info'].values()]
     assert swaps == ['', 'ear_left', 'ear_right']
 
@@ -106,20 +112,20 @@ def test_left_and_right_in_names_make_the_pairs():
 ])
 def test_inconsistent_names_are_rejected(change, match):
     with pytest.raises(ValueError, match=match):
-        keypoints.describe(**{'names': ['nose'], **change})
+        keypoints.make_metainfo(**{'names': ['nose'], **change})
 
 
 # What is found
 
 
 def test_valid_data_is_counted(root):
-    summaries = check(config(root))
+    summaries = check_datasets(config(root))
     assert list(summaries) == ['train_dataloader', 'val_dataloader']
     summary = summaries['train_dataloader']
     assert summary.problems == []
     assert summary.counts['images'] == summary.counts['instances'] == 4
     assert summary.classes == dict.fromkeys(NAMES, 4)
-    lines = describe(summary)
+    lines = describe_summary(summary)
     assert lines[0].endswith('6 of 6 keypoints')
     assert lines[1] == 'images of 90 x 70 (width x height)'
 
@@ -173,9 +179,9 @@ def test_hidden_and_absent_keypoints_are_valid(root):
         a['keypoints'][2] = 1
         a['num_keypoints'] = 5
     save(root, 'train', content)
-    summary = check(config(root))['train_dataloader']
+    summary = check_datasets(config(root))['train_dataloader']
     assert summary.problems == [] and summary.absent == ['tail']
-    assert 'keypoints that do not occur: tail' in describe(summary)
+    assert 'keypoints that do not occur: tail' in describe_summary(summary)
 
 
 def test_duplicate_ids_are_found(root):
@@ -213,7 +219,7 @@ def test_broken_image_files_are_found(root):
 def test_a_head_with_another_number_of_keypoints_is_found(root):
     cfg = config(root)
     cfg.model.head.out_channels = 17
-    line = str(check(cfg)['train_dataloader'].problems[0])
+    line = str(check_datasets(cfg)['train_dataloader'].problems[0])
     assert line == ('model.head.out_channels is 17, but the dataset has 6 '
                     'keypoints')
 
@@ -235,7 +241,7 @@ def test_a_head_with_another_number_of_keypoints_is_found(root):
 def test_errors_in_pairs_and_sigmas_are_found(harm, words, root):
     cfg = config(root)
     harm(cfg.train_dataloader.dataset.metainfo)
-    found = [str(p) for p in check(cfg)['train_dataloader'].problems]
+    found = [str(p) for p in check_datasets(cfg)['train_dataloader'].problems]
     assert any(words in line and line.startswith('metainfo of custom')
                for line in found)
 
@@ -244,14 +250,14 @@ def test_boxes_of_a_detector_are_compared_with_the_images(tmp_path):
     root = write_tiny_coco(tmp_path / 'coco')
     cfg = Config.fromfile(CONFIGS / 'pose/hrformer_t_coco_256x192.py')
     set_data_root(cfg, str(root))
-    sound = check(cfg)['val_dataloader']
+    sound = check_datasets(cfg)['val_dataloader']
     assert sound.counts['instances'] == 6
     assert not any('person_detection' in p.path for p in sound.problems)
     path = next(root.glob('person_detection_results/*val*'))
     found = json.loads(path.read_text())
     found[0]['image_id'], found[1]['bbox'] = 99, [1, 1, -5, 5]
     path.write_text(json.dumps(found))
-    problems = check(cfg)['val_dataloader'].problems
+    problems = check_datasets(cfg)['val_dataloader'].problems
     assert [str(p) for p in problems if 'detection' in p.path] == [
         f'{path}, box 0 is of image 99, which the annotations lack',
         f'{path}, box 1 has a box without area, [1, 1, -5, 5]']
@@ -261,7 +267,7 @@ def test_images_without_annotations_are_counted(tmp_path):
     root = write_tiny_coco(tmp_path / 'coco')
     cfg = Config.fromfile(CONFIGS / 'pose/hrformer_b_coco_384x288_testdev.py')
     set_data_root(cfg, str(root))
-    summary = check(cfg)['test_dataloader']
+    summary = check_datasets(cfg)['test_dataloader']
     assert summary.problems == [] and summary.counts['images'] == 3
 
 
@@ -282,7 +288,7 @@ def test_real_annotations_of_coco_are_read():
         data_prefix=dict(img='images/'))
     for loader in ('val_dataloader', 'test_dataloader'):
         cfg[loader].dataset = cfg.train_dataloader.dataset
-    summary = check(cfg)['train_dataloader']
+    summary = check_datasets(cfg)['train_dataloader']
     assert summary.problems == []
     assert summary.counts['images'] == 4 and len(summary.classes) == 17
 

@@ -7,7 +7,10 @@ from helpers import CONFIGS, last_scalars, run_row, tiny_row
 from image_folders import write_labels
 from mmengine.config import Config
 
-from hrformer_mm.datasets.validation.common import check, describe
+from hrformer_mm.datasets.validation.common import (
+    check_datasets,
+    describe_summary,
+)
 from hrformer_mm.datasets.validation.contact_sheet import contact_sheet
 from hrformer_mm.engine.train import set_data_root
 
@@ -68,19 +71,19 @@ def root(tmp_path):
 
 
 def test_binary_labels_with_ignored_pixels_are_valid(root):
-    summary = check(config(root))['train_dataloader']
+    summary = check_datasets(config(root))['train_dataloader']
     assert summary.problems == []
     total = sum(summary.classes.values())
     assert total == 4 * 70 * 85  # all but the ignored
     assert summary.classes['object'] / total == pytest.approx(.21, abs=.03)
-    assert 'images of 100 x 70 (width x height)' in describe(summary)
+    assert 'images of 100 x 70 (width x height)' in describe_summary(summary)
 
 
 def test_masks_of_0_and_255_are_reported_with_the_fix(root):
     for path in (root / 'labels/train').iterdir():
         label = cv2.imread(str(path), 0)
         cv2.imwrite(str(path), np.where(label > 0, 255, 0).astype('u1'))
-    summary = check(config(root))['train_dataloader']
+    summary = check_datasets(config(root))['train_dataloader']
     assert summary.absent == ['object']
 
 

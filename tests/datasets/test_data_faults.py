@@ -14,8 +14,11 @@ from mmengine.structures import PixelData
 from PIL import Image
 from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
 
-from hrformer_mm.datasets.validation.common import check, describe
-from hrformer_mm.datasets.validation.seg import Labels, judge_label
+from hrformer_mm.datasets.validation.common import (
+    check_datasets,
+    describe_summary,
+)
+from hrformer_mm.datasets.validation.seg import LabelValues, judge_label
 from hrformer_mm.engine import preflight
 from hrformer_mm.engine import train as training
 from hrformer_mm.engine.hooks.labels import LabelRangeHook
@@ -99,7 +102,7 @@ def test_a_malformed_annotation_is_reported_once(name, tmp_path):
     harm, words = ODD[name]
     harm(content['annotations'][1], content['images'][1])
     save(root, 'train', content)
-    summary = check(config(root), workers=2)['train_dataloader']
+    summary = check_datasets(config(root), workers=2)['train_dataloader']
     assert not summary.skipped
     found = [str(p) for p in summary.problems if words in str(p)]
     assert len(found) == 1, summary.problems
@@ -113,7 +116,7 @@ def test_a_malformed_annotation_is_reported_once(name, tmp_path):
 def test_a_value_that_should_be_a_list_is_reported(key, value, tmp_path):
     root = write_animals(tmp_path / 'cats', images=1)
     save(root, 'train', dict(annotations(root), **{key: value}))
-    summary = check(config(root), workers=2)['train_dataloader']
+    summary = check_datasets(config(root), workers=2)['train_dataloader']
     lines = [str(p) for p in summary.problems]
     assert any('train.json' in line and 'it must be' in line
                for line in lines), lines
@@ -129,7 +132,7 @@ def test_malformed_categories_are_reported(categories, words, tmp_path):
     for split in ('train', 'val'):
         save(root, split, dict(annotations(root, split),
                                categories=categories))
-    for summary in check(config(root), workers=2).values():
+    for summary in check_datasets(config(root), workers=2).values():
         line, = map(str, summary.problems)
         assert words in line
 
@@ -140,7 +143,7 @@ def test_categories_that_are_not_in_the_list_are_reported(tmp_path):
         content = annotations(root, split)
         content['annotations'][0]['category_id'] = 99
         save(root, split, content)
-    found = check(config(root), workers=2)
+    found = check_datasets(config(root), workers=2)
     for line in (found['val_dataloader'].problems,
                  found['train_dataloader'].warnings):
         assert 'category_id 99, which is not among' in str(line[0])
@@ -156,7 +159,7 @@ def test_an_error_that_no_entry_explains_is_reported(tmp_path, monkeypatch):
 
     root = write_animals(tmp_path / 'cats', images=1)
     monkeypatch.setattr(CocoDataset, 'load_data_list', fail)
-    problem, = check(config(root))['train_dataloader'].problems
+    problem, = check_datasets(config(root))['train_dataloader'].problems
     assert 'cannot be loaded by CocoDataset: RuntimeError' in str(problem)
 
 
@@ -170,7 +173,7 @@ def test_missing_categories_are_reported_if_evaluation_needs_them(
         if categories != 'lacking':
             content['categories'] = categories
         save(root, split, content)
-    found = check(config(root), workers=2)
+    found = check_datasets(config(root), workers=2)
     line, = map(str, found['val_dataloader'].problems)
     assert line.startswith(f'{root}/annotations/val.json has no categories')
     assert 'categories' not in str(found['train_dataloader'].problems) or (
@@ -221,13 +224,13 @@ def masks(root, classes=2, **changes):
 
 
 def look(cfg):
-    return check(cfg, workers=2)['train_dataloader']
+    return check_datasets(cfg, workers=2)['train_dataloader']
 
 
 @pytest.mark.parametrize('share', [.05, .3, .9])
 def test_masks_of_0_and_255_for_two_classes_cause_a_warning(share, tmp_path):
     summary = look(masks(write_masks(tmp_path, (0, 255), share)))
-    lines = describe(summary)
+    lines = describe_summary(summary)
     assert f'ignored pixels: {100 * share:.1f} %' in lines
     line, = map(str, summary.warnings)
     assert "no other classes than ['a']" in line
@@ -329,7 +332,7 @@ def test_label_maps_of_any_depth_are_read(kind, tmp_path):
     (np.full((40, 60), np.nan, 'f4'), 'has fractions'),
 ], ids=['RGBA', 'float', '16 bits', 'negative', 'NaN'])
 def test_label_maps_of_other_types_are_reported(label, words):
-    labels = Labels(2, 255, False)
+    labels = LabelValues(2, 255, False)
     assert re.match(words, judge_label('a', label, None, labels).what)
     assert judge_label('a', np.ones((40, 60), 'f4'), None, labels) is None
 
@@ -411,14 +414,15 @@ def test_images_of_other_types_are_counted_in_class_folders(root):
                     np.zeros((9, 9, 3), np.uint8))
     (root / 'train/bee/deep').mkdir()
     (root / 'train/bee/deep/d.GIF').write_bytes(b'GIF89a')
-    found = check(classes(root), workers=2)
+    found = check_datasets(classes(root), workers=2)
     line, = map(str, found['train_dataloader'].warnings)
     assert 'train holds 4 images that the dataset does not read' in line
     for words in ('2 .webp (such as', '1 .tiff', '1 .GIF', 'extensions'):
         assert words in line
     assert found['val_dataloader'].warnings == []
-    summary = check(classes(root, extensions=('.jpg', '.webp', '.tiff')),
-                    workers=2)['train_dataloader']
+    summary = check_datasets(
+        classes(root, extensions=('.jpg', '.webp', '.tiff')),
+        workers=2)['train_dataloader']
     assert summary.counts == dict(images=5)
     assert '1 .GIF' in str(*summary.warnings)
 
@@ -440,7 +444,7 @@ def test_images_of_other_types_are_counted_in_class_folders(root):
 def test_class_folders_that_differ_stop_every_run(harm, words, root,
                                                   monkeypatch):
     harm(root)
-    problems = [p for s in check(classes(root), workers=2).values()
+    problems = [p for s in check_datasets(classes(root), workers=2).values()
                 for p in s.problems]
     assert any(words in str(p) and p.fatal for p in problems)
     cfg = classes(root)
@@ -455,10 +459,10 @@ def test_class_folders_that_differ_stop_every_run(harm, words, root,
 
 def test_hidden_files_and_copies_in_class_folders_are_not_reported(root):
     (root / 'train/ant/._0.jpg').write_bytes(b'none')
-    found = check(classes(root), workers=2)['train_dataloader']
+    found = check_datasets(classes(root), workers=2)['train_dataloader']
     assert found.problems == found.warnings == []
     (root / 'train/ant/.ipynb_checkpoints').mkdir()
-    found = check(classes(root), workers=2)['train_dataloader']
+    found = check_datasets(classes(root), workers=2)['train_dataloader']
     assert found.problems == [] and 'is hidden' in str(*found.warnings)
 
 
@@ -546,7 +550,7 @@ def test_a_failing_check_does_not_stop_the_run(root, tmp_path, monkeypatch):
     def fail(*args):
         raise AttributeError('something new')
 
-    monkeypatch.setattr('hrformer_mm.engine.preflight.inputs.check', fail)
+    monkeypatch.setattr(preflight.inputs, 'check_datasets', fail)
     lines = data_findings(classes(root), tmp_path)
     assert not any(line.startswith('FAIL') for line in lines)
     assert any(line.startswith('skip') and 'something new' in line

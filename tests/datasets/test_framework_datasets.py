@@ -11,9 +11,9 @@ from helpers import ROOT, runs, tiny_row
 from tiny_tasks import ARCH, OPTIONS, ROWS
 
 from hrformer_mm.__main__ import main as command
-from hrformer_mm.datasets.validation.common import check
+from hrformer_mm.datasets.validation.common import check_datasets
 from hrformer_mm.datasets.validation.metainfo import names_of, read_metainfo
-from hrformer_mm.utils.dataset_leaves import unwrap
+from hrformer_mm.utils.dataset_leaves import datasets_of
 
 for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
@@ -37,7 +37,7 @@ def write_config(name: str, folder: Path) -> str:
         cfg[f'{loader}_evaluator'] = fill(sample.evaluator, data)
     cfg.pop('train_evaluator')
     if sample.task == 'pose':
-        leaf, = unwrap(cfg, 'train_dataloader')
+        leaf, = datasets_of(cfg, 'train_dataloader')
         cfg.model.head.out_channels = len(names_of(read_metainfo(leaf)[0]))
     elif sample.task == 'seg':
         cfg.model.decode_head.update(
@@ -73,7 +73,7 @@ def tool(name: str, *args: str, options: Sequence[str] = ()):
 def test_every_dataset_of_the_frameworks_is_checked(name, tmp_path):
     from mmengine.config import Config
     cfg = Config.fromfile(write_config(name, tmp_path))
-    for summary in check(cfg, workers=2).values():
+    for summary in check_datasets(cfg, workers=2).values():
         assert summary.problems == [] and not summary.skipped
         assert summary.counts['images'] == IMAGES
         assert any(summary.classes.values())

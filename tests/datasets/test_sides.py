@@ -29,7 +29,7 @@ def test_a_pair_is_found_in_any_spelling(left, right):
     names = ['Nose', left, 'tail', right]
     assert find_pairs(names) == {left: right, right: left}
     assert find_unpaired(names, find_pairs(names)) == []
-    swaps = [p['swap'] for p in keypoints.describe(names)[
+    swaps = [p['swap'] for p in keypoints.make_metainfo(names)[
         'keypoint_info'].values()]
     assert swaps == ['', right, '', left]
 
@@ -56,12 +56,12 @@ def test_a_name_that_several_others_mirror_gets_no_pair():
     names = ['left_ear', 'Left Ear', 'right_ear']
     assert find_pairs(names) == {}
     with pytest.raises(ValueError, match='have no counterpart'):
-        keypoints.describe(names)
+        keypoints.make_metainfo(names)
 
 
 def test_an_abbreviated_side_without_counterpart_causes_a_warning():
     with pytest.warns(UserWarning, match=r"\['L_Ear'\] look like one side"):
-        info = keypoints.describe(['L_Ear', 'nose'])
+        info = keypoints.make_metainfo(['L_Ear', 'nose'])
     assert info['keypoint_info'][0]['swap'] == ''
 
 

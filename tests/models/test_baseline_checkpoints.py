@@ -139,7 +139,7 @@ def test_weights_convert_to_the_layout_and_load_from_it(layout, tmp_path):
     again, report = convert(tensors)
     assert report.source == layout
     assert not report.missing and not report.unexpected
-    assert report.truths == dict(upsample=UPSAMPLE[layout])
+    assert report.semantics == dict(upsample=UPSAMPLE[layout])
     torch.save(tensors, tmp_path / 'theirs.pth')
     load_checkpoint(other, str(tmp_path / 'theirs.pth'), strict=True)
     for a, b in zip(run(model), run(other)):
@@ -159,7 +159,7 @@ def test_convert_checkpoint_reads_and_writes_the_layout(layout, tmp_path):
                                ('theirs.pth', 'back.safetensors', 'ours')):
         report = convert_file(tmp_path / source, tmp_path / target, to=to,
                               check=True)
-        assert report.truths == dict(upsample=UPSAMPLE[layout])
+        assert report.semantics == dict(upsample=UPSAMPLE[layout])
     theirs = read_checkpoint(tmp_path / 'theirs.pth')
     assert all(isinstance(v, torch.Tensor) for v in theirs.values())
     other = random_model(layout, 2)
@@ -216,7 +216,7 @@ def test_hrnets_of_mmpose_load_and_report_their_upsampling(layout, head):
     model, other = random_model('hrnet-pose', 1), random_model('hrnet-pose', 2)
     theirs = {k.replace('head.', head, 1) if k.startswith('head.') else k: v
               for k, v in dict(model.state_dict()).items()}
-    assert convert(theirs)[1].truths == dict(upsample='nearest')
+    assert convert(theirs)[1].semantics == dict(upsample='nearest')
     other.load_state_dict(theirs)
     assert torch.equal(*(run(m)[0] for m in (model, other)))
     back, _ = convert(model.state_dict(), to=layout)

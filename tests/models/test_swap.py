@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 
 from hrformer_mm.core import ARCHS
 from hrformer_mm.models.backbones import HRFormer
-from hrformer_mm.utils.dataset_leaves import unwrap
+from hrformer_mm.utils.dataset_leaves import datasets_of
 
 PACKAGES = ('mmpose', 'mmseg', 'mmpretrain', 'mmdet')
 TABLE = re.findall(r'^\| W(\d+) \| `(.*?)` \| (\d+) \|$',
@@ -97,7 +97,7 @@ def pose_losses(cfg: Config, model: Any) -> dict:
     """Run the training pipeline of the config itself, and its losses."""
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
     dataset = cfg.train_dataloader.dataset
-    kind = unwrap(cfg, 'train_dataloader')[0].kind
+    kind = datasets_of(cfg, 'train_dataloader')[0].kind
     described = dataset.get('metainfo') or kind.METAINFO
     if 'subset' in dataset:  # DeepFashion sets its METAINFO when it is built
         described = dict(from_file='configs/_base_/datasets/'

@@ -8,8 +8,8 @@ from helpers import CONFIGS
 from mmengine.config import Config
 
 from hrformer_mm import zoo
-from hrformer_mm.checkpoints.convert import Report
-from hrformer_mm.checkpoints.loading import fit
+from hrformer_mm.checkpoints.convert import ConversionReport
+from hrformer_mm.checkpoints.loading import select_tensors
 from hrformer_mm.core import HRFormer, get_arch
 from hrformer_mm.core.positions import sine_position
 from hrformer_mm.models.baselines.common import PositionedLayer
@@ -118,8 +118,8 @@ def test_three_branches_equal_four_after_stage_3(block):
     torch.manual_seed(0)
     full = HRFormer(ARCH, block=block, out_indices=(0, )).eval()
     stem = HRFormer(STEM, block=block, out_indices=(0, )).eval()
-    report = Report('full')
-    tensors = fit(full.state_dict(), stem, report, strict=True)
+    report = ConversionReport('full')
+    tensors = select_tensors(full.state_dict(), stem, report, strict=True)
     stem.load_state_dict(tensors)
     assert report.missing == [] and report.unexpected == []
     assert any(k.startswith('stage4.') for k in report.dropped)

@@ -121,6 +121,32 @@ def test_the_top_of_the_package_is_small():
     assert len(entries) <= 18
 
 
+LAYERS = 'the same operation: for PyTorch, and in Triton below it'
+PER_TASK = 'the same step for each task, called by the name of its module'
+SHARED_NAMES = {  # name: why several modules may define it
+    'FFN': 'the layer of the core, and how ONNX gets it',
+    'HRFormer': 'the network of the core, and its wrappers',
+    'WindowAttention': 'the layer of the core, and how ONNX gets it',
+    'add_norm': LAYERS, 'add_norm_backward': LAYERS,
+    'batch_statistics': LAYERS,
+    'check_heads': PER_TASK, 'check_leaf': PER_TASK, 'check_leaves': PER_TASK,
+    'check_samples': PER_TASK, 'depthwise': LAYERS, 'draw': PER_TASK,
+    'fuse': LAYERS, 'install': 'what the package does when it is imported',
+    'main': 'of programs', 'next_commands': PER_TASK,
+}
+
+
+def test_a_public_name_has_one_meaning():
+    places = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                places.setdefault(node.name, []).append(path.name)
+    shared = {name: files for name, files in places.items()
+              if len(files) > 1 and not name.startswith('_')}
+    assert shared.keys() == SHARED_NAMES.keys()
+
+
 def test_old_names_of_modules_hide_nothing():
     for old in MOVED:
         parent, _, name = old.rpartition('.')

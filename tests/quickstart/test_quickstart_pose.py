@@ -163,7 +163,7 @@ def test_a_finished_run_is_kept_and_the_next_gets_its_own_folder(finished):
 
 def interrupted(folder, process):
     folder.mkdir()
-    common.write_json(
+    common.write_whole(
         folder / common.STATE, dict(request=dict(seed=0), process=process))
     return folder
 

@@ -8,7 +8,7 @@ from helpers import CONFIGS
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from hrformer_mm.datasets.validation.common import check
+from hrformer_mm.datasets.validation.common import check_datasets
 from hrformer_mm.engine.train import set_data_root
 from hrformer_mm.quickstart.seg import TASK, draw, paint
 from hrformer_mm.quickstart.synthetic.scenes import (
@@ -58,7 +58,7 @@ def test_nothing_is_left_beside_the_scenes(root):
 def test_scenes_load_as_cityscapes(root):
     cfg = Config.fromfile(CONFIGS / 'seg' / TASK.config.split('/')[1])
     set_data_root(cfg, str(root))
-    summaries = check(cfg)
+    summaries = check_datasets(cfg)
     assert [s.counts['images'] for s in summaries.values()] == [30, 3]
     assert not any(s.problems for s in summaries.values())
     names = list(summaries['train_dataloader'].classes)

@@ -275,9 +275,9 @@ def test_data_of_wrapped_datasets_is_checked(tmp_path):
     cfg = Config(dict(x=dict(dataset=dict(dataset=dict(datasets=parts)))))
     for name in ('img', 'more'):
         with pytest.raises(FileNotFoundError, match=f'{tmp_path}/{name};'):
-            checks.check_data(cfg, 'x')
+            checks.check_data_files(cfg, 'x')
         (tmp_path / name).mkdir()
-    checks.check_data(cfg, 'x', 'val_dataloader')
+    checks.check_data_files(cfg, 'x', 'val_dataloader')
 
 
 def runnable(launcher='none'):

@@ -62,7 +62,7 @@ def test_a_problem_is_probed_with_and_without_the_package(
 
 def test_an_incompatible_mmcv_gets_an_install_command():
     refusal = 'MMCV==2.2.0 is used but incompatible. Please install ...'
-    finding = check_env.Finding(fault('broken'), BROKEN, refusal)
+    finding = check_env.Diagnosis(fault('broken'), BROKEN, refusal)
     assert finding.command == check_env.ONE_MMCV
 
 

@@ -10,7 +10,12 @@ import pytest
 from helpers import ROOT, write_tiny_coco
 
 from hrformer_mm import zoo
-from hrformer_mm.zoo.reproduce import describe, make_plan, measure_step, run
+from hrformer_mm.zoo.reproduce import (
+    describe_plan,
+    make_plan,
+    measure_step,
+    run_plan,
+)
 from hrformer_mm.zoo.reproduce.report import gpu_hours
 
 ROW = 'hrformer_b_coco_384x288'
@@ -110,8 +115,9 @@ def test_gpu_hours_are_iterations_times_a_measured_step(weights):
     assert training.iterations == 210 * 1171  # 149813 people in 128s, up
     hours = 210 * 1171 * .5 * 8 / 3600
     assert gpu_hours(training, 8, .5) == pytest.approx(hours)
-    assert f'about {hours:.0f} GPU hours, an estimate' in describe(plan, .5)
-    assert 'nothing was measured' in describe(plan)
+    assert f'about {hours:.0f} GPU hours, an estimate' in describe_plan(
+        plan, .5)
+    assert 'nothing was measured' in describe_plan(plan)
 
 
 def test_options_reach_training_and_test_but_not_the_pretraining(here):
@@ -136,7 +142,7 @@ def test_every_row_with_a_config_has_a_chain(here):
         if row.config:
             plan = make_plan(row.name)
             assert 'training' in [s.name for s in plan.steps]
-            assert row.name in describe(plan)
+            assert row.name in describe_plan(plan)
 
 
 class Commands:
@@ -163,11 +169,11 @@ def test_run_continues_where_it_was_stopped(here, monkeypatch):
     machine = Commands(plan, {'coco/AP': .7654, 'coco/AR': .8}, 'training')
     monkeypatch.setattr(subprocess, 'run', machine)
     with pytest.raises(RuntimeError, match='training ended with code 1'):
-        run(plan, lambda text: None)
+        run_plan(plan, lambda text: None)
     assert machine.ran == [plan.steps[0].name, 'training']
     machine.ran, machine.fail_at = [], None
     printed = []
-    run(plan, printed.append)
+    run_plan(plan, printed.append)
     assert machine.ran == ['training', 'test']
     assert 'done' in printed[0]
     table = printed[-1].splitlines()
@@ -178,9 +184,9 @@ def test_run_continues_where_it_was_stopped(here, monkeypatch):
 
 def test_run_fails_before_it_starts_if_something_is_missing(here):
     with pytest.raises(FileNotFoundError, match='data/coco.*data/imagenet'):
-        run(make_plan(ROW))
+        run_plan(make_plan(ROW))
     with pytest.raises(FileNotFoundError, match='data/imagenet'):
-        run(make_plan(ROW, data_root=str(here)))
+        run_plan(make_plan(ROW, data_root=str(here)))
 
 
 def test_a_command_without_its_output_is_not_taken_for_done(here, monkeypatch):
@@ -189,7 +195,7 @@ def test_a_command_without_its_output_is_not_taken_for_done(here, monkeypatch):
         subprocess, 'run',
         lambda command, env: subprocess.CompletedProcess(command, 0))
     with pytest.raises(RuntimeError, match='without work_dirs'):
-        run(plan)
+        run_plan(plan)
 
 
 def tool(*arguments):
@@ -232,7 +238,7 @@ def test_a_step_is_measured_on_both_kinds_of_devices(here, device, capsys,
         'val_dataloader.num_workers': 0,
         'val_dataloader.persistent_workers': False
     }
-    monkeypatch.setattr(sys.modules[run.__module__], 'get_device',
+    monkeypatch.setattr(sys.modules[run_plan.__module__], 'get_device',
                         lambda: device)
     seconds = measure_step(plan, str(write_tiny_coco(here / 'coco')), options)
     assert 0 < seconds < 60

@@ -22,7 +22,7 @@ from ..versions import (
     torch_is_at_least,
 )
 from .bypass import has_global_hooks, has_hooks, may_bypass
-from .kept import in_transform, weights_of
+from .kept import in_transform, layer_weights
 
 Maps = TypeVar('Maps', Tensor, tuple[Tensor, ...])
 EXACT = (torch.float32, torch.float64)
@@ -110,7 +110,7 @@ def linear(layer: Any, x: Tensor) -> Tensor:
         return layer(x)
     if runs_on_cpu(x):
         return mix_channels(x, layer.weight, layer.bias)
-    weight, bias = weights_of(layer)
+    weight, bias = layer_weights(layer)
     return layer(x) if weight is layer.weight else mix_channels(
         x, weight, bias)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..versions import is_compiling
 from .bypass import may_bypass
 from .cpu import linear, runs_on_cpu
-from .kept import keep, may_keep, product_dtype, weights_of
+from .kept import keep, layer_weights, may_keep, product_dtype
 
 
 def head_padding(channels: int, device: torch.device) -> int:
@@ -57,7 +57,7 @@ def from_heads(layer: Any, x: Tensor, d: int) -> Tensor:
     """
     heads, padding = x.shape[-2], x.shape[-1] - d
     if padding and may_bypass(layer, nn.Linear):
-        weight, bias = weights_of(layer)
+        weight, bias = layer_weights(layer)
         weight = keep(pad_heads, (layer.weight, ), heads, padding, 1,
                       product_dtype(layer.weight))
         return F.linear(x.flatten(-2), weight, bias)
@@ -98,7 +98,7 @@ def attend_by_tokens(attn: Any, x: Tensor, mask: Tensor | None, pixel: Tensor,
     return y.view(x.shape)
 
 
-def look_up(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+def look_up_bias(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     """Look up rows of a table [L, h], one for each index, [1, h, t, T]."""
     # One launch, without a transposing copy.
     bias = table.to(dtype).t().index_select(1, index.flatten())
@@ -116,7 +116,7 @@ def gather_bias(table: Tensor, index: Tensor,
     """
     dtype = dtype or table.dtype
     if not runs_on_cpu(table):
-        return keep(look_up, (table, index), dtype)
+        return keep(look_up_bias, (table, index), dtype)
     t = len(index)
     bias = table.index_select(0, index[:, :t].flatten())
     return bias.t().reshape(1, -1, t, t).to(dtype)

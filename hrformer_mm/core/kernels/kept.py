@@ -96,7 +96,7 @@ def cast(weight: Tensor, bias: Tensor | None,
     return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def weights_of(layer: Any) -> tuple[Tensor, Tensor | None]:
+def layer_weights(layer: Any) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a layer.
 
     For inference under autocast they are kept in its type; autocast would

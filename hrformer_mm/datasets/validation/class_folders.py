@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...utils.dataset_leaves import Leaf, type_name, unwrap
+from ...utils.dataset_leaves import Leaf, datasets_of, type_name
 from .common import Problem
 from .image_types import other_images
 
@@ -199,7 +199,7 @@ def refuse_other_folders(cfg: Config, *loaders: str):
     if cfg.get('default_scope') != 'mmpretrain':
         return
     listings = [folder_names(leaf) for loader in loaders if cfg.get(loader)
-                for leaf in unwrap(cfg, loader)]
+                for leaf in datasets_of(cfg, loader)]
     found = [listing for listing in listings if listing is not None]
     for listing in found:
         check_leftovers(listing)

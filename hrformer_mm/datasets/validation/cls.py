@@ -19,10 +19,10 @@ from .class_folders import Listing, check_folders, is_listed, read_listing
 from .common import (
     Problem,
     Summary,
-    check_paths,
+    check_images,
     guarded,
     skip,
-    spread,
+    spread_samples,
     try_build,
 )
 
@@ -52,7 +52,7 @@ def check_classes(listing: Listing,
             f'{classes}, which allows 0 to {classes - 1} (see {path})')
 
 
-def check_config(cfg: Config) -> Iterator[Problem]:
+def check_num_classes(cfg: Config) -> Iterator[Problem]:
     """Compare the settings for the number of classes in a config."""
     classes = head_classes(cfg)
     other = (cfg.model.get('data_preprocessor') or {}).get(
@@ -82,17 +82,17 @@ def count_classes(listing: Listing,
 def check_listing(listing: Listing, leaf: Leaf, limit: int | None,
                   classes: int | None, workers: int) -> Summary:
     """Read images, and compare their classes with those of the head."""
-    indices = spread(len(listing), limit)
+    indices = spread_samples(len(listing), limit)
     paths = [str(listing.samples[i][0]) for i in indices]
     summary = Summary(
         dict(images=len(paths)), count_classes(listing, classes),
         [*check_classes(listing, classes), *listing.problems],
         warnings=list(listing.warnings))
-    check_paths(paths, workers, summary, leaf)
+    check_images(paths, workers, summary, leaf)
     return summary
 
 
-def labels_of(info: Mapping) -> Iterable[int]:
+def classes_of(info: Mapping) -> Iterable[int]:
     """Return the classes of a sample: one, several, or none."""
     label = info.get('gt_label')
     if isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
@@ -104,7 +104,7 @@ def check_samples(dataset: Any, leaf: Leaf, classes: int | None,
                   limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     try:
-        infos = [sample_of(dataset, i) for i in spread(len(dataset), limit)]
+        infos = [sample_of(dataset, i) for i in spread_samples(len(dataset), limit)]
     except (AttributeError, NotImplementedError, TypeError) as error:
         return skip(f'{leaf.name} cannot be asked for its samples: {error}')
     paths = [str(info['img_path']) for info in infos
@@ -116,9 +116,9 @@ def check_samples(dataset: Any, leaf: Leaf, classes: int | None,
     if leaf.foreign_loading() or not paths:
         summary.notes.append('image files are not read')
     else:
-        check_paths(list(dict.fromkeys(paths)), workers, summary, leaf)
+        check_images(list(dict.fromkeys(paths)), workers, summary, leaf)
     for number, info in enumerate(infos):
-        labels = [*labels_of(info)]
+        labels = [*classes_of(info)]
         counts.update(label for label in labels if label >= 0)
         wrong = [x for x in labels if not 0 <= x < (classes or x + 1)]
         if classes and wrong:
@@ -167,5 +167,5 @@ def check_leaves(cfg: Config, leaves: Sequence[Leaf], limit: int | None,
             partial(check_leaf, cfg, leaf, listing, limit, workers))
         if listing is not None and folders:
             result[leaf.key].problems[:0] = check_folders(listing, folders[0])
-    result[leaves[0].key].problems[:0] = check_config(cfg)
+    result[leaves[0].key].problems[:0] = check_num_classes(cfg)
     return result

@@ -53,7 +53,7 @@ class Content:
     has_annotations: bool = True
 
 
-def read_json(path: Path) -> Any:
+def read_annotations(path: Path) -> Any:
     """Read a JSON file, with or without a byte-order mark.
 
     Raises:
@@ -297,7 +297,7 @@ def check_detections(path: Path, images: Collection,
 
     Detected boxes may extend beyond the image.
     """
-    content = read_json(path)
+    content = read_annotations(path)
     if not is_list(content):
         yield Problem(str(path), f'is {show(content)}; it must be a list of '
                       'boxes')

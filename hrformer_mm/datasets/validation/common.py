@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ...tasks import get_task
 from ...utils.cli import one_line
-from ...utils.config_checks import check_data, check_parts
-from ...utils.dataset_leaves import Leaf, type_name, unwrap
+from ...utils.config_checks import check_data_files, check_parts
+from ...utils.dataset_leaves import Leaf, datasets_of, type_name
 
 # By the config's default_scope.
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -112,7 +112,7 @@ def probe_image(
     return size, None
 
 
-def spread(length: int, limit: int | None) -> list[int]:
+def spread_samples(length: int, limit: int | None) -> list[int]:
     """Return at most ``limit`` indices, evenly spaced."""
     if limit is None or limit >= length:
         return list(range(length))
@@ -129,7 +129,7 @@ def distinct_loaders(cfg: Config) -> list[str]:
     return [name for name, _ in found]
 
 
-def check(cfg: Config,
+def check_datasets(cfg: Config,
           limit: int | None = None,
           workers: int = 8) -> dict[str, Summary]:
     """Check all data of a config.
@@ -156,9 +156,9 @@ def check(cfg: Config,
     loaders = distinct_loaders(cfg)
     if not loaders:
         raise ValueError(f'{cfg.filename} has no data loaders')
-    check_data(cfg, *loaders)
+    check_data_files(cfg, *loaders)
     checker = import_module(f'.{task.name}', __package__)
-    leaves = [leaf for loader in loaders for leaf in unwrap(cfg, loader)]
+    leaves = [leaf for loader in loaders for leaf in datasets_of(cfg, loader)]
     result = checker.check_leaves(cfg, leaves, limit, workers)
     for leaf in leaves:
         result[leaf.key].dataset = leaf.name
@@ -199,7 +199,7 @@ def try_build(leaf: Leaf) -> tuple[Any, list[Problem]]:
         return None, [unloadable(leaf, error)]
 
 
-def check_paths(paths: Sequence[str], workers: int, summary: Summary,
+def check_images(paths: Sequence[str], workers: int, summary: Summary,
                 leaf: Leaf) -> list[Size | None]:
     """Read image files; add their sizes and problems to a summary."""
     probe = partial(probe_image, with_opencv=leaf.reads_with_opencv)
@@ -231,7 +231,7 @@ def name_loading_faults(cfg: Config, *loaders: str) -> Iterator[None]:
         for other in {*LOADERS} - {*loaders}:
             alone[other] = None
         with suppress(Exception):  # the first error is the one to raise
-            found = [p for summary in check(alone, limit=1).values()
+            found = [p for summary in check_datasets(alone, limit=1).values()
                      for p in summary.problems if p.fatal]
             if found:
                 error = ValueError(str(found[0]))
@@ -254,7 +254,7 @@ def describe_all(label: str, problems: Sequence[Problem],
     return lines + [f'and {rest} more {label}s'] * (rest > 0)
 
 
-def describe(summary: Summary, most: int = 10) -> list[str]:
+def describe_summary(summary: Summary, most: int = 10) -> list[str]:
     """Describe a summary in lines, with at most ``most`` names each."""
     if summary.skipped:
         return [f'not checked: {summary.skipped}',

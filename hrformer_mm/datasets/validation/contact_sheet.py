@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from ...tasks import get_task
 from ...utils.cli import one_line
-from ...utils.dataset_leaves import Leaf, unwrap
+from ...utils.dataset_leaves import Leaf, datasets_of
 from ...visualization.drawing import (
     draw_box,
     draw_lines,
@@ -23,7 +23,7 @@ from ...visualization.drawing import (
     draw_skeleton,
 )
 from ...visualization.figures import enlarge, mosaic
-from .common import spread
+from .common import spread_samples
 
 SHOWN = 24  # maximum number of samples
 SMALLEST = 330  # minimum height to draw annotations at, for thin lines
@@ -31,7 +31,7 @@ HEIGHT = 240  # maximum height of a row of the sheet
 FALLBACK = (60, 60, 230)  # colour if the dataset has none
 
 
-def draw_instances(image: ndarray, infos: Sequence[Mapping],
+def draw_people(image: ndarray, infos: Sequence[Mapping],
                    style: Mapping) -> ndarray:
     """Draw boxes and keypoints of one image."""
     drawn = enlarge(image, SMALLEST)
@@ -74,9 +74,9 @@ def pose_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
         if 'keypoints' in info and isinstance(info.get('img_path'), str):
             of_image.setdefault(info['img_path'], []).append(info)
     paths = list(of_image)
-    for i in spread(len(paths), SHOWN):
+    for i in spread_samples(len(paths), SHOWN):
         image = cv2.imread(paths[i])
-        yield None if image is None else draw_instances(
+        yield None if image is None else draw_people(
             image, of_image[paths[i]], style)
 
 
@@ -85,7 +85,7 @@ def seg_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     from .seg import try_read
     dataset = leaf.build()
     names, palette = (dataset.metainfo[k] for k in ('classes', 'palette'))
-    for i in spread(len(dataset), SHOWN):
+    for i in spread_samples(len(dataset), SHOWN):
         info = dataset.get_data_info(i)
         image = cv2.imread(info['img_path'])
         label, _ = try_read(info.get('seg_map_path', ''))
@@ -106,28 +106,28 @@ def seg_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
 
 def cls_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     """Yield images with the names of classes; ``None`` if unreadable."""
-    from .cls import labels_of, sample_of
+    from .cls import classes_of, sample_of
     dataset = leaf.build()
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
-    for i in spread(len(dataset), SHOWN):
+    for i in spread_samples(len(dataset), SHOWN):
         info = sample_of(dataset, i)
         image = info.get('img')
         if isinstance(info.get('img_path'), str):
             image = cv2.imread(info['img_path'])
         words = [str(names[x]) if x < len(names) else f'class {x}'
-                 for x in labels_of(info)]
+                 for x in classes_of(info)]
         yield None if image is None else draw_lines(
             np.ascontiguousarray(image), [', '.join(words)])
 
 
 def det_tiles(leaf: Leaf) -> Iterator[ndarray | None]:
     """Yield images with boxes and masks; ``None`` if unreadable."""
-    from .det import draw_image
+    from .det import draw_labels
     dataset = leaf.build()
-    for i in spread(len(dataset), SHOWN):
+    for i in spread_samples(len(dataset), SHOWN):
         info = dataset.get_data_info(i)
         image = cv2.imread(info['img_path'])
-        yield None if image is None else draw_image(
+        yield None if image is None else draw_labels(
             enlarge(image, SMALLEST), info['instances'],
             max(1., SMALLEST / len(image)))
 
@@ -142,7 +142,7 @@ def contact_sheet(cfg: Config, loader: str) -> ndarray | None:
     Returns:
         The sheet, or ``None`` if no sample can be read.
     """
-    leaves = unwrap(cfg, loader)
+    leaves = datasets_of(cfg, loader)
     tiles: list[ndarray] = []
     for leaf in leaves:
         found = islice(TILES[get_task(cfg).name](leaf),

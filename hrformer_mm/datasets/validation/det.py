@@ -27,17 +27,17 @@ from .coco_file import (
     hashable_id,
     is_list,
     is_number,
+    read_annotations,
     read_content,
-    read_json,
     show,
 )
 from .common import (
     Problem,
     Summary,
-    check_paths,
+    check_images,
     guarded,
     skip,
-    spread,
+    spread_samples,
     try_build,
 )
 
@@ -167,7 +167,7 @@ class DetCheck:
         """Read the images, and compare their sizes with the file."""
         named = [i for i in chosen if isinstance(i.get('file_name'), str)]
         paths = [os.path.join(self.folder, i['file_name']) for i in named]
-        sizes = check_paths(paths, workers, self.summary, self.leaf)
+        sizes = check_images(paths, workers, self.summary, self.leaf)
         for image, path, size in zip(named, paths, sizes):
             written = (image.get('width'), image.get('height'))
             if size and has_size(image) and size != written:
@@ -179,7 +179,7 @@ class DetCheck:
     def run(self, limit: int | None, workers: int) -> Summary:
         self.summary.problems += self.found.problems
         images = self.found.images
-        chosen = [images[i] for i in spread(len(images), limit)]
+        chosen = [images[i] for i in spread_samples(len(images), limit)]
         entries = images if self.dataset is None else chosen
         for image in entries:
             self.summary.problems += check_image(image, self.source, True)
@@ -197,7 +197,7 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
     source = Path(leaf.cfg.get('data_root') or '',
                   str(leaf.cfg.get('ann_file') or ''))
     try:
-        content = read_json(source)
+        content = read_annotations(source)
     except ValueError as error:
         return Summary(problems=[
             Problem(str(source), str(error).removeprefix(f'{source} '))])
@@ -230,7 +230,7 @@ def mask_of(instance: Mapping, size: Sequence[int], zoom: float) -> ndarray:
     return mask.astype(bool)
 
 
-def draw_image(image: ndarray, instances: Sequence[Mapping],
+def draw_labels(image: ndarray, instances: Sequence[Mapping],
                zoom: float) -> ndarray:
     """Draw the labelled boxes and masks of an image that was enlarged."""
     kinds: set[int] = {i['bbox_label'] for i in instances}

@@ -28,17 +28,17 @@ from .coco_file import (
     has_size,
     hashable_id,
     points_of,
+    read_annotations,
     read_content,
-    read_json,
     show,
 )
 from .common import (
     Problem,
     Summary,
-    check_paths,
+    check_images,
     guarded,
     skip,
-    spread,
+    spread_samples,
     try_build,
 )
 from .metainfo import (
@@ -146,7 +146,7 @@ def is_trained_on(annotation: Mapping, form: Format) -> bool:
     return bool(number and not annotation.get('iscrowd'))
 
 
-def image_folder(leaf: Leaf, dataset: Any) -> str:
+def images_of(leaf: Leaf, dataset: Any) -> str:
     """Return the folder of the images, as the dataset joins it."""
     if dataset is not None:
         return dataset.data_prefix.get('img') or ''
@@ -163,7 +163,8 @@ def used_paths(dataset: Any) -> set[str] | None:
     return {info['img_path'] for info in infos}
 
 
-def locate(leaf: Leaf, found: Content, source: Path) -> Iterator[Problem]:
+def find_unreadable(leaf: Leaf, found: Content,
+                    source: Path) -> Iterator[Problem]:
     """Find annotations that a dataset cannot read, by parsing each."""
     try:
         dataset = leaf.build(lazy_init=True)
@@ -201,7 +202,7 @@ class CocoCheck:
         self.form, self.asked = form, asked
         self.content = content
         self.found = read_content(content, source)
-        self.folder = image_folder(leaf, dataset)
+        self.folder = images_of(leaf, dataset)
         self.summary = Summary(
             classes=dict.fromkeys(form.names, 0), kind='keypoints')
         self.evaluates = leaf.loader != 'train_dataloader'
@@ -277,7 +278,7 @@ class CocoCheck:
         if self.leaf.foreign_loading():
             self.summary.notes.append('image files are not read')
             return
-        sizes = check_paths(paths, workers, self.summary, self.leaf)
+        sizes = check_images(paths, workers, self.summary, self.leaf)
         for image, path, size in zip(named, paths, sizes):
             written = (image.get('width'), image.get('height'))
             if size and has_size(image) and size != written:
@@ -302,7 +303,7 @@ class CocoCheck:
         self.summary.problems += self.found.problems
         self.check_categories()
         images = self.found.images
-        chosen = [images[i] for i in spread(len(images), limit)]
+        chosen = [images[i] for i in spread_samples(len(images), limit)]
         # If it cannot be loaded, the reason may be anywhere.
         entries = images if self.dataset is None else chosen
         for image in entries:
@@ -324,7 +325,7 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
                   limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     summary = Summary(classes=dict.fromkeys(names, 0), kind='keypoints')
-    infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
+    infos = [dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)]
     if infos and 'img_path' not in infos[0]:
         return skip(f'{leaf.name} does not name image files')
     if not infos:
@@ -343,7 +344,7 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
     paths = list(dict.fromkeys(str(info['img_path']) for info in infos))
     summary.counts = {'images': len(paths), 'instances': len(infos)}
     if not leaf.foreign_loading():
-        check_paths(paths, workers, summary, leaf)
+        check_images(paths, workers, summary, leaf)
     return summary
 
 
@@ -362,7 +363,7 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
     content: Any = None
     if source.suffix.lower() == '.json':
         try:
-            content = read_json(source)
+            content = read_annotations(source)
         except ValueError as error:
             return Summary(problems=[
                 Problem(str(source), str(error).removeprefix(f'{source} '))])
@@ -373,7 +374,7 @@ def check_file(cfg: Config, leaf: Leaf, names: Sequence[str], published: bool,
                           asked_of(cfg, leaf.loader))
         summary = check.run(limit, workers)
         if dataset is None and not summary.problems:
-            summary.problems += [*locate(leaf, check.found, source)
+            summary.problems += [*find_unreadable(leaf, check.found, source)
                                  ] or problems
         return summary
     if dataset is None:

@@ -22,7 +22,7 @@ from .common import (
     guarded,
     map_threads,
     skip,
-    spread,
+    spread_samples,
     try_build,
 )
 from .image_types import other_images
@@ -34,7 +34,7 @@ FIX = ('give each pixel the number of its class, or the ignored value '
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelValues:
     """Valid values of the label maps of a dataset."""
     classes: int  # number in the files, before label_map is applied
     ignore_index: int
@@ -81,13 +81,13 @@ def heads_of(cfg: Config) -> Iterator[tuple[str, Mapping]]:
             yield f'model.{key}', head
 
 
-def labels_of(dataset: Any, cfg: Config) -> Labels:
+def labels_of(dataset: Any, cfg: Config) -> LabelValues:
     """Return the valid label values for a dataset and a model."""
     mapped = getattr(dataset, 'label_map', None) or {}
     classes = dataset.metainfo['classes']
     ignored = [head.get('ignore_index') for _, head in heads_of(cfg)]
     own = getattr(dataset, 'ignore_index', PAD)
-    return Labels(
+    return LabelValues(
         len(mapped or classes),
         next((i for i in ignored if i not in (None, PAD)), own),
         getattr(dataset, 'reduce_zero_label', False),
@@ -118,7 +118,7 @@ def try_read(path: str) -> tuple[ndarray | None, Problem | None]:
 
 
 def judge_label(path: str, label: ndarray, image: ndarray | None,
-                labels: Labels) -> Problem | None:
+                labels: LabelValues) -> Problem | None:
     """Return the problem of a label map, if any."""
     if label.ndim != 2:
         colors = label[..., :3]
@@ -141,7 +141,7 @@ def judge_label(path: str, label: ndarray, image: ndarray | None,
     return None
 
 
-def count_pixels(label: ndarray, labels: Labels) -> Counts:
+def count_pixels(label: ndarray, labels: LabelValues) -> Counts:
     counts = np.bincount(label.ravel().astype(np.int64), minlength=256)
     ignored = counts[[v for v in {*labels.ignored} if v < 256]].sum()
     pixels = counts[labels.first:][:labels.classes].copy()
@@ -151,7 +151,7 @@ def count_pixels(label: ndarray, labels: Labels) -> Counts:
 
 
 def check_sample(
-        info: Mapping, labels: Labels,
+        info: Mapping, labels: LabelValues,
         has_labels: bool) -> tuple[Counts, Size | None, Sequence[Problem]]:
     """Return the pixel counts of a sample, its size, and its problems."""
     pixels = Counts(np.zeros(labels.classes, np.int64))
@@ -268,7 +268,7 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
     """Read images and labels, and compare the labels with the classes."""
     if 'classes' not in (getattr(dataset, 'metainfo', None) or {}):
         return skip(f'{leaf.name} has no classes')
-    infos = [dataset.get_data_info(i) for i in spread(len(dataset), limit)]
+    infos = [dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)]
     if infos and 'img_path' not in infos[0]:
         return skip(f'{leaf.name} does not name image files')
     loading = leaf.foreign_loading()

@@ -234,7 +234,7 @@ class ExactResumeHook(Hook):
         by_iter = is_iteration_based(loop)
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         if self.feed is not None:
-            numbered = install(loader, self.seed)
+            numbered = seed_samples(loader, self.seed)
             position = self.position(meta, by_iter)
             if by_iter:
                 go_to(loop, loader, numbered, position)
@@ -317,7 +317,7 @@ def evaluate_if_due(runner):
         val_loop.run()
 
 
-def install(loader: DataLoader, seed: int) -> NumberedSampler:
+def seed_samples(loader: DataLoader, seed: int) -> NumberedSampler:
     """Derive the random numbers of a loader's samples from their draws."""
     iterator: Any = loader._iterator
     if iterator is not None:  # workers have a copy of the unchanged dataset

@@ -25,7 +25,7 @@ from .rehearsal import Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
 
 __all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'QUICK', 'Rehearsal', 'SKIP',
-           'WARN', 'look', 'preflight']
+           'WARN', 'run_checks', 'preflight']
 QUICK = (inputs.check_config, inputs.check_machine, inputs.check_paths,
          inputs.check_weights)
 CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
@@ -44,7 +44,7 @@ def place(launcher: str) -> tuple[int, int]:
             int(os.environ.get(names['WORLD_SIZE'], 1)))
 
 
-def look(cfg: Config, processes: int, folder: str,
+def run_checks(cfg: Config, processes: int, folder: str,
          checks: Sequence[Callable] = CHECKS) -> Iterator[Finding]:
     """Yield the findings of checks, as soon as each is made.
 
@@ -96,7 +96,7 @@ def preflight(cfg: Config, stream: TextIO | None = None,
     check_parts(cfg, *TRAINED)
     states: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for finding in look(cfg, processes, folder,
+        for finding in run_checks(cfg, processes, folder,
                             QUICK if quick else CHECKS):
             print(finding, file=stream, flush=True)
             states.append(finding.state)

@@ -30,7 +30,12 @@ from ...checkpoints import load_pretrained
 from ...checkpoints.convert import first_few
 from ...checkpoints.schemes import protected_loading
 from ...core.hrformer import HRFormer
-from ...datasets.validation.common import LOADERS, check, describe, spread
+from ...datasets.validation.common import (
+    LOADERS,
+    check_datasets,
+    describe_summary,
+    spread_samples,
+)
 from ...tasks import TASKS
 from ...utils.config import bare_name
 from ...utils.config_checks import data_paths, wrong_types
@@ -45,7 +50,7 @@ PROBLEMS = 5  # number of problems of each dataset to print
 MORE = 'python tools/check_dataset.py CONFIG checks all files'
 
 
-def parts(value: Any) -> list:
+def items_of(value: Any) -> list:
     """Return a config value (None, one item or a list) as a list."""
     if value is None:
         return []
@@ -75,7 +80,7 @@ def build_parts(flight: Flight) -> Iterator[str]:
         yield attempt('optim_wrapper', build_optim_wrapper, flight.model,
                       cfg.optim_wrapper)[1]
     hooks = [*cfg.get('default_hooks', {}).items()]
-    hooks += [('custom_hooks', h) for h in parts(cfg.get('custom_hooks'))]
+    hooks += [('custom_hooks', h) for h in items_of(cfg.get('custom_hooks'))]
     for name, hook in hooks:
         reported = any(error.startswith(f'default_hooks.{name}.')
                        for error in wrong)
@@ -85,7 +90,7 @@ def build_parts(flight: Flight) -> Iterator[str]:
     for loader in flight.loaders:
         for step in cfg[loader].dataset.get('pipeline', ()):
             yield attempt(f'pipeline of {loader}', TRANSFORMS.build, step)[1]
-    for metric in parts(cfg.get('val_evaluator')):
+    for metric in items_of(cfg.get('val_evaluator')):
         yield attempt('val_evaluator', METRICS.build, metric)[1]
 
 
@@ -150,7 +155,7 @@ def check_files(flight: Flight, loaders: list[str]) -> Iterator[Finding]:
     alone = deepcopy(flight.cfg)
     for other in set(LOADERS) - set(loaders):
         alone[other] = None
-    summaries, error = attempt('files', check, alone, FILES)
+    summaries, error = attempt('files', check_datasets, alone, FILES)
     if error:  # a failure of the check itself does not fail the run
         yield Finding('data', SKIP, f'not checked: {error}')
         return
@@ -164,8 +169,9 @@ def check_files(flight: Flight, loaders: list[str]) -> Iterator[Finding]:
             yield Finding('data', SKIP,
                           f'{key}: not checked: {summary.skipped}')
         elif not shown:
-            yield Finding('data', OK,
-                          f'{key}: {describe(summary)[0]} in a valid sample')
+            yield Finding(
+                'data', OK,
+                f'{key}: {describe_summary(summary)[0]} in a valid sample')
         for note in summary.notes:
             yield Finding('data', OK, f'{key}: {note}')
 
@@ -179,7 +185,7 @@ def read_samples(flight: Flight, loader: str):
     dataset = DATASETS.build(deepcopy(flight.cfg[loader].dataset))
     if not len(dataset):
         raise ValueError('the dataset has no samples')
-    few = spread(len(dataset), READ)
+    few = spread_samples(len(dataset), READ)
     began = time.perf_counter()
     for index in few:
         dataset[index]
@@ -271,11 +277,11 @@ def load_backbone(backbone: HRFormer, arguments: Mapping) -> tuple[str, str]:
     return (WARN if report.missing else OK), str(report)
 
 
-def find_weights(flight: Flight) -> Iterator[tuple[str, Callable]]:
+def files_to_load(flight: Flight) -> Iterator[tuple[str, Callable]]:
     """Yield path and load function of each checkpoint that a run loads."""
     assert flight.model is not None
     for module in flight.model.modules():
-        for init in parts(getattr(module, 'init_cfg', None)):
+        for init in items_of(getattr(module, 'init_cfg', None)):
             if bare_name(init.get('type', '')) != 'Pretrained':
                 continue
             arguments = {k: v for k, v in init.items() if k != 'type'}
@@ -299,7 +305,7 @@ def check_weights(flight: Flight) -> Iterator[Finding]:
     if flight.model is None:
         yield Finding('weights', SKIP, 'there is no model to load them into')
         return
-    files = list(find_weights(flight))
+    files = list(files_to_load(flight))
     for path, load in files:
         with protected_loading():
             result, error = attempt(path, load)

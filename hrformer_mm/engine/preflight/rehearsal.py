@@ -29,7 +29,7 @@ class Enough(Exception):
 
 
 @dataclass
-class Measured:
+class Measurements:
     """Measurements of the first steps.
 
     Attributes:
@@ -61,7 +61,7 @@ class Stopwatch(Hook):
     """Time steps and end the training after :data:`STEPS`."""
     priority = 'LOWEST'
 
-    def __init__(self, measured: Measured):
+    def __init__(self, measured: Measurements):
         self.measured = measured
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -131,10 +131,10 @@ class Rehearsal:
     def __init__(self, cfg: Config, work_dir: str):
         self.cfg = shortened(cfg, work_dir)
         self.whole = cfg.train_dataloader.batch_size
-        self.measured = Measured(self.cfg.train_dataloader.batch_size)
+        self.measured = Measurements(self.cfg.train_dataloader.batch_size)
         self.runner: Any = None  # a Runner, after train()
 
-    def train(self) -> Measured:
+    def train(self) -> Measurements:
         """Run :data:`STEPS` steps, then measure memory at two batch sizes.
 
         Raises:

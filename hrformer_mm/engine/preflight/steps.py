@@ -13,7 +13,7 @@ import torch
 from ...checkpoints.convert import first_few
 from ...utils import costs
 from ..hooks.lengths import Length, build, remarks
-from .inputs import parts
+from .inputs import items_of
 from .rehearsal import STEPS, Rehearsal
 from .report import (
     FAIL,
@@ -147,7 +147,7 @@ def check_evaluation(flight: Flight) -> Iterator[Finding]:
         return
     flight.evaluating = metrics.pop('seconds')
     hook = flight.cfg.get('default_hooks', {}).get('checkpoint') or {}
-    wrong = [name for name in parts(hook.get('save_best'))
+    wrong = [name for name in items_of(hook.get('save_best'))
              if name != 'auto' and name not in metrics]
     for name in wrong:
         same = {key.lower(): key for key in metrics}

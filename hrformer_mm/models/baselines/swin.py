@@ -20,13 +20,7 @@ from torch import Tensor, nn
 
 from ...checkpoints import find_file, read_checkpoint
 from ...checkpoints.convert import first_few, unwrap
-from ...core.arch import (
-    ATTENTION_TYPES,
-    CHECKPOINTING,
-    FFN_TYPES,
-    check_choice,
-    check_out_indices,
-)
+from ...core.arch import check_arguments, check_out_indices
 from ...core.blocks import Block
 from ...registry import MODELS
 
@@ -100,7 +94,7 @@ RENAMED = {
 NEW = re.compile(r'norm\d\.')  # output norms, which classifiers lack
 
 
-def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_swin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of MMPretrain's Swin to our names."""
     renamed = {}
     for name, value in tensors.items():
@@ -113,7 +107,7 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def rename_in_place(state_dict: dict[str, Tensor], *args):
     """Rename the tensors of a Swin or a whole model (load hook)."""
-    renamed = rename(state_dict)
+    renamed = rename_swin(state_dict)
     state_dict.clear()
     state_dict.update(renamed)
 
@@ -178,9 +172,8 @@ class SwinTransformer(BaseModule):
             raise ValueError('drop_path_rate must be in [0, 1), got '
                              f'{drop_path_rate!r}')
         self.out_indices = check_out_indices(out_indices)
-        self.ffn = check_choice('ffn', ffn, FFN_TYPES)
-        self.attention = check_choice('attention', attention, ATTENTION_TYPES)
-        self.with_cp = check_choice('with_cp', with_cp, CHECKPOINTING)
+        self.ffn, self.attention, self.with_cp = check_arguments(
+            ffn=ffn, attention=attention, with_cp=with_cp)
         self.window_size = window_size
         dims = [dim * 2**i for i in range(4)]
         last = max(sum(depths) - 1, 1)
@@ -236,7 +229,7 @@ class SwinTransformer(BaseModule):
         tensors: Mapping[str, Tensor] = unwrap(read_checkpoint(path))
         inside = {k[len('backbone.'):]: v for k, v in tensors.items()
                   if k.startswith('backbone.')}  # yapf: disable
-        tensors = rename(inside or tensors)
+        tensors = rename_swin(inside or tensors)
         wrong = [k for k, mine in self.state_dict().items() if not NEW.match(k)
                  and (k not in tensors or tensors[k].shape != mine.shape)]
         if wrong:

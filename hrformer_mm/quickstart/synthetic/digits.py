@@ -31,7 +31,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     return images, digits.target
 
 
-def split(train: int, val: int, seed: int) -> dict[str, np.ndarray]:
+def split_digits(train: int, val: int, seed: int) -> dict[str, np.ndarray]:
     """Split the digits at random into training and validation images.
 
     Raises:
@@ -64,7 +64,7 @@ def write_digits(root: Path,
         ValueError: If there are too few digits.
         ImportError: If scikit-learn is not installed.
     """
-    parts = split(train, val, seed)
+    parts = split_digits(train, val, seed)
     images, labels = load_digits()
     (root / 'meta').mkdir(parents=True)
     for part, chosen in parts.items():

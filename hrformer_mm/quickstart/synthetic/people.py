@@ -333,7 +333,7 @@ def annotate(canvas: Canvas, body: Body, base: int,
         category_id=1)
 
 
-def draw_scene(rng: Generator) -> tuple[ndarray, list[dict[str, Any]]]:
+def draw_group(rng: Generator) -> tuple[ndarray, list[dict[str, Any]]]:
     """Draw one to three people and return the image and their annotations.
 
     Returns:
@@ -374,7 +374,7 @@ def write_split(root: Path, split: str, count: int, seed: int):
     for number in range(1, count + 1):
         # Splits must not share images, regardless of their sizes and order.
         stream = [seed, number, *split.encode()]
-        image, people = draw_scene(np.random.default_rng(stream))
+        image, people = draw_group(np.random.default_rng(stream))
         name = f'{number:012d}.jpg'
         cv2.imwrite(
             str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 85])

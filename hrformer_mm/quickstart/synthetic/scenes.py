@@ -21,7 +21,7 @@ UNLABELLED = 255
 Color = Sequence[float] | ndarray
 
 
-class Canvas:
+class LabelCanvas:
     """Image and label map on which the same shapes are drawn.
 
     Args:
@@ -63,14 +63,15 @@ def shade(rng: Generator, color: Color, spread: float = 18.) -> ndarray:
     return np.clip(np.asarray(color) + rng.uniform(-spread, spread, 3), 0, 255)
 
 
-def draw_sky(rng: Generator, canvas: Canvas, horizon: float, width: float):
+def draw_sky(rng: Generator, canvas: LabelCanvas, horizon: float,
+             width: float):
     top = shade(rng, (215, 170, 120))
     for i in range(12):
         color = top + (np.array((235, 225, 215)) - top) * i / 12
         canvas.box(0, horizon * i / 12, width, horizon, color, SKY)
 
 
-def draw_buildings(rng: Generator, canvas: Canvas, horizon: float,
+def draw_buildings(rng: Generator, canvas: LabelCanvas, horizon: float,
                    width: float):
     """Draw a row of houses with windows and gaps between them."""
     x = -rng.uniform(0, 0.2)
@@ -85,7 +86,7 @@ def draw_buildings(rng: Generator, canvas: Canvas, horizon: float,
         x += w + rng.choice([0., 0., 0.15])
 
 
-def draw_tree(rng: Generator, canvas: Canvas, x: float, base: float):
+def draw_tree(rng: Generator, canvas: LabelCanvas, x: float, base: float):
     size = rng.uniform(0.1, 0.2)
     canvas.box(x - 0.012, base - size, 0.024, size, (40, 60, 80), VEGETATION)
     for _ in range(14):
@@ -94,7 +95,8 @@ def draw_tree(rng: Generator, canvas: Canvas, x: float, base: float):
                        shade(rng, (45, 110, 60), 28), VEGETATION)
 
 
-def draw_ground(rng: Generator, canvas: Canvas, horizon: float, width: float):
+def draw_ground(rng: Generator, canvas: LabelCanvas, horizon: float,
+                width: float):
     """Draw grass, and sidewalks and a road that meet on the horizon.
 
     Returns:
@@ -113,7 +115,8 @@ def draw_ground(rng: Generator, canvas: Canvas, horizon: float, width: float):
     return middle
 
 
-def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
+def draw_car(rng: Generator, canvas: LabelCanvas, x: float, base: float,
+             w: float):
     """Draw the side of a car of width ``w`` with its wheels at ``base``."""
     color, h = rng.integers(20, 235, 3), w / 2
     canvas.polygon([(x + .15 * w, base - .5 * h), (x + .28 * w, base - h),
@@ -126,7 +129,8 @@ def draw_car(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
                        (25, 25, 25), CAR)
 
 
-def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
+def draw_bus(rng: Generator, canvas: LabelCanvas, x: float, base: float,
+             w: float):
     """Draw the side of a bus of width ``w`` with its wheels at ``base``."""
     color, h = shade(rng, (60, 70, 200), 40), 0.75 * w
     canvas.box(x, base - h, w, .93 * h, color, BUS)
@@ -138,7 +142,7 @@ def draw_bus(rng: Generator, canvas: Canvas, x: float, base: float, w: float):
                        (25, 25, 25), BUS)
 
 
-def draw_person(rng: Generator, canvas: Canvas, x: float, base: float,
+def draw_pedestrian(rng: Generator, canvas: LabelCanvas, x: float, base: float,
                 h: float):
     """Draw a person of height ``h`` who stands at ``base``."""
     skin, shirt, trousers = ((140, 170, 215), rng.integers(20, 235, 3),
@@ -150,7 +154,7 @@ def draw_person(rng: Generator, canvas: Canvas, x: float, base: float,
     canvas.ellipse(x, base - .91 * h, .075 * h, .095 * h, skin, PERSON)
 
 
-def draw_sign(rng: Generator, canvas: Canvas, x: float, base: float,
+def draw_sign(rng: Generator, canvas: LabelCanvas, x: float, base: float,
               h: float):
     """Draw a pole with a round sign."""
     canvas.box(x - .022 * h, base - h, .044 * h + .012, h, (120, 120, 120),
@@ -160,7 +164,7 @@ def draw_sign(rng: Generator, canvas: Canvas, x: float, base: float,
                                           (30, 200, 230)])), SIGN)
 
 
-def draw_traffic(rng: Generator, canvas: Canvas, horizon: float,
+def draw_traffic(rng: Generator, canvas: LabelCanvas, horizon: float,
                  middle: float):
     """Draw vehicles on the road, people and signs beside it, far to near."""
     for t in np.sort(rng.uniform(0.3, 0.95, rng.integers(5, 10))):
@@ -173,7 +177,7 @@ def draw_traffic(rng: Generator, canvas: Canvas, horizon: float,
         elif kind == 'bus':
             draw_bus(rng, canvas, in_lane, base, .6 * t)
         elif kind == 'person':
-            draw_person(rng, canvas, on_pavement, base, .5 * t)
+            draw_pedestrian(rng, canvas, on_pavement, base, .5 * t)
         else:
             draw_sign(rng, canvas, on_pavement, base, .65 * t)
 
@@ -196,7 +200,7 @@ def draw_scene(rng: Generator,
     Returns:
         BGR image [H, W, 3] and labels [H, W], both of uint8.
     """
-    canvas, width = Canvas(*size), size[1] / size[0]
+    canvas, width = LabelCanvas(*size), size[1] / size[0]
     horizon = rng.uniform(0.36, 0.5)
     draw_sky(rng, canvas, horizon, width)
     draw_buildings(rng, canvas, horizon, width)

@@ -5,14 +5,14 @@ A :class:`Plan` consists of steps, each with a command and the file it makes.
 Running a plan again continues after the last completed step::
 
     plan = make_plan('hrformer_b_coco_384x288', gpus=8)
-    print(describe(plan))
-    run(plan)
+    print(describe_plan(plan))
+    run_plan(plan)
 """
 from .plan import Plan, Step, make_plan
-from .report import compare, describe, measured
-from .run import measure_step, run
+from .report import comparison_table, describe_plan, measured
+from .run import measure_step, run_plan
 
 __all__ = [
-    'Plan', 'Step', 'compare', 'describe', 'make_plan', 'measure_step',
-    'measured', 'run'
+    'Plan', 'Step', 'comparison_table', 'describe_plan', 'make_plan',
+    'measure_step', 'measured', 'run_plan'
 ]

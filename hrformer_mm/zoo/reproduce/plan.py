@@ -149,7 +149,7 @@ def pretrained_file(cfg: Config) -> str | None:
     return init.get('checkpoint') if isinstance(init, dict) else None
 
 
-def missing_data(entry: Entry, cfg: Config,
+def data_to_get(entry: Entry, cfg: Config,
                  data_root: str | None) -> tuple[str, ...]:
     """Return a message for the user if the data of an entry are missing."""
     where = data_root or cfg.get('data_root')
@@ -184,7 +184,7 @@ def pretraining(
                               f'pretraining on ImageNet: {entry.name}', {},
                               data_root)
     key = 'model.backbone.init_cfg.checkpoint'
-    needs = () if step.makes.exists() else missing_data(entry, own, data_root)
+    needs = () if step.makes.exists() else data_to_get(entry, own, data_root)
     return step, {key: str(step.makes)}, needs
 
 
@@ -254,6 +254,6 @@ def make_plan(name: str,
     training, cfg = training_step(trained, gpus, folder, 'training',
                                   {**start, **options}, data_root)
     tests = test_steps(entry, merged, gpus, training.makes, options, data_root)
-    needs = (*missing_data(entry, cfg, data_root), *needs)
+    needs = (*data_to_get(entry, cfg, data_root), *needs)
     steps = [s for s in (step, training, *tests) if s is not None]
     return Plan(entry, gpus, tuple(steps), needs)

@@ -35,7 +35,7 @@ def cost_line(step: Step, gpus: int, seconds: float | None) -> str:
             f'estimate from steps of {seconds:.3f} s')
 
 
-def describe(plan: Plan, seconds: float | None = None) -> str:
+def describe_plan(plan: Plan, seconds: float | None = None) -> str:
     """Describe a plan: requirements, commands and the files they make.
 
     Args:
@@ -53,7 +53,7 @@ def describe(plan: Plan, seconds: float | None = None) -> str:
         cost = cost_line(step, plan.gpus,
                          seconds if step.name == 'training' else None)
         lines += [f'   {cost}'] if cost else []
-    return '\n'.join([*lines, '', compare(plan)])
+    return '\n'.join([*lines, '', comparison_table(plan)])
 
 
 def measured(plan: Plan) -> dict:
@@ -68,7 +68,7 @@ def measured(plan: Plan) -> dict:
     return found
 
 
-def compare(plan: Plan) -> str:
+def comparison_table(plan: Plan) -> str:
     """Compare paper, official code and own results in a Markdown table."""
     columns: list[tuple[str, Any]] = [
         (f'paper, {table}', printed.metrics)

@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.device import get_device
 
 from ...engine.train import fit_machine, merge_options, set_data_root
-from ...utils.config_checks import check_data
+from ...utils.config_checks import check_data_files
 from ..entries import get_config
 from .plan import Plan, keep_batch
-from .report import compare
+from .report import comparison_table
 
 
 def measure_step(plan: Plan,
@@ -37,7 +37,7 @@ def measure_step(plan: Plan,
     if data_root:
         set_data_root(cfg, data_root)
     merge_options(cfg, {**keep_batch(cfg, plan.gpus), **(options or {})})
-    check_data(cfg, 'train_dataloader')
+    check_data_files(cfg, 'train_dataloader')
     batch = cfg.train_dataloader.batch_size
     fit_machine(cfg)
     with TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def measure_step(plan: Plan,
     return seconds
 
 
-def call(command: Sequence[str]) -> int:
+def run_command(command: Sequence[str]) -> int:
     """Run a command with the Python of this process; return its exit code.
 
     If an environment is not active, PATH may have another Python.
@@ -63,7 +63,7 @@ def call(command: Sequence[str]) -> int:
     return subprocess.run(command, env=environment).returncode
 
 
-def run(plan: Plan,
+def run_plan(plan: Plan,
         tell: Callable[[str], None] = print):  # language: allow
     """Run the steps that are not complete yet; trainings resume.
 
@@ -79,10 +79,10 @@ def run(plan: Plan,
             report(f'{number}. {step.name}: done, {step.makes} exists')
             continue
         report(f'{number}. {step.name}: {shlex.join(step.command)}')
-        code = call(step.command)
+        code = run_command(step.command)
         if code or not step.makes.exists():
             raise RuntimeError(
                 f'{step.name} ended with code {code} and '
                 f'{"with" if step.makes.exists() else "without"} '
                 f'{step.makes}; run the same command to continue')
-    report(compare(plan))
+    report(comparison_table(plan))

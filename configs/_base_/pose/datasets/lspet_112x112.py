@@ -1,7 +1,7 @@
 # Leeds Sports Pose Extended in COCO's format, cropped to one person an image;
 # boxes of val are labelled. At 112x112 the finest map is whole windows of 7.
 _base_ = './coco.py'
-from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
+from hrformer_mm.datasets.keypoint_metainfo import make_metainfo  # noqa: E402
 
 data_root = 'data/lspet/'
 names = ('right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee',
@@ -15,7 +15,7 @@ links = (('right_ankle', 'right_knee'), ('right_knee', 'right_hip'),
          ('right_hip', 'left_hip'), ('neck', 'head_top'))
 sigmas = (.089, .087, .107, .107, .087, .089, .062, .072, .079, .079, .072,
           .062, .079, .079)  # CrowdPose's, which has the same keypoints
-metainfo = describe(names, links, sigmas, 'lspet')
+metainfo = make_metainfo(names, links, sigmas, 'lspet')
 codec = dict(
     type='UDPHeatmap', input_size=(112, 112), heatmap_size=(28, 28), sigma=1.5)
 crop = dict(

@@ -1,13 +1,13 @@
 # DeepLabCut's openfield demo in COCO's format: the whole image is the box, as
 # DeepLabCut's networks see it. The finest map is whole windows of 7.
 _base_ = './coco.py'
-from hrformer_mm.datasets.keypoint_metainfo import describe  # noqa: E402
+from hrformer_mm.datasets.keypoint_metainfo import make_metainfo  # noqa: E402
 
 data_root = 'data/mouse_openfield/'
 names = ('snout', 'left_ear', 'right_ear', 'tail_base')
 links = (('snout', 'left_ear'), ('snout', 'right_ear'),
          ('left_ear', 'tail_base'), ('right_ear', 'tail_base'))
-metainfo = describe(names, links, 0.05, 'openfield')
+metainfo = make_metainfo(names, links, 0.05, 'openfield')
 codec = dict(
     type='UDPHeatmap', input_size=(336, 252), heatmap_size=(84, 63), sigma=1.5)
 task = dict(  # for the models trained on this dataset

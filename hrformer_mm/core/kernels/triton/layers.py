@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...versions import autocast_dtype
 from ..bypass import may_bypass
 from ..feed_forward import PointwiseConv
-from ..kept import weights_of
+from ..kept import layer_weights
 from . import ops
 
 
@@ -107,7 +107,7 @@ def running_values(norm: Any) -> list[Tensor]:
 def apply_conv(conv: Any, x: Tensor) -> Tensor:
     """Apply a convolution to a map [B, H, W, C]."""
     x = x.permute(0, 3, 1, 2)
-    y = conv._conv_forward(x, *weights_of(conv)) if may_bypass(
+    y = conv._conv_forward(x, *layer_weights(conv)) if may_bypass(
         conv, PointwiseConv, nn.Conv2d) else conv(x)
     return y.permute(0, 2, 3, 1).contiguous()
 
