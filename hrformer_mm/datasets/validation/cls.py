@@ -104,7 +104,9 @@ def check_samples(dataset: Any, leaf: Leaf, classes: int | None,
                   limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     try:
-        infos = [sample_of(dataset, i) for i in spread_samples(len(dataset), limit)]
+        infos = [
+            sample_of(dataset, i) for i in spread_samples(len(dataset), limit)
+        ]
     except (AttributeError, NotImplementedError, TypeError) as error:
         return skip(f'{leaf.name} cannot be asked for its samples: {error}')
     paths = [str(info['img_path']) for info in infos

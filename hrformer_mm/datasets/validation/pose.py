@@ -325,7 +325,9 @@ def check_samples(dataset: Any, leaf: Leaf, names: Sequence[str],
                   limit: int | None, workers: int) -> Summary:
     """Check the samples of a dataset of any format."""
     summary = Summary(classes=dict.fromkeys(names, 0), kind='keypoints')
-    infos = [dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)]
+    infos = [
+        dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)
+    ]
     if infos and 'img_path' not in infos[0]:
         return skip(f'{leaf.name} does not name image files')
     if not infos:

@@ -268,7 +268,9 @@ def check_dataset(dataset: Any, leaf: Leaf, cfg: Config,
     """Read images and labels, and compare the labels with the classes."""
     if 'classes' not in (getattr(dataset, 'metainfo', None) or {}):
         return skip(f'{leaf.name} has no classes')
-    infos = [dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)]
+    infos = [
+        dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)
+    ]
     if infos and 'img_path' not in infos[0]:
         return skip(f'{leaf.name} does not name image files')
     loading = leaf.foreign_loading()
