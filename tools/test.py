@@ -42,7 +42,7 @@ def main(argv=None):
     cfg = training.config_to_run(args)
     session, note = open_network(cfg, args.checkpoint, args.backend,
                                  args.precision)
-    print_log(note, 'current')
+    print_log(note)
     prepare = partial(plug_in, session=session) if session else None
     if args.tta:
         training.use_tta(cfg)

@@ -103,7 +103,7 @@ def export_and_open(cfg: Config, weights: str | os.PathLike, backend: str,
     from .export import OPEN_SIZES, export
     format = 'onnx' if backend == 'onnxruntime' else 'openvino'
     print_log(f'exporting {weights} for {backend}; tools/export.py --dynamic '
-              f'--format {format} writes a file to use again', 'current')
+              f'--format {format} writes a file to use again')
     cfg = deepcopy(cfg)
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         cfg.model.test_cfg.mode = 'whole'  # the framework has the windows

@@ -83,7 +83,7 @@ def precision_hint(precision: str) -> str:
         return 'bf16'
     rest = ' what is not in int8' if precision == 'int8' else ''
     print_log(f'this CPU has no bf16 instructions: OpenVINO computes{rest} in '
-              'float32', 'current', logging.WARNING)
+              'float32', level=logging.WARNING)
     return 'f32'
 
 

@@ -364,6 +364,7 @@ def test_a_config_builds_without_its_weights_and_reports_them_in_one_line(
     assert 'github.com/HRNet/HRFormer' in str(error.value)
 
 
+@pytest.mark.slow
 def test_pretrained_files_of_configs_are_listed_or_ours():
     """Ours are called as the row that makes them."""
     known = {w.name for w in list_weights()}

@@ -265,7 +265,8 @@ def test_results_of_the_script_equal_those_of_the_predictor(
         assert (cv2.imread(str(out)) == wanted).mean() > .99
 
 
-@pytest.mark.parametrize('task', ['seg', 'cls'])
+@pytest.mark.parametrize('task', [
+    pytest.param('seg', marks=pytest.mark.slow), 'cls'])  # yapf: disable
 def test_the_script_accepts_images_of_any_size(rows, folder, tmp_path, task):
     for size in ((300, 151), (40, 60)):
         cv2.imwrite(str(tmp_path / 'a.png'), smooth(0, *size))

@@ -274,7 +274,8 @@ def test_options_that_contradict_each_other_are_refused(
 
 def test_a_cpu_without_bf16_computes_in_float32_with_a_notice(monkeypatch):
     said = []
-    monkeypatch.setattr(runtimes, 'print_log', lambda *args: said.append(args))
+    monkeypatch.setattr(runtimes, 'print_log',
+                        lambda *args, **_: said.append(args))
     for has_bf16, wanted in ((False, 'f32'), (True, 'bf16')):
         runtimes.precision_hint.cache_clear()
         monkeypatch.setattr(runtimes, 'has_bf16', lambda: has_bf16)
