@@ -35,6 +35,7 @@ def results(tool, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_results_contain_every_subject_of_every_case(results):
     held = json.loads((results / 'results.json').read_text())
     assert 'threads' in held['device'] and held['torch'] == torch.__version__
@@ -52,6 +53,7 @@ def test_results_contain_every_subject_of_every_case(results):
     assert (results / 'sizes.png').stat().st_size > 1e4
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_continued(results, tool, monkeypatch, capsys):
     def fail(*args):
         raise AssertionError('measured again')
@@ -61,6 +63,7 @@ def test_a_stopped_run_is_continued(results, tool, monkeypatch, capsys):
     assert 'tiny 96x64 x1 forward fp32' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_of_another_machine_are_not_merged(results, tool, capsys):
     path = results / 'results.json'
     held = json.loads(path.read_text())
@@ -91,6 +94,7 @@ def test_optimized_networks_are_not_trained():
         subjects.build('optimized', case, CPU)
 
 
+@pytest.mark.slow
 def test_a_profile_lists_the_time_of_each_part(tool, capsys, monkeypatch):
     # Another process would spend seconds on its imports.
     monkeypatch.setattr(tool, 'alone', lambda function, *args: function(*args))

@@ -236,7 +236,8 @@ def test_norms_are_not_synchronised_and_gpus_have_different_seeds(cfg):
 
 
 @pytest.mark.parametrize('size, layout', [
-    ('t', 'labels'), ('t', 'folders'),
+    ('t', 'labels'),
+    pytest.param('t', 'folders', marks=pytest.mark.slow),
     pytest.param('s', 'labels', marks=pytest.mark.slow),
     pytest.param('b', 'folders', marks=pytest.mark.slow),
 ])

@@ -232,8 +232,7 @@ def mark_slow(names, *fast):
 @pytest.mark.parametrize(
     'name',
     mark_slow([row for row in ROWS if parts(row)[2] != 'testdev'],
-              'hrformer_s_coco_256x192_dark', 'hrformer_s_coco_256x192_udp',
-              'hrformer_b_coco_384x288'))
+              'hrformer_s_coco_256x192_udp'))
 def test_config_trains_and_evaluates_with_a_small_network(
         name, coco, tmp_path):
     runner = run_row(small_row(name, coco, tmp_path))

@@ -18,8 +18,7 @@ FILES = [r.name for r in list_entries(task='seg') if r.config]
 ROWS = [name for name in FILES if not set(name.split('_')) & {
     'synthetic', 'camvid'}]  # test_small_data_configs.py has the latter
 # One for each kind of dataset; the others are large or alike.
-QUICK = ('hrformer_t_cityscapes_512x1024', 'hrformer_s_pascal-context_520x520',
-         'hrformer_s_coco-stuff_520x520', 'hrformer_s_ade20k_520x520')
+QUICK = ('hrformer_t_cityscapes_512x1024', 'hrformer_s_ade20k_520x520')
 
 
 def slow_unless(quick, names):

@@ -19,7 +19,6 @@ for package in ('mmpose', 'mmseg', 'mmpretrain'):
     pytest.importorskip(package)
 # In the formats of others: potsdam, drive, ap-10k, onehand10k.
 ALIKE = ('vaihingen', 'stare', 'chase-db1', 'hrf', 'macaque', 'cofw')
-FAST = ('cub', )  # the rest of the suite has such of the other tasks
 
 
 def write_config(name: str, folder: Path) -> str:
@@ -79,9 +78,8 @@ def test_every_dataset_of_the_frameworks_is_checked(name, tmp_path):
         assert any(summary.classes.values())
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-    for name in SAMPLES])
+@pytest.mark.slow  # the rest of the suite has a dataset of each task
+@pytest.mark.parametrize('name', SAMPLES)
 def test_all_tools_work_on_a_dataset_of_the_frameworks(name, tmp_path, capsys,
                                                        monkeypatch):
     from mmengine.config import Config

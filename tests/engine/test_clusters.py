@@ -38,6 +38,7 @@ def row(tmp_path):
     return tmp_path / 'row.py'
 
 
+@pytest.mark.slow
 def test_slurm_starts_tasks_that_train_together(row, tmp_path):
     (tmp_path / 'bin').mkdir()
     srun = tmp_path / 'bin/srun'

@@ -80,8 +80,8 @@ def test_the_launcher_passes_on_a_signal_and_waits(tmp_path):
     assert 'error: process 1 ended with exit code 3' in done.stderr
 
 
-@pytest.mark.parametrize('rank', [
-    0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
 def test_a_missing_machine_is_reported(rank, tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT)
     done = subprocess.run(

@@ -59,7 +59,7 @@ def test_a_killed_training_ends_with_the_same_bits(whole, at, where, tmp_path):
     assert_same(weights, expected)
 
 
-@EPOCHS_ARE_SLOW
+@pytest.mark.slow
 def test_random_numbers_do_not_depend_on_workers(whole, tmp_path):
     (by_epoch, expected), workers = whole, 2
     with pytest.raises(Killed):

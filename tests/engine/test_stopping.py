@@ -167,8 +167,8 @@ def sigterm_for_workers_too(runner):
     sigterm(runner)
 
 
-@pytest.mark.parametrize('at, where', [
-    pytest.param(3, 'train', marks=slow), (12, 'val')])
+@pytest.mark.slow
+@pytest.mark.parametrize('at, where', [(3, 'train'), (12, 'val')])
 def test_workers_survive_a_signal_to_all_processes(
         at, where, assert_stop_changes_nothing):
     """Those of evaluations as well, which stay from the first one on."""
@@ -181,6 +181,7 @@ def test_workers_survive_a_signal_to_all_processes(
     assert saved['meta']['iter'] == at + (where == 'train')
 
 
+@pytest.mark.slow
 def test_signals_in_quick_succession_count_as_one(tmp_path):
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, [call('many', 3)])

@@ -179,8 +179,10 @@ def assert_trained(runner):
 
 
 @pytest.mark.parametrize('name', [
-    'hrnet_w32_coco_256x192', 'transpose_h-a6_coco_256x192',
-    'tokenpose_l-d24_coco_256x192', 'prtr_w32_coco_384x288'
+    pytest.param('hrnet_w32_coco_256x192', marks=pytest.mark.slow),
+    pytest.param('transpose_h-a6_coco_256x192', marks=pytest.mark.slow),
+    'tokenpose_l-d24_coco_256x192',
+    pytest.param('prtr_w32_coco_384x288', marks=pytest.mark.slow),
 ])
 def test_config_trains_and_evaluates_with_a_small_network(
         name, coco, tmp_path):

@@ -126,6 +126,7 @@ def assert_gradients_equal(name, golden, model):
     assert errors.max() <= 2e-6, names[int(errors.argmax())]
 
 
+@pytest.mark.slow
 def test_official_weights_reproduce_official_outputs_of_dpt(tmp_path):
     name, golden, model = make_case(DPT, tmp_path)
     with torch.no_grad():

@@ -301,6 +301,7 @@ def generated(folder):
     return {}
 
 
+@pytest.mark.slow
 def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path, capsys):
     options = generated(tmp_path / 'data')
     report = overfit(

@@ -171,6 +171,7 @@ def test_rotated_digits_are_filled_with_white(fed):
         assert count(image, (255, 255, 255)) > 0
 
 
+@pytest.mark.slow
 def test_browse_dataset_is_deterministic_for_a_seed(data, tmp_path):
     main, pictures = tool('browse_dataset.py'), []
     for name, seed in (('a', 3), ('b', 3), ('c', 4)):
