@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Paths, and configs made small enough to train in a test."""
 import json
+import subprocess
 import sys
 import sysconfig
 from itertools import count
@@ -139,6 +140,15 @@ def write_tiny_coco(root: Path, images: int = 3, people: int = 2) -> Path:
         (root / f'person_detection_results/COCO_{name}_person.json'
          ).write_text(json.dumps(found))
     return root
+
+
+def onnx_predict(*args: Any) -> list[list[str]]:
+    """Return the output of the script without PyTorch, split into words."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
+        capture_output=True, text=True)  # yapf: disable
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
 
 
 def package_folders() -> str:

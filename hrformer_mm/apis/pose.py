@@ -147,8 +147,8 @@ class PosePredictor(Predictor):
         categories = np.empty(len(results), object)
         categories[:] = [result.get(CATEGORY) for result in results]
         boxes = FrameBoxes(np.concatenate([x.bboxes for x in found]),
-                      np.concatenate([x.bbox_scores for x in found]),
-                      categories)
+                           np.concatenate([x.bbox_scores for x in found]),
+                           categories)
         points = np.concatenate([x.keypoints for x in found])
         scores = np.concatenate([x.keypoint_scores for x in found])
         people = People(points, scores, person_scores(scores, boxes.scores),

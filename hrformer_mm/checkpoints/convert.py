@@ -177,7 +177,7 @@ def stored_semantics(checkpoint: Mapping) -> dict[str, Any]:
 
 
 def semantics_of(source: str, state_dict: StateDict,
-              stored: Mapping[str, Any]) -> dict[str, Any]:
+                 stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model semantics of weights; stored values take precedence."""
     if is_hrnet(state_dict):
         known = LAYOUTS[source].semantics(hrnet=True)

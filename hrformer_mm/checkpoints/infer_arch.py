@@ -17,8 +17,9 @@ def count_matches(keys: Iterable[str], pattern: str) -> int:
     return 1 + max((int(m[1]) for m in found if m), default=-1)
 
 
-def infer_arguments(state_dict: Mapping[str, Tensor],
-             arch: None | str | Arch | Mapping = None) -> dict[str, Any]:
+def infer_arguments(
+        state_dict: Mapping[str, Tensor],
+        arch: None | str | Arch | Mapping = None) -> dict[str, Any]:
     """Infer the arguments of :class:`hrformer_mm.core.HRFormer`.
 
     Args:
@@ -83,7 +84,7 @@ def describe_backbone(tensors: Mapping[str, Tensor],
 
 
 def attention_heads(channels: tuple[int, ...],
-             arch: Arch | None) -> tuple[int, ...]:
+                    arch: Arch | None) -> tuple[int, ...]:
     """Return the numbers of heads of the size with these channels.
 
     Raises:

@@ -265,7 +265,7 @@ def comparable(source: str | None,
 
 
 def write_semantics(backbone: HRFormer, state_dict: StateDict, prefix: str,
-                 local_metadata: dict[str, Any]):
+                    local_metadata: dict[str, Any]):
     """Store the model semantics in checkpoints (save hook of a backbone)."""
     local_metadata[MARK] = {k: getattr(backbone, k) for k in SEMANTICS}
 

@@ -43,9 +43,9 @@ def check_sides(names: Sequence[str]):
 
 
 def make_metainfo(names: Sequence[str],
-             links: Sequence[tuple[str, str]] = (),
-             sigmas: float | Sequence[float] = 0.05,
-             dataset_name: str = 'custom') -> dict:
+                  links: Sequence[tuple[str, str]] = (),
+                  sigmas: float | Sequence[float] = 0.05,
+                  dataset_name: str = 'custom') -> dict:
     """Create the ``metainfo`` of an MMPose dataset with custom keypoints.
 
     Args:

@@ -382,7 +382,7 @@ def run(task: Quickstart,
             task.metric: f'{task.metric_label}, held-out images'
         }).savefig(curves)
     outcome = QuickstartResult(config, checkpoint, folder, metrics,
-                      [*pictures, curves], Path(cfg.data_root))
+                               [*pictures, curves], Path(cfg.data_root))
     write_whole(state, dict(found, metrics=metrics))
     report(summary(task, outcome, time.time() - began))
     return outcome

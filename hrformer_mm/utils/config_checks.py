@@ -159,8 +159,9 @@ def wrong_types(cfg: Config) -> Iterator[str]:
         if not isinstance(part, Mapping):
             continue
         try:
-            kind = required_class(key, part, source,
-                            part.get('_scope_', cfg.get('default_scope')))
+            kind = required_class(
+                key, part, source,
+                part.get('_scope_', cfg.get('default_scope')))
         except ValueError as error:
             yield str(error)
             continue

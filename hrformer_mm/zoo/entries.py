@@ -1,7 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Rows of the paper's tables, their configs and published results.
 
-``configs/<task>/metafile.yml`` have one entry for each entry. They are
+``configs/<task>/metafile.yml`` have one entry for each config. They are
 OpenMMLab metafiles (``Collections``, ``Models``), so ``mim`` and mmengine
 read them, with separate blocks for each source of results. Example::
 
@@ -239,7 +239,7 @@ def read_metafile(path: Path) -> tuple[Entry, ...]:
 
 
 def list_entries(table: str | None = None,
-              task: str | None = None) -> list[Entry]:
+                 task: str | None = None) -> list[Entry]:
     """List the entries of the zoo, in the order of the metafiles.
 
     Args:

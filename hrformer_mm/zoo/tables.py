@@ -175,7 +175,7 @@ def accuracy_cells(entry: Entry, printed: Printed) -> dict[str, str]:
 
 
 def entry_cells(entry: Entry, printed: Printed,
-              base: Path | None) -> dict[str, str]:
+                base: Path | None) -> dict[str, str]:
     """Return the cells of a line, by column."""
     return {
         'model': printed.row,

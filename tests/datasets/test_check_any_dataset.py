@@ -112,7 +112,7 @@ def test_datasets_inside_wrappers_are_checked(scope, wrapper, data,
 def test_every_dataset_in_a_wrapper_has_its_key(data):
     wrapped = WRAPPERS['concat'](LEAVES['mmpose'](data))
     assert [leaf.key for leaf in datasets_of(config('mmpose', wrapped),
-                                        'train_dataloader')] == [
+                                             'train_dataloader')] == [
         'train_dataloader.dataset.datasets.0',
         'train_dataloader.dataset.datasets.1']
 
@@ -144,8 +144,9 @@ def test_a_combined_dataset_is_compared_with_its_own_keypoints(data):
     combined = dict(type='CombinedDataset', datasets=[part, part],
                     metainfo=keypoints.make_metainfo(names), pipeline=[])
     for outputs, problems in ((2, 0), (6, 1)):
-        found = check_datasets(config('mmpose', combined,
-                             model=dict(head=dict(out_channels=outputs))))
+        found = check_datasets(config(
+            'mmpose', combined,
+            model=dict(head=dict(out_channels=outputs))))
         assert [len(s.problems) for s in found.values()] == [problems] * 2
 
 

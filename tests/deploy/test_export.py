@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, onnx_predict
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import PERSON, smooth, write_row
@@ -63,15 +63,6 @@ def session_of(path):
 def meta_of(path):
     meta = session_of(path).get_modelmeta().custom_metadata_map
     return json.loads(meta['hrformer_mm'])
-
-
-def predict(*args):
-    """Return the output of the script without PyTorch, split into words."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
-        capture_output=True, text=True)  # yapf: disable
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
 
 
 # The blocks of graphs
@@ -223,8 +214,9 @@ def test_keypoints_of_the_script_equal_those_of_the_predictor(
         rows, folder, tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), smooth(0))
-    found = predict(exported(rows, folder, 'pose'), path, tmp_path / 'b.png',
-                    '--box', *PERSON)
+    found = onnx_predict(
+        exported(rows, folder, 'pose'), path, tmp_path / 'b.png', '--box',
+        *PERSON)
     cfg = Config.fromfile(rows['pose'][0])
     cfg.model.test_cfg.flip_test = False
     cfg.dump(tmp_path / 'pose.py')
@@ -251,7 +243,7 @@ def test_results_of_the_script_equal_those_of_the_predictor(
     path, out, image = tmp_path / 'a.png', tmp_path / 'b.png', smooth(0, *size)
     cv2.imwrite(str(path), image)
     file = exported(rows, folder, task)
-    lines = predict(file, path, out)
+    lines = onnx_predict(file, path, out)
     found, = load_predictor(*rows[task], device='cpu')([str(path)])
     if task == 'cls':
         assert [line[0] for line in lines] == [
@@ -270,8 +262,9 @@ def test_results_of_the_script_equal_those_of_the_predictor(
 def test_the_script_accepts_images_of_any_size(rows, folder, tmp_path, task):
     for size in ((300, 151), (40, 60)):
         cv2.imwrite(str(tmp_path / 'a.png'), smooth(0, *size))
-        predict(exported(rows, folder, task), tmp_path / 'a.png',
-                tmp_path / 'b.png', '--force')
+        onnx_predict(
+            exported(rows, folder, task), tmp_path / 'a.png',
+            tmp_path / 'b.png', '--force')
         assert cv2.imread(str(tmp_path / 'b.png')).shape[:2] == size
 
 
@@ -302,12 +295,12 @@ def test_the_script_reports_files_it_cannot_use(rows, folder, tmp_path):
                        ((model, 'a.png', 'a.png'), 'a.png is already there')):
         assert says in failure_of(tmp_path, *args)
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
-    predict(model, tmp_path / 'a.png', tmp_path / 'a.png', '--force')
+    onnx_predict(model, tmp_path / 'a.png', tmp_path / 'a.png', '--force')
     assert (cv2.imread(str(tmp_path / 'a.png')) != smooth(0)).any()
 
 
 def test_the_script_has_help_and_needs_no_torch():
-    words = [word for line in predict('--help') for word in line]
+    words = [word for line in onnx_predict('--help') for word in line]
     assert {'--box', '--force', 'example:'} <= {*words}
     source = (ROOT / 'tools/onnx_predict.py').read_text()
     assert {line.split()[1] for line in source.splitlines()

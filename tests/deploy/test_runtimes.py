@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, onnx_predict
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import PERSON, arguments, smooth, write_row
@@ -485,14 +485,6 @@ def test_networks_of_the_paper_are_reloaded_in_a_fresh_process(
 # Predictions without PyTorch
 
 
-def words_of(*args):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/onnx_predict.py'), *map(str, args)],
-        capture_output=True, text=True)  # yapf: disable
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('task', SHAPES)
 def test_the_script_reads_files_of_openvino(openvino, rows, folder, tmp_path,
@@ -504,7 +496,7 @@ def test_the_script_reads_files_of_openvino(openvino, rows, folder, tmp_path,
         out = tmp_path / f'{suffix[1:]}.png'
         box = ['--box', *PERSON] if task == 'pose' else []
         drawn.append(
-            (words_of(path, folder / 'a.png', out, *box), cv2.imread(
+            (onnx_predict(path, folder / 'a.png', out, *box), cv2.imread(
                 str(out))))
     assert [w[0] for w in drawn[0][0]] == [w[0] for w in drawn[1][0]]
     assert (drawn[0][1] != drawn[1][1]).mean() < 1e-2

@@ -130,8 +130,8 @@ def distinct_loaders(cfg: Config) -> list[str]:
 
 
 def check_datasets(cfg: Config,
-          limit: int | None = None,
-          workers: int = 8) -> dict[str, Summary]:
+                   limit: int | None = None,
+                   workers: int = 8) -> dict[str, Summary]:
     """Check all data of a config.
 
     Args:
@@ -200,7 +200,7 @@ def try_build(leaf: Leaf) -> tuple[Any, list[Problem]]:
 
 
 def check_images(paths: Sequence[str], workers: int, summary: Summary,
-                leaf: Leaf) -> list[Size | None]:
+                 leaf: Leaf) -> list[Size | None]:
     """Read image files; add their sizes and problems to a summary."""
     probe = partial(probe_image, with_opencv=leaf.reads_with_opencv)
     found = list(map_threads(probe, paths, workers))

@@ -32,7 +32,7 @@ FALLBACK = (60, 60, 230)  # colour if the dataset has none
 
 
 def draw_people(image: ndarray, infos: Sequence[Mapping],
-                   style: Mapping) -> ndarray:
+                style: Mapping) -> ndarray:
     """Draw boxes and keypoints of one image."""
     drawn = enlarge(image, SMALLEST)
     zoom = drawn.shape[0] / image.shape[0]

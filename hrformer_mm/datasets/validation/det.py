@@ -231,7 +231,7 @@ def mask_of(instance: Mapping, size: Sequence[int], zoom: float) -> ndarray:
 
 
 def draw_labels(image: ndarray, instances: Sequence[Mapping],
-               zoom: float) -> ndarray:
+                zoom: float) -> ndarray:
     """Draw the labelled boxes and masks of an image that was enlarged."""
     kinds: set[int] = {i['bbox_label'] for i in instances}
     colors = make_palette(max(kinds, default=0) + 1)

@@ -45,7 +45,7 @@ def place(launcher: str) -> tuple[int, int]:
 
 
 def run_checks(cfg: Config, processes: int, folder: str,
-         checks: Sequence[Callable] = CHECKS) -> Iterator[Finding]:
+               checks: Sequence[Callable] = CHECKS) -> Iterator[Finding]:
     """Yield the findings of checks, as soon as each is made.
 
     Args:
@@ -97,7 +97,7 @@ def preflight(cfg: Config, stream: TextIO | None = None,
     states: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for finding in run_checks(cfg, processes, folder,
-                            QUICK if quick else CHECKS):
+                                  QUICK if quick else CHECKS):
             print(finding, file=stream, flush=True)
             states.append(finding.state)
     failed, warned = states.count(FAIL), states.count(WARN)

@@ -143,7 +143,7 @@ def draw_bus(rng: Generator, canvas: LabelCanvas, x: float, base: float,
 
 
 def draw_pedestrian(rng: Generator, canvas: LabelCanvas, x: float, base: float,
-                h: float):
+                    h: float):
     """Draw a person of height ``h`` who stands at ``base``."""
     skin, shirt, trousers = ((140, 170, 215), rng.integers(20, 235, 3),
                              rng.integers(20, 120, 3))

@@ -150,7 +150,7 @@ def pretrained_file(cfg: Config) -> str | None:
 
 
 def data_to_get(entry: Entry, cfg: Config,
-                 data_root: str | None) -> tuple[str, ...]:
+                data_root: str | None) -> tuple[str, ...]:
     """Return a message for the user if the data of an entry are missing."""
     where = data_root or cfg.get('data_root')
     if not where or Path(where).exists():

@@ -64,7 +64,7 @@ def run_command(command: Sequence[str]) -> int:
 
 
 def run_plan(plan: Plan,
-        tell: Callable[[str], None] = print):  # language: allow
+             tell: Callable[[str], None] = print):  # language: allow
     """Run the steps that are not complete yet; trainings resume.
 
     Raises:
