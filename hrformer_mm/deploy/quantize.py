@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from mmengine.utils import scandir
 from numpy import ndarray
 
+from ..datasets.validation.common import spread_samples
 from ..tasks import get_task
 from ..utils.config import bare_name
 from ..utils.config_checks import check_inputs
@@ -33,12 +34,6 @@ from .runtimes import HINT, Session
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 RANKED = 8  # images with which rounding errors are measured
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-
-
-def spread(length: int, samples: int) -> list[int]:
-    """Return the indices of samples that are spread evenly."""
-    return np.linspace(0, length - 1, min(length, samples)).round().astype(
-        int).tolist()  # yapf: disable
 
 
 def prepared(model: Any, sample: dict) -> ndarray:
@@ -66,7 +61,7 @@ def folder_images(cfg: Config, model: Any, folder: str | os.PathLike,
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         load, rest = TRANSFORMS.build(load), Compose(steps)
     meta, found = metainfo_of(cfg), []
-    for i in spread(len(paths), samples):
+    for i in spread_samples(len(paths), samples):
         path = str(Path(folder, paths[i]))
         sample = load(dict(meta, img_path=path, img_id=i))
         height, width = sample['img'].shape[:2]
@@ -110,8 +105,8 @@ class Validation:
 
     def images(self, samples: int) -> list[ndarray]:
         """Return normalized images [1, 3, h, w], spread over the data."""
-        return [prepared(self.model, self.dataset[i])
-                for i in spread(len(self.dataset), samples)]  # yapf: disable
+        chosen = spread_samples(len(self.dataset), samples)
+        return [prepared(self.model, self.dataset[i]) for i in chosen]
 
     @torch.inference_mode()
     def __call__(self, session: Session) -> float:

@@ -13,13 +13,13 @@ from tiny_tasks import task_row
 from tool_runs import error_of, tool
 
 from hrformer_mm.core.versions import can_export
+from hrformer_mm.datasets.validation.common import spread_samples
 from hrformer_mm.deploy.quantize import (
     Validation,
     folder_images,
     quantize,
     quantizers,
     rounding_errors,
-    spread,
     without,
 )
 from hrformer_mm.deploy.runtimes import Session
@@ -78,8 +78,8 @@ def network(openvino, count=6):
 
 
 def test_samples_are_spread_over_the_data():
-    assert spread(10, 4) == [0, 3, 6, 9]
-    assert spread(3, 300) == [0, 1, 2]
+    assert spread_samples(10, 4) == [0, 2, 5, 7]
+    assert spread_samples(3, 300) == [0, 1, 2]
 
 
 @pytest.mark.parametrize('task', [

@@ -155,6 +155,14 @@ def test_old_names_of_modules_hide_nothing():
             assert name not in getattr(package, '__all__', ()), old
 
 
+@pytest.mark.parametrize('old', ['Report', 'describe', 'write_truths'])
+def test_old_names_of_checkpoints_work_with_a_warning(old):
+    from hrformer_mm import checkpoints
+    new = checkpoints.RENAMED[old]
+    with pytest.warns(DeprecationWarning, match=f'is now {new}'):
+        assert getattr(checkpoints, old) is getattr(checkpoints, new)
+
+
 def test_old_names_of_modules_work_with_a_warning():
     pytest.importorskip('mmpose')
     pytest.importorskip('mmseg')
