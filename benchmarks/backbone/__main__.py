@@ -41,7 +41,7 @@ PRESETS: dict[str, Any] = {
         *((Case(arch, POSE, 4, 'train'), ('mmpose', 'ours'))
           for arch in ('base', 'small')),
     ],
-    # The README's table of runtimes on CPUs.
+    # Runtimes on CPUs, for all tasks.
     'runtimes': [
         *((Case(arch, POSE, 4, 'forward'), ON_CPU)
           for arch in ('small', 'base')),
