@@ -31,9 +31,9 @@ RUNNER_KEYS = {
 
 
 def near_configs(path: str) -> list[str]:
-    """Return paths of configs with names similar to that of a path."""
-    found = configs_by_name()
-    return [os.path.relpath(found[name])
+    """Return configs similar to a path, as paths, or to a name, as names."""
+    found, is_name = configs_by_name(), Path(path).stem == path
+    return [name if is_name else os.path.relpath(found[name])
             for name in get_close_matches(Path(path).stem, found, 3)]
 
 

@@ -156,6 +156,11 @@ def test_a_misspelled_config_suggests_similar_ones(path, name, capsys):
     assert 'hrformer_b_coco_384x288.py' in message
 
 
+def test_a_misspelled_name_suggests_names(capsys):
+    message = error_of(tool('train'), ['hrformer_x_coco_256x192'], capsys)
+    assert "'hrformer_t_coco_256x192'" in message
+
+
 def test_missing_data_is_reported_with_the_flag_that_fixes_it(
         capsys, tmp_path):
     message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
