@@ -23,7 +23,7 @@ EPILOG = """User errors are reported in one line, with exit code 2. Set
 HRFORMER_MM_TRACEBACK=1 or pass --traceback for the traceback. Errors of a run
 that has started also have their traceback in its log file. Set
 HRFORMER_MM_OFFLINE=1 or pass --offline to forbid downloads."""
-OFFLINE = 'HRFORMER_MM_OFFLINE'
+OFFLINE, TRACEBACK = 'HRFORMER_MM_OFFLINE', 'HRFORMER_MM_TRACEBACK'
 # Runtimes of networks, see hrformer_mm/deploy/backends.py.
 BACKENDS = ('auto', 'torch', 'onnxruntime', 'openvino')
 FLAGS = ('--traceback', '--offline')  # of all commands
@@ -32,28 +32,26 @@ BUILDERS = {('build_functions.py', 'build_from_cfg'),
             ('builder.py', 'build_optim_wrapper'), ('runner.py', '__init__')}
 
 
+def wants_traceback() -> bool:
+    return os.environ.get(TRACEBACK, '0') not in ('', '0')
+
+
 def raised_here(error: BaseException) -> bool:
     """Return whether this package raised an error itself."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and str(Path(
-        frames[-1].filename).resolve()).startswith(str(PACKAGE))
-
-
-def is_building(error: BaseException) -> bool:
-    """Whether an error was raised while an object was built from a config."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any((Path(f.filename).name, f.name) in BUILDERS for f in frames)
+    return bool(frames) and PACKAGE in Path(
+        frames[-1].filename).resolve().parents
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether an error is one that a user can fix by reading one line.
+    """Return whether a user can fix an error by reading one line.
 
     These are wrong values, missing files, packages and registered names, all
-    errors that this package raises, arguments that a class does not have, and
-    all errors of a class about the values of a config. Other errors, such as
-    running out of memory, keep their traceback.
+    errors that this package raises, and all errors of building what a config
+    describes. Others, such as running out of memory, keep their traceback.
     """
-    if is_building(error):
+    frames = traceback.extract_tb(error.__traceback__)
+    if any((Path(f.filename).name, f.name) in BUILDERS for f in frames):
         return True
     if isinstance(error, TypeError):
         return 'argument' in str(error)
@@ -83,8 +81,8 @@ def escape_what_the_locale_lacks():
 def restart_in_utf8_mode():
     """Restart a tool in Python's UTF-8 mode if file names are ASCII only.
 
-    In such a locale no file can be opened by another name, as annotations and
-    configs have it, and this cannot be changed in a running process.
+    In such a locale no file of another name can be opened, and this cannot be
+    changed in a running process.
     """
     is_ascii = codecs.lookup(sys.getfilesystemencoding()).name == 'ascii'
     if is_ascii and os.environ.get('PYTHONUTF8') != '1' and sys.executable:
@@ -96,23 +94,18 @@ def restart_in_utf8_mode():
 @contextmanager
 def downloading(is_allowed: bool) -> Iterator[None]:
     """Forbid downloads, also in processes that are started, if not allowed."""
-    before = os.environ.get(OFFLINE)
-    if not is_allowed:
-        os.environ[OFFLINE] = '1'
+    before = os.environ.get(OFFLINE, '0')
+    os.environ[OFFLINE] = before if is_allowed else '1'
     try:
         yield
     finally:
-        if not is_allowed:
-            os.environ.pop(OFFLINE)
-            if before is not None:
-                os.environ[OFFLINE] = before
+        os.environ[OFFLINE] = before
 
 
 def reader_is_gone() -> bool:
-    """Whether the pipe of stdout is closed, as by ``head``.
+    """Return whether ``head`` or the like closed the pipe of stdout.
 
-    If so, later output is dropped, so that Python does not complain about it
-    when it exits.
+    If so, later output is dropped; Python would complain about it at exit.
     """
     if not hasattr(select, 'poll'):  # Windows
         return False
@@ -131,10 +124,8 @@ def reader_is_gone() -> bool:
 def one_line_errors(main: Callable) -> Callable:
     """Make ``main(argv=None)`` of a tool report user errors in one line.
 
-    Prints ``error: ...`` to stderr and exits with code 2. With
-    ``HRFORMER_MM_TRACEBACK=1`` or ``--traceback`` the traceback is printed
-    instead. ``HRFORMER_MM_OFFLINE=1`` or ``--offline`` forbids downloads. Both
-    flags are removed from the arguments here.
+    Prints ``error: ...`` to stderr and exits with code 2. Both :data:`FLAGS`
+    (see :data:`EPILOG`) are removed from the arguments here.
     """
 
     @wraps(main)
@@ -143,8 +134,7 @@ def one_line_errors(main: Callable) -> Callable:
             restart_in_utf8_mode()
         escape_what_the_locale_lacks()
         argv = list(sys.argv[1:] if argv is None else argv)
-        full = '--traceback' in argv or os.environ.get(
-            'HRFORMER_MM_TRACEBACK', '0') not in ('', '0')
+        full = '--traceback' in argv or wants_traceback()
         try:
             with downloading('--offline' not in argv):
                 code = main([arg for arg in argv if arg not in FLAGS])
@@ -221,50 +211,31 @@ def dataset_parser(description: str, examples: str) -> ArgumentParser:
 
 def add_backend(parser: ArgumentParser):
     """Add the flags of all tools that run a network."""
-    parser.add_argument(
-        '--backend',
-        choices=BACKENDS,
-        default='auto',
+    add = parser.add_argument
+    add('--backend', choices=BACKENDS, default='auto',
         help='runtime of the network (default: auto, that of the file: torch '
         'for a checkpoint, onnxruntime for .onnx, openvino for .xml); for '
         'another one, a checkpoint is exported first, in a minute or two')
-    parser.add_argument(
-        '--precision',
-        choices=['fp32', 'bf16'],
+    add('--precision', choices=['fp32', 'bf16'],
         help='precision of OpenVINO; bf16 is the fastest on CPUs that have it '
         '(default: that of the file; fp32 for a checkpoint)')
 
 
 def add_run_flags(parser: ArgumentParser):
     """Add the flags that only training and testing have."""
-    parser.add_argument(
-        '--work-dir',
-        help='write logs and checkpoints to this folder '
+    add = parser.add_argument
+    add('--work-dir', help='write logs and checkpoints to this folder '
         '(default: work_dirs/NAME)')
-    parser.add_argument(
-        '--show-dir',
-        help='write images with predictions of the evaluation to this folder')
-    parser.add_argument(
-        '--show', action='store_true', help='show predictions in a window')
-    parser.add_argument(
-        '--interval',
-        type=int,
-        default=1,
+    add('--show-dir', help='write images with predictions of the evaluation '
+        'to this folder')
+    add('--show', action='store_true', help='show predictions in a window')
+    add('--interval', type=int, default=1,
         help='draw every n-th image (default: 1)')
-    parser.add_argument(
-        '--wait-time',
-        type=float,
-        default=1,
+    add('--wait-time', type=float, default=1,
         help='show each window for this many seconds (default: 1)')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='job launcher (default: none, a single process)')
     # torch.distributed.launch passes either spelling.
-    parser.add_argument(
-        '--local-rank',
-        '--local_rank',
-        type=int,
-        default=0,
+    add('--local-rank', '--local_rank', type=int, default=0,
         help='rank of this process on its machine; set by the launcher')

@@ -4,58 +4,41 @@
 Each error names the key of the config, or the file, in one line. Without the
 checks, hooks and loops would fail on the same errors hours later.
 """
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import (
-    Any,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Any, Union, get_args, get_origin
 
+from mmengine import registry as mm
 from mmengine.config import Config
-from mmengine.registry import (
-    HOOKS,
-    LOOPS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    Registry,
-)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..registry import MODELS
 from ..tasks import SCOPES
-from .dataset_leaves import class_of as dataset_class
+from .dataset_leaves import class_of
 from .suggest import arguments, did_you_mean, registered
 
 # Parts of a config that training and testing require.
 TRAINED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 TESTED = ('model', 'test_dataloader')
-
-
-def downloads(dataset: Mapping, scope: str | None) -> bool:
-    """Return whether a dataset such as CIFAR10 may download its files."""
-    kind = dataset_class(dataset, scope)
-    return (kind is not None and dataset.get('download', True)
-            and 'download' in arguments(kind))
+NUMBERS = {'int': int, 'float': float, 'bool': bool, 'None': type(None),
+           'Tensor': Tensor}  # types by their names in annotations
 
 
 def data_paths(dataset: Mapping,
                scope: str | None = None
                ) -> Iterator[tuple[str, str | None]]:
     """Yield files and folders that a dataset reads; a path may be empty."""
-    if isinstance(dataset.get('dataset'), Mapping):
-        yield from data_paths(dataset['dataset'], scope)
-    for part in dataset.get('datasets') or ():
+    parts = [dataset.get('dataset'), *(dataset.get('datasets') or ())]
+    for part in parts:
         if isinstance(part, Mapping):
             yield from data_paths(part, scope)
-    if downloads(dataset, scope):
-        return
+    kind = class_of(dataset, scope)
+    if kind is not None and dataset.get('download', True) and (
+            'download' in arguments(kind)):
+        return  # a dataset such as CIFAR10 may download its files
     # Only MMPretrain expands ~.
     user = os.path.expanduser if scope == 'mmpretrain' else str
     folder = user(dataset.get('data_root') or '')
@@ -67,6 +50,33 @@ def data_paths(dataset: Mapping,
     yield from ((word, os.path.join(folder, user(path)))
                 for word, path in below.items()
                 if path and isinstance(path, str))
+
+
+def missing_data(cfg: Config, loader: str) -> Iterator[tuple[str, str]]:
+    """Yield missing files and folders of a data loader, and advice."""
+    part = cfg.get(loader)
+    dataset = part['dataset'] if part else {}
+    for word, path in data_paths(dataset, cfg.get('default_scope')):
+        if path and '://' not in path and not os.path.exists(path):
+            yield (f'the {word} of {loader} does not exist: {path}',
+                   'put the data there (the README of the config has the '
+                   'layout) or pass its folder with --data-root DIR')
+
+
+def check_data_files(cfg: Config, *loaders: str):
+    """Raise FileNotFoundError if a file of data loaders is missing."""
+    for loader in loaders:
+        for error in missing_data(cfg, loader):
+            raise FileNotFoundError('; '.join(error))
+
+
+def check_inputs(cfg: Config, *loaders: str):
+    """Check that the data exists, but report errors of the model first."""
+    try:
+        check_data_files(cfg, *loaders)
+    except FileNotFoundError:
+        MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
+        raise
 
 
 def check_parts(cfg: Config, *parts: str):
@@ -83,62 +93,34 @@ def check_parts(cfg: Config, *parts: str):
                              f'got {part!r}')
 
 
-NUMBERS = {'int': int, 'float': float, 'bool': bool, 'None': type(None),
-           'Tensor': Tensor}  # types by their names in annotations
-
-
-def typed_parts(cfg: Config) -> Iterator[tuple[str, Mapping, Any]]:
+def typed_parts(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
     """Yield parts that are built late: key, part, and registry or class."""
     loop = 'EpochBasedTrainLoop' if cfg.train_cfg.get('by_epoch') else (
         'IterBasedTrainLoop')
-    yield 'train_cfg', dict(dict(type=loop), **cfg.train_cfg), LOOPS
+    yield 'train_cfg', dict(dict(type=loop), **cfg.train_cfg), mm.LOOPS
     for name in ('train_dataloader', 'val_dataloader'):
         yield name, cfg.get(name), DataLoader
-    yield 'optim_wrapper', cfg.optim_wrapper, OPTIM_WRAPPERS
     optimizer = cfg.optim_wrapper.get('optimizer')
-    yield 'optim_wrapper.optimizer', optimizer, OPTIMIZERS
+    yield 'optim_wrapper', cfg.optim_wrapper, mm.OPTIM_WRAPPERS
+    yield 'optim_wrapper.optimizer', optimizer, mm.OPTIMIZERS
     hooks = cfg.get('default_hooks') or {}
-    yield from ((f'default_hooks.{k}', v, HOOKS) for k, v in hooks.items())
-    for name, registry in (('custom_hooks', HOOKS),
-                           ('param_scheduler', PARAM_SCHEDULERS)):
+    yield from ((f'default_hooks.{k}', v, mm.HOOKS) for k, v in hooks.items())
+    for name, registry in (('custom_hooks', mm.HOOKS),
+                           ('param_scheduler', mm.PARAM_SCHEDULERS)):
         several = cfg.get(name) or ()
         if isinstance(several, (list, tuple)):
             yield from ((f'{name}.{i}', part, registry)
                         for i, part in enumerate(several))
 
 
-def required_class(key: str, part: Mapping, source: Any,
-                   scope: str | None) -> type | None:
-    """Return the class of a part of a config, or None if it is unknown.
-
-    Raises:
-        ValueError: If its registry does not have it. Suggests similar names.
-    """
-    kind = part.get('type')
-    if not isinstance(source, Registry):
-        return source
-    if not isinstance(kind, str):
-        return kind if inspect.isclass(kind) else None
-    with source.switch_scope_and_registry(scope) as registry:
-        found = registry.get(kind)
-        if found is None:
-            raise ValueError(f'{key}.type: {kind} is not in the registry of '
-                             f'{source.name}s' +
-                             did_you_mean(kind, registered(registry, kind)))
-    return found
-
-
 def number_types(annotation: Any) -> set[type]:
     """Return the types of an argument that takes only numbers, else none."""
+    kinds = {annotation}
     if isinstance(annotation, str):  # from __future__ import annotations
-        kinds = {
-            NUMBERS.get(word.strip(), object)
-            for word in annotation.split('|')
-        }
+        kinds = {NUMBERS.get(word.strip(), object)
+                 for word in annotation.split('|')}
     elif get_origin(annotation) in (Union, UnionType):
         kinds = set(get_args(annotation))
-    else:
-        kinds = {annotation}
     return kinds if kinds <= {*NUMBERS.values()} else set()
 
 
@@ -158,13 +140,14 @@ def wrong_types(cfg: Config) -> Iterator[str]:
     for key, part, source in typed_parts(cfg):
         if not isinstance(part, Mapping):
             continue
-        try:
-            kind = required_class(
-                key, part, source,
-                part.get('_scope_', cfg.get('default_scope')))
-        except ValueError as error:
-            yield str(error)
-            continue
+        scope = part.get('_scope_', cfg.get('default_scope'))
+        kind, name = source, part.get('type')
+        if isinstance(source, mm.Registry):
+            kind = class_of(part, scope, source)
+            if kind is None and isinstance(name, str):
+                known = registered(source.children.get(scope, source), name)
+                yield (f'{key}.type: {name} is not in the registry of '
+                       f'{source.name}s{did_you_mean(name, known)}')
         annotations = arguments(kind) if kind else {}
         for name, value in part.items():
             wanted = misfit(value, number_types(annotations.get(name)))
@@ -176,46 +159,14 @@ def wrong_types(cfg: Config) -> Iterator[str]:
             yield f'train_cfg.{name} must be at least 1, got {value}'
 
 
-def check_scope(cfg: Config):
-    """Raise ValueError for a ``default_scope`` that is no text."""
+def check_types(cfg: Config):
+    """Raise ValueError for the first error of :func:`wrong_types`."""
     scope = cfg.get('default_scope')
     if scope is not None and not isinstance(scope, str):
         raise ValueError(f'default_scope must be one of {sorted(SCOPES)}, got '
                          f'{scope!r}')
-
-
-def check_types(cfg: Config):
-    """Raise ValueError for the first error of :func:`wrong_types`."""
-    check_scope(cfg)
     for error in wrong_types(cfg):
         raise ValueError(error)
-
-
-def check_data_files(cfg: Config, *loaders: str):
-    """Check that the files of data loaders exist, before anything slow.
-
-    Raises:
-        FileNotFoundError: If one is missing. Names it and the flag to set.
-    """
-    for name in loaders:
-        loader = cfg.get(name)
-        paths = data_paths(loader['dataset'],
-                           cfg.get('default_scope')) if loader else ()
-        for word, path in paths:
-            if path and '://' not in path and not os.path.exists(path):
-                raise FileNotFoundError(
-                    f'the {word} of {name} does not exist: {path}; put the '
-                    'data there (the README of the config has the layout) or '
-                    'pass its folder with --data-root DIR')
-
-
-def check_inputs(cfg: Config, *loaders: str):
-    """Check that the data exists, but report errors of the model first."""
-    try:
-        check_data_files(cfg, *loaders)
-    except FileNotFoundError:
-        MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
-        raise
 
 
 def check_checkpoint(path: str):

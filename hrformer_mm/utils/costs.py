@@ -1,10 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Compute the cost of training: memory, bytes on disk, and iterations."""
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,7 +11,6 @@ from torch.utils._pytree import tree_flatten
 
 from .config import bare_name
 
-GIB = 2**30
 # Number of state tensors per parameter, each of the parameter's size.
 MOMENTS = dict(SGD=1, Adam=2, AdamW=2)
 
@@ -29,10 +27,7 @@ def gradient_bytes(model: nn.Module) -> int:
 
 
 def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
-    """Return the bytes of a checkpoint: weights and optimizer state.
-
-    An EMA hook stores averaged weights in addition.
-    """
+    """Return the bytes of a checkpoint: weights, EMA and optimizer state."""
     weights = nbytes([*model.parameters(), *model.buffers()])
     hooks = [bare_name(hook.get('type', ''))
              for hook in cfg.get('custom_hooks') or ()]
@@ -44,15 +39,12 @@ def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
 
 
 def count_checkpoints(cfg: Config) -> int:
-    """Return the maximum number of checkpoints on disk during a run.
-
-    A checkpoint is deleted after the one that replaces it is written.
-    """
+    """Return the maximum number of checkpoints on disk during a run."""
     hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
     length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
     interval, most = hook.get('interval', -1), hook.get('max_keep_ckpts', -1)
     kept = -(-length // interval) if interval > 0 else 0
-    if most > 0:
+    if most > 0:  # one more, as the oldest is deleted last
         kept = min(kept, most + 1)
     best = hook.get('save_best') or []
     return kept + (1 if isinstance(best, str) else len(best))
@@ -63,7 +55,7 @@ def count_iterations(cfg: Config, samples: int,
     """Return the iterations of a training run, and of one epoch.
 
     Args:
-        cfg: Config with ``train_cfg`` and ``train_dataloader``.
+        cfg: Config of the training.
         samples: Number of samples of the training set.
         processes: Number of processes that share each epoch.
     """
@@ -112,19 +104,11 @@ class PeakMemory(TorchDispatchMode):
         for tensor in tensors_of(out):
             storage = tensor.untyped_storage()
             if storage._cdata not in known:
-                self.add(storage)
+                self.alive[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.drop, storage._cdata)
         return out
-
-    def add(self, storage: torch.UntypedStorage):
-        self.alive[storage._cdata] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self.drop, storage._cdata)
 
     def drop(self, address: int):
         self.now -= self.alive.pop(address)
-
-
-def optimizer_bytes(state: Mapping) -> int:
-    """Return the bytes of the tensors of an optimizer's ``state_dict``."""
-    return nbytes(tensors_of(state['state']))

@@ -3,12 +3,14 @@
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import (
-    Any,
-)
+from typing import Any
+
+from mmengine import DefaultScope
+
+from .config import registries
 
 # Messages of Python and mmengine for unknown names.
 ARGUMENT = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument "
@@ -43,11 +45,10 @@ def arguments(kind: Callable) -> dict[str, Any]:
     """
     calls = [vars(c)['__init__'] for c in inspect.getmro(kind)
              if '__init__' in vars(c)] if inspect.isclass(kind) else [kind]
-    found: dict[str, Any] = {}
-    for call in reversed(calls):
-        found.update((k, p.annotation) for k, p in parameters(call).items())
-    return {k: v for k, v in found.items()
-            if k not in ('self', 'args', 'kwargs')}
+    found = {name: parameter.annotation for call in reversed(calls)
+             for name, parameter in parameters(call).items()}
+    return {name: annotation for name, annotation in found.items()
+            if name not in ('self', 'args', 'kwargs')}
 
 
 def registered(registry: Any, name: str) -> set[str]:
@@ -55,65 +56,29 @@ def registered(registry: Any, name: str) -> set[str]:
     scope = name.rpartition('.')[0]
     found: set[str] = set()
     while registry is not None:
-        child = registry.children.get(scope)
-        if not scope:
-            found |= {*registry.module_dict, *getattr(registry, 'entries', ())}
-        elif child is not None:
-            names = {*child.module_dict, *getattr(child, 'entries', ())}
-            found |= {f'{scope}.{n}' for n in names}
+        part = registry.children.get(scope) if scope else registry
+        names = {*part.module_dict, *getattr(part, 'entries', ())
+                 } if part is not None else set()
+        found |= {f'{scope}.{n}' for n in names} if scope else names
         registry = registry.parent
     return found
 
 
-def all_registries() -> Iterator[Any]:
-    """Yield mmengine's registries, each followed by those of frameworks."""
-    from mmengine import registry as mmengine
-    for root in vars(mmengine).values():
-        if isinstance(root, mmengine.Registry):
-            yield root
-            yield from root.children.values()
-
-
-def find_registry(scope: str | None, name: str) -> Any:
-    """Return the registry of a scope (default: mmengine's) and a name."""
-    return next((r for r in all_registries()
-                 if r.name == name and r.scope == (scope or 'mmengine')), None)
-
-
-def own_scopes() -> list[str]:
-    """Return the current scope, if there is one, and this package's."""
-    from mmengine import DefaultScope
-    current = DefaultScope.get_current_instance()
-    return [*([current.scope_name] if current else ()), 'hrformer_mm']
-
-
-def owners(entry: Callable) -> Iterator[tuple[Callable, Callable]]:
-    """Yield pairs of an entry and its function.
-
-    For a class, these are the class and its bases, and their ``__init__``.
-    """
-    if not inspect.isclass(entry):
-        yield entry, entry
-        return
-    for kind in inspect.getmro(entry):
-        if '__init__' in vars(kind):
-            yield kind, vars(kind)['__init__']
-
-
-def callables(name: str) -> Iterator[Callable]:
-    """Yield registered entries by a qualified name like ``HRNet.__init__``.
+def callables(name: str) -> list[Callable]:
+    """Return registered entries by a qualified name like ``HRNet.__init__``.
 
     If several frameworks have a class of that name, only those of the current
     scope and of this package are returned.
     """
-    found: dict[Callable, str] = {}
-    for registry in all_registries():
-        for entry in registry.module_dict.values():
-            for owner, call in owners(entry):
-                if getattr(call, '__qualname__', '') == name:
-                    found.setdefault(owner, registry.scope)
-    meant = [owner for owner, scope in found.items() if scope in own_scopes()]
-    yield from meant or found
+    name = name.removesuffix('.__init__')
+    found = {(owner, registry.scope): None for registry in registries()
+             for entry in registry.module_dict.values()
+             for owner in getattr(entry, '__mro__', (entry, ))
+             if getattr(owner, '__qualname__', '') == name}
+    current = DefaultScope.get_current_instance()
+    scopes = ('hrformer_mm', current and current.scope_name)
+    return [owner for owner, scope in found if scope in scopes] or [
+        owner for owner, _ in found]
 
 
 def passing_arguments(error: BaseException) -> set[str]:
@@ -141,6 +106,9 @@ def near_names(error: Exception) -> str:
                  for a in arguments(call)}
         return did_you_mean(unexpected[2], known | passing_arguments(error))
     if unknown and isinstance(error, KeyError):
-        registry = find_registry(unknown[2], unknown[3])
-        return did_you_mean(unknown[1], registered(registry, unknown[1]))
+        name, scope, kind = unknown.groups()
+        known = {n for r in registries()
+                 if (r.scope, r.name) == (scope or 'mmengine', kind)
+                 for n in registered(r, name)}
+        return did_you_mean(name, known)
     return ''

@@ -390,3 +390,24 @@ def test_the_dry_run_can_be_whole_skipped_or_run_alone(tmp_path):
     assert code == 0 and len(calls) == 1 and '--dry-run' not in calls[0]
     code, calls = launch(tmp_path, 0, '--dry-run')
     assert code == 0 and len(calls) == 1 and '--quick' not in calls[0]
+
+
+# The checks themselves
+
+
+def test_an_error_of_a_check_is_a_finding_after_those_before_it():
+
+    @preflight.report.findings_about('subject', needs='samples')
+    def broken(flight):
+        yield preflight.OK, 'first'
+        raise ZeroDivisionError('second')
+
+    flight = preflight.Flight(Config(), 1, '')
+    skipped, = broken(flight)
+    assert skipped.state == 'skip' and 'valid config and data' in str(skipped)
+    flight.sizes['train_dataloader'] = 1
+    first, second = broken(flight)
+    assert (first.what, first.state) == ('subject', 'ok')
+    assert (second.what, second.state) == ('subject', 'FAIL')
+    assert second.found == 'ZeroDivisionError: second'
+    assert 'HRFORMER_MM_TRACEBACK' in second.fix

@@ -191,6 +191,19 @@ def test_a_value_used_only_during_a_run_fails_with_one_line(
     assert says in line
 
 
+@pytest.mark.parametrize('name, near', [
+    ('IterTimerHok', 'IterTimerHook'),
+    ('PoseVisualizationHok', 'PoseVisualizationHook'),
+    ('hrformer_mm.ExactResumHook', 'hrformer_mm.ExactResumeHook'),
+])
+def test_a_misspelled_class_suggests_names_of_its_scope(name, near):
+    cfg = Config.fromfile(ROW)
+    cfg.custom_hooks = [dict(type=name)]
+    error, = wrong_types(cfg)
+    assert error.startswith(f'custom_hooks.0.type: {name} is not in the')
+    assert f'Did you mean {near!r}' in error
+
+
 @pytest.mark.slow
 def test_the_types_of_every_config_are_valid():
     for path in sorted(CONFIGS.glob('[!_]*/*.py')):

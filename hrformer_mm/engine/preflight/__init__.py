@@ -9,7 +9,6 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TextIO
@@ -22,10 +21,10 @@ from ...utils.redirect import redirect_output
 from ..distributed import VARIABLES
 from . import inputs, steps
 from .rehearsal import Rehearsal
-from .report import FAIL, OK, SKIP, WARN, Finding, Flight, attempt
+from .report import FAIL, OK, SKIP, WARN, Flight
 
 __all__ = ['CHECKS', 'FAIL', 'Flight', 'OK', 'QUICK', 'Rehearsal', 'SKIP',
-           'WARN', 'run_checks', 'preflight']
+           'WARN', 'preflight']
 QUICK = (inputs.check_config, inputs.check_machine, inputs.check_paths,
          inputs.check_weights)
 CHECKS = (inputs.check_config, inputs.check_machine, inputs.check_data,
@@ -44,31 +43,6 @@ def place(launcher: str) -> tuple[int, int]:
             int(os.environ.get(names['WORLD_SIZE'], 1)))
 
 
-def run_checks(cfg: Config, processes: int, folder: str,
-               checks: Sequence[Callable] = CHECKS) -> Iterator[Finding]:
-    """Yield the findings of checks, as soon as each is made.
-
-    Args:
-        cfg: Config of the training; it is not changed.
-        processes: Number of processes of the run.
-        folder: Empty folder for output of the frameworks.
-        checks: :data:`CHECKS` or :data:`QUICK`.
-    """
-    flight = Flight(deepcopy(cfg), processes, folder)
-    flight.cfg.launcher = 'none'
-    for check in checks:
-        name = check.__name__[len('check_'):]
-        with redirect_output(Path(folder) / 'log.txt'), \
-                DefaultScope.overwrite_default_scope(
-                    cfg.get('default_scope')):
-            findings, error = attempt(name, lambda: list(check(flight)))
-        yield from findings or ()
-        if error:
-            yield Finding(name, FAIL, error)
-    flight.rehearsal = None
-    gc.collect()  # stops the workers of its data loaders
-
-
 def plural(number: int, noun: str) -> str:
     """Format a number with its noun, as ``1 error`` or ``2 errors``."""
     return f'{number} {noun}{"" if number == 1 else "s"}'
@@ -79,7 +53,7 @@ def preflight(cfg: Config, stream: TextIO | None = None,
     """Check a run and print the findings, in one process for all.
 
     Args:
-        cfg: Config of the training.
+        cfg: Config of the training; it is not changed.
         stream: Where to print; by default stdout.
         quick: Check only config, machine, paths and weights.
 
@@ -96,10 +70,18 @@ def preflight(cfg: Config, stream: TextIO | None = None,
     check_parts(cfg, *TRAINED)
     states: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for finding in run_checks(cfg, processes, folder,
-                                  QUICK if quick else CHECKS):
-            print(finding, file=stream, flush=True)
-            states.append(finding.state)
+        flight = Flight(deepcopy(cfg), processes, folder)
+        flight.cfg.launcher = 'none'
+        for check in QUICK if quick else CHECKS:
+            with redirect_output(Path(folder) / 'log.txt'), \
+                    DefaultScope.overwrite_default_scope(
+                        cfg.get('default_scope')):
+                findings = list(check(flight))
+            for finding in findings:
+                print(finding, file=stream, flush=True)
+                states.append(finding.state)
+        del flight
+        gc.collect()  # stops the workers of its data loaders
     failed, warned = states.count(FAIL), states.count(WARN)
     passed = 'config, paths and weights are valid' if quick else (
         'ready to train')

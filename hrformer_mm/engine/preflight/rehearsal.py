@@ -8,7 +8,6 @@ files behind.
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...utils.config import bare_name
-from ...utils.costs import PeakMemory, nbytes, optimizer_bytes
+from ...utils.costs import PeakMemory, nbytes, tensors_of
 
 SAMPLES = 2  # in a step; some batch norms fail with a single one
 STEPS = 2  # the first one warms up, the second one is timed
@@ -28,53 +27,9 @@ class Enough(Exception):
     """Exception that ends the training loop."""
 
 
-@dataclass
-class Measurements:
-    """Measurements of the first steps.
-
-    Attributes:
-        samples: Number of samples in each step.
-        seconds: Duration of a step, without loading data.
-        states: Bytes of weights and optimizer, independent of the batch.
-        peak: Peak memory of a step in bytes, including states.
-        slope: Bytes for each additional sample.
-        losses: Loss of each step.
-    """
-    samples: int
-    seconds: float = math.nan
-    states: int = 0
-    peak: int = 0
-    slope: float = 0.
-    losses: list[float] = field(default_factory=list)
-
-    def memory(self, batch: int) -> int:
-        """Estimate the bytes for a batch of a size, by a linear model."""
-        return self.peak + round(self.slope * (batch - self.samples))
-
-
 def synchronize():
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-class Stopwatch(Hook):
-    """Time steps and end the training after :data:`STEPS`."""
-    priority = 'LOWEST'
-
-    def __init__(self, measured: Measurements):
-        self.measured = measured
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        synchronize()
-        self.began = time.perf_counter()
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
-                         outputs=None):
-        synchronize()
-        self.measured.seconds = time.perf_counter() - self.began
-        self.measured.losses.append(float(outputs['loss']))
-        if len(self.measured.losses) == STEPS:
-            raise Enough
 
 
 def without_pretrained(cfg: Any):
@@ -119,48 +74,78 @@ def shortened(cfg: Config, work_dir: str) -> Config:
     return cfg
 
 
-class Rehearsal:
-    """The beginning of a training.
+class Rehearsal(Hook):
+    """The beginning of a training, and the hook that measures and ends it.
 
     Args:
         cfg: Config adapted to this machine, with its data available; it is
             not changed.
         work_dir: Empty folder for output of the frameworks.
+
+    Attributes:
+        samples: Number of samples in each step.
+        seconds: Duration of a step, without loading data.
+        states: Bytes of weights and optimizer, independent of the batch.
+        peak: Peak memory of a step in bytes, including states.
+        slope: Bytes for each additional sample.
+        losses: Loss of each step.
     """
+    priority = 'LOWEST'
 
     def __init__(self, cfg: Config, work_dir: str):
         self.cfg = shortened(cfg, work_dir)
         self.whole = cfg.train_dataloader.batch_size
-        self.measured = Measurements(self.cfg.train_dataloader.batch_size)
+        self.samples: int = self.cfg.train_dataloader.batch_size
+        self.seconds, self.slope, self.states, self.peak = math.nan, 0., 0, 0
+        self.losses: list[float] = []
         self.runner: Any = None  # a Runner, after train()
 
-    def train(self) -> Measurements:
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        synchronize()
+        self.began = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        synchronize()
+        self.seconds = time.perf_counter() - self.began
+        self.losses.append(float(outputs['loss']))
+        if len(self.losses) == STEPS:
+            raise Enough
+
+    def train(self) -> 'Rehearsal':
         """Run :data:`STEPS` steps, then measure memory at two batch sizes.
+
+        Returns:
+            This rehearsal.
 
         Raises:
             Exception: Any error of the training.
         """
         self.runner = Runner.from_cfg(self.cfg)
-        self.runner.register_hook(Stopwatch(self.measured))
+        self.runner.register_hook(self)
         try:
             self.runner.train()
         except Enough:
             pass
-        found, model = self.measured, self.runner.model
-        found.states = nbytes([*model.parameters(), *model.buffers()]) + (
-            optimizer_bytes(self.runner.optim_wrapper.state_dict()))
-        found.peak = self.weigh(found.samples)
-        more = min(2 * found.samples, self.whole) - found.samples
+        model, optimizer = self.runner.model, self.runner.optim_wrapper
+        self.states = nbytes([
+            *model.parameters(), *model.buffers(),
+            *tensors_of(optimizer.state_dict()['state'])])
+        self.peak = self.weigh(self.samples)
+        more = min(2 * self.samples, self.whole) - self.samples
         if more:
-            found.slope = (self.weigh(found.samples + more) -
-                           found.peak) / more
-        return found
+            self.slope = (self.weigh(self.samples + more) - self.peak) / more
+        return self
+
+    def memory(self, batch: int) -> int:
+        """Estimate the bytes for a batch of a size, by a linear model."""
+        return self.peak + round(self.slope * (batch - self.samples))
 
     def batch(self, size: int) -> Any:
         """Return a training batch of a given size, made of few samples."""
         loader = self.runner.train_dataloader
         few = [loader.dataset[i % len(loader.dataset)]
-               for i in range(self.measured.samples)]
+               for i in range(self.samples)]
         return loader.collate_fn(
             [deepcopy(few[i % len(few)]) for i in range(size)])
 
@@ -178,7 +163,7 @@ class Rehearsal:
             return torch.cuda.max_memory_allocated()
         with PeakMemory() as memory:
             self.step(batch)
-        return self.measured.states + memory.peak
+        return self.states + memory.peak
 
     def time(self, size: int) -> float:
         """Return the seconds of a step for a batch size, after a warmup."""

@@ -1,33 +1,27 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """State shared by the checks: findings, and facts about the run."""
-import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from torch import nn
 
 from ...datasets.validation.common import LOADERS
 from ...utils import cli
-from ...utils.costs import GIB
-from .rehearsal import Rehearsal
 
 OK, WARN, FAIL, SKIP = 'ok', 'warn', 'FAIL', 'skip'
+TRACE = 'set HRFORMER_MM_TRACEBACK=1 to print the traceback'
+# Attributes of Flight without which a check is skipped.
+NEEDS = dict(model='a valid model', samples='a valid config and data',
+             is_ready='a valid config and data',
+             rehearsal='the training steps')  # yapf: disable
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A line of the table.
-
-    Attributes:
-        what: Subject of the check.
-        state: :data:`OK`, :data:`WARN`, :data:`FAIL` or :data:`SKIP`.
-        found: Description of the result.
-        fix: Suggested fix.
-    """
+class Finding(NamedTuple):
+    """A line of the table: subject, state, result and suggested fix."""
     what: str
     state: str
     found: str
@@ -40,27 +34,16 @@ class Finding:
 
 @dataclass
 class Flight:
-    """Facts about a run, which the checks use and extend.
-
-    Attributes:
-        cfg: Config of the run; :func:`.inputs.check_machine` adapts it to
-            the machine.
-        processes: Number of processes of the run.
-        folder: Empty folder for output of the frameworks.
-        is_built: Whether all parts of the config could be built.
-        sizes: Number of samples, by data loader.
-        reading: Seconds to read a sample, by data loader.
-        evaluating: Seconds to evaluate a sample.
-    """
-    cfg: Config
+    """Facts about a run, which the checks use and extend."""
+    cfg: Config  # inputs.check_machine adapts it to the machine
     processes: int
-    folder: str
-    model: nn.Module | None = None
-    is_built: bool = False
-    sizes: dict[str, int] = field(default_factory=dict)
-    reading: dict[str, float] = field(default_factory=dict)
-    rehearsal: Rehearsal | None = None
-    evaluating: float = 0.
+    folder: str  # an empty one, for output of the frameworks
+    model: Any = None  # a Module that could be built
+    is_built: bool = False  # all parts of the config
+    sizes: dict[str, int] = field(default_factory=dict)  # of the datasets
+    reading: dict[str, float] = field(default_factory=dict)  # s per sample
+    rehearsal: Any = None  # a Rehearsal whose steps succeeded
+    evaluating: float = 0.  # seconds per sample
 
     @property
     def loaders(self) -> list[str]:
@@ -72,12 +55,21 @@ class Flight:
         """Return the number of samples per step in one process."""
         return self.cfg.train_dataloader.batch_size
 
+    @property
+    def samples(self) -> int:
+        """Return the number of training samples, 0 if they are unknown."""
+        return self.sizes.get('train_dataloader', 0)
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether training steps can be run."""
+        return self.is_built and self.samples > 0
+
 
 def describe_error(error: Exception) -> str:
     """Format an error in one line, with its type if it is unexpected."""
-    if os.environ.get('HRFORMER_MM_TRACEBACK', '0') not in ('', '0'):
-        traceback.print_exception(
-            type(error), error, error.__traceback__, file=sys.__stderr__)
+    if cli.wants_traceback():
+        traceback.print_exception(error, file=sys.__stderr__)
     line = cli.one_line(error)
     return line if cli.is_mistake(error) else f'{type(error).__name__}: {line}'
 
@@ -90,14 +82,27 @@ def attempt(what: str, build: Callable, *args: Any) -> tuple[Any, str]:
         return None, f'{what}: {describe_error(error)}'
 
 
-def size(bytes: float) -> str:
-    """Format a number of bytes as 1.2 GiB or 340 MiB."""
-    gib = bytes / GIB
-    return f'{gib:.1f} GiB' if gib >= 1 else f'{1024 * gib:.0f} MiB'
+def findings_about(name: str, needs: str = '') -> Callable:
+    """Name the findings of a check, and report its errors as findings.
 
+    Args:
+        name: Subject of the findings.
+        needs: Key of :data:`NEEDS`.
+    """
 
-def duration(seconds: float) -> str:
-    """Format seconds as 3.4 h, 12 min or 40 s."""
-    if seconds >= 5400:
-        return f'{seconds / 3600:.1f} h'
-    return f'{seconds / 60:.0f} min' if seconds >= 90 else f'{seconds:.0f} s'
+    def decorate(function: Callable) -> Callable:
+
+        @wraps(function)
+        def findings(flight: Flight) -> Iterator[Finding]:
+            if needs and not getattr(flight, needs):
+                yield Finding(name, SKIP, f'needs {NEEDS[needs]}')
+                return
+            try:
+                for finding in function(flight):
+                    yield Finding(name, *finding)
+            except Exception as error:  # it would end the run, too
+                yield Finding(name, FAIL, describe_error(error), TRACE)
+
+        return findings
+
+    return decorate

@@ -4,163 +4,125 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
 import psutil
 import torch
+from rich.filesize import decimal as size
 
 from ...checkpoints.convert import first_few
 from ...utils import costs
 from ..hooks.lengths import Length, build, remarks
 from .inputs import items_of
 from .rehearsal import STEPS, Rehearsal
-from .report import (
-    FAIL,
-    OK,
-    SKIP,
-    WARN,
-    Finding,
-    Flight,
-    attempt,
-    duration,
-    size,
-)
+from .report import FAIL, OK, SKIP, WARN, Flight, findings_about
 
 TIGHT = 0.8  # share of memory or disk above which a run may not fit
 PATIENCE = 30  # maximum seconds of a step with the whole batch
-TRACE = 'set HRFORMER_MM_TRACEBACK=1 to print the traceback'
 
 
-def check_batch(flight: Flight) -> Iterator[Finding]:
-    """Compare the batch size with the one that the learning rate is for."""
+def level_of(need: float, free: float) -> str:
+    """Return the state of a finding about memory or disk."""
+    return OK if need < TIGHT * free else WARN if need < free else FAIL
+
+
+@findings_about('batch')
+def check_batch(flight: Flight) -> Iterator[tuple]:
+    """Compare the batch size with the one that the learning rate is for.
+
+    Finds also trainings without a step, or with fewer updates than expected.
+    """
     cfg, processes = flight.cfg, flight.processes
     repeats = cfg.optim_wrapper.get('accumulative_counts', 1)
     total = processes * flight.batch * repeats
     scale = cfg.get('auto_scale_lr') or {}
     base = scale.get('base_batch_size')
     lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
-    found = f'{processes} x {flight.batch}' + (
-        f' x {repeats} steps' if repeats > 1 else '') + f' = {total}'
-    if base and scale.get('enable'):
-        factor = total / base
-        yield Finding('batch', OK, f'{found}, learning rate {lr} x '
-                      f'{factor:.3g}')
-    elif base and total != base:
-        yield Finding(
-            'batch', WARN, f'{found}, but the learning rate {lr} is for '
-            f'batches of {base}', 'scale it with --auto-scale-lr, or set '
-            f'the batch to {base} with train_dataloader.batch_size and '
-            'optim_wrapper.accumulative_counts')
+    more = f' x {repeats} steps' if repeats > 1 else ''
+    found = f'{processes} x {flight.batch}{more} = {total}'
+    if base and total != base and not scale.get('enable'):
+        yield (WARN, f'{found}, but the learning rate {lr} is for batches of '
+               f'{base}', 'scale it with --auto-scale-lr, or set the batch to '
+               f'{base} with train_dataloader.batch_size and '
+               'optim_wrapper.accumulative_counts')
     else:
-        yield Finding('batch', OK, f'{found}, learning rate {lr}')
-    yield from check_lengths(flight, total, repeats)
-
-
-def check_lengths(flight: Flight, total: int,
-                  repeats: int) -> Iterator[Finding]:
-    """Find trainings without a step, or with fewer updates than expected.
-
-    Args:
-        flight: The run.
-        total: Number of samples in an update.
-        repeats: Number of iterations in an update.
-    """
-    cfg = flight.cfg
-    samples = flight.sizes.get('train_dataloader')
+        scaled = base and scale.get('enable')
+        factor = f' x {total / base:.3g}' if scaled else ''
+        yield OK, f'{found}, learning rate {lr}{factor}'
     sampler = cfg.train_dataloader.get('sampler') or {}
     endless = 'InfiniteSampler' in str(sampler.get('type'))
-    if samples and not endless and not costs.count_iterations(
-            cfg, samples, flight.processes)[1]:
-        yield Finding(
-            'batch', FAIL, f'{samples} samples do not fill one batch of all '
-            'processes and drop_last is on, so an epoch has no step',
-            'reduce train_dataloader.batch_size')
+    if flight.samples and not endless and not costs.count_iterations(
+            cfg, flight.samples, processes)[1]:
+        yield (FAIL, f'{flight.samples} samples do not fill one batch of all '
+               'processes and drop_last is on, so an epoch has no step',
+               'reduce train_dataloader.batch_size')
     iterations = cfg.train_cfg.get('max_iters')
     if iterations and repeats > 1:
-        yield Finding(
-            'batch', WARN, f'max_iters={iterations} iterations make '
-            f'{-(-iterations // repeats)} updates of {total} samples',
-            'multiply train_cfg.max_iters and val_interval by '
-            f'{repeats} for {iterations} updates')
+        yield (WARN, f'max_iters={iterations} iterations make '
+               f'{-(-iterations // repeats)} updates of {total} samples',
+               'multiply train_cfg.max_iters and val_interval by '
+               f'{repeats} for {iterations} updates')
 
 
-def check_schedule(flight: Flight) -> Iterator[Finding]:
+@findings_about('schedule', needs='samples')
+def check_schedule(flight: Flight) -> Iterator[tuple]:
     """Compare the lengths of schedules with the length of the training."""
-    cfg, samples = flight.cfg, flight.sizes.get('train_dataloader')
+    cfg = flight.cfg
     configs = cfg.get('param_scheduler')
     is_plain = isinstance(configs, list) or 'type' in (configs or {})
     if not configs or not is_plain:  # or schedules of several optimizers
         return
-    if not samples:
-        yield Finding('schedule', SKIP, 'needs a valid config and data')
-        return
     window = cfg.optim_wrapper.get('accumulative_counts', 1)
-    steps, epoch = costs.count_iterations(cfg, samples, flight.processes)
+    steps, epoch = costs.count_iterations(cfg, flight.samples,
+                                          flight.processes)
     epochs, epoch = cfg.train_cfg.get('max_epochs'), -(-epoch // window)
     length = Length(epochs, epochs * epoch if epochs else -(-steps // window),
                     epoch, window)
     lr = cfg.optim_wrapper.get('optimizer', {}).get('lr') or 0.
-    schedulers, error = attempt('param_scheduler', build, configs, lr, length)
-    if error:
-        yield Finding('schedule', FAIL, error, TRACE)
-        return
-    found = list(remarks(schedulers, length))
-    for fault, advice in found:
-        yield Finding('schedule', WARN, fault, advice)
+    found = list(remarks(build(configs, lr, length), length))
+    yield from ((WARN, *remark) for remark in found)
     if not found:
-        yield Finding('schedule', OK, f'fits {length.text}')
+        yield OK, f'fits {length.text}'
 
 
-def check_step(flight: Flight) -> Iterator[Finding]:
+@findings_about('step', needs='is_ready')
+def check_step(flight: Flight) -> Iterator[tuple]:
     """Run the first training steps with few samples."""
-    if not flight.is_built or 'train_dataloader' not in flight.sizes:
-        yield Finding('step', SKIP, 'needs a valid config and data')
-        return
-    rehearsal = Rehearsal(flight.cfg, flight.folder)
-    measured, error = attempt('the first steps', rehearsal.train)
-    if error:
-        yield Finding('step', FAIL, error, TRACE)
-        return
-    flight.rehearsal = rehearsal
-    losses = ', '.join(f'{loss:.4g}' for loss in measured.losses)
-    if all(map(math.isfinite, measured.losses)):
-        yield Finding(
-            'step', OK, f'{STEPS} of {measured.samples} samples, '
-            f'{measured.seconds:.3g} s each; losses {losses}')
+    run = flight.rehearsal = Rehearsal(flight.cfg, flight.folder).train()
+    losses = ', '.join(f'{loss:.4g}' for loss in run.losses)
+    if all(map(math.isfinite, run.losses)):
+        yield OK, (f'{STEPS} of {run.samples} samples, {run.seconds:.3g} s '
+                   f'each; losses {losses}')
     else:
-        yield Finding(
-            'step', FAIL, f'losses {losses}',
-            'check for labels out of range, or a learning rate too large')
+        yield (FAIL, f'losses {losses}',
+               'check for labels out of range, or a learning rate too large')
 
 
-def check_evaluation(flight: Flight) -> Iterator[Finding]:
+@findings_about('evaluation', needs='rehearsal')
+def check_evaluation(flight: Flight) -> Iterator[tuple]:
     """Evaluate a batch, and check that the metric of ``save_best`` exists."""
     if flight.cfg.get('val_cfg') is None:
         return
-    if flight.rehearsal is None or 'val_dataloader' not in flight.sizes:
-        yield Finding('evaluation', SKIP, 'needs the training steps and data')
+    if 'val_dataloader' not in flight.sizes:
+        yield SKIP, 'needs valid data'
         return
-    metrics, error = attempt('an evaluation', flight.rehearsal.evaluate)
-    if error:
-        yield Finding('evaluation', FAIL, error, TRACE)
-        return
+    metrics = flight.rehearsal.evaluate()
     flight.evaluating = metrics.pop('seconds')
     hook = flight.cfg.get('default_hooks', {}).get('checkpoint') or {}
     wrong = [name for name in items_of(hook.get('save_best'))
              if name != 'auto' and name not in metrics]
+    same = {key.lower(): key for key in metrics}
     for name in wrong:
-        same = {key.lower(): key for key in metrics}
         near = get_close_matches(name.lower(), same, 1, 0.)
-        yield Finding(
-            'evaluation', FAIL, 'default_hooks.checkpoint.save_best is '
-            f'{name!r}, which is not one of the metrics {sorted(metrics)}',
-            'default_hooks.checkpoint.save_best=' +
-            (same[near[0]] if near else 'auto'))
+        yield (FAIL, f'default_hooks.checkpoint.save_best is {name!r}, which '
+               f'is not one of the metrics {sorted(metrics)}',
+               'default_hooks.checkpoint.save_best=' +
+               (same[near[0]] if near else 'auto'))
     if not wrong:
-        yield Finding('evaluation', OK,
-                      f'{flight.evaluating:.3g} s per sample, '
-                      f'{len(metrics)} metrics{first_few(sorted(metrics))}')
+        yield OK, (f'{flight.evaluating:.3g} s per sample, {len(metrics)} '
+                   f'metrics{first_few(sorted(metrics))}')
 
 
 def free_memory() -> int:
@@ -172,26 +134,19 @@ def free_memory() -> int:
 
 def needed_memory(flight: Flight) -> int:
     """Estimate the bytes of a process, including DDP's gradient buffers."""
-    assert flight.rehearsal is not None and flight.model is not None
-    copies = flight.processes > 1
-    return flight.rehearsal.measured.memory(flight.batch) + (
-        copies * costs.gradient_bytes(flight.model))
+    copies = costs.gradient_bytes(flight.model) * (flight.processes > 1)
+    return flight.rehearsal.memory(flight.batch) + copies
 
 
-def check_memory(flight: Flight) -> Iterator[Finding]:
-    if flight.rehearsal is None:
-        yield Finding('memory', SKIP, 'needs the training steps')
-        return
-    measured = flight.rehearsal.measured
+@findings_about('memory', needs='rehearsal')
+def check_memory(flight: Flight) -> Iterator[tuple]:
     need, free = needed_memory(flight), free_memory()
-    found = (f'about {size(need)} of {size(free)} available, '
-             f'{size(measured.states)} of it for weights and optimizer')
-    state = OK if need < TIGHT * free else WARN if need < free else FAIL
-    yield Finding(
-        'memory', state, found, '' if state == OK else
-        'reduce train_dataloader.batch_size with '
-        'optim_wrapper.accumulative_counts, or set '
-        'model.backbone.with_cp=True')
+    state = level_of(need, free)
+    yield (state, f'about {size(need)} of {size(free)} available, '
+           f'{size(flight.rehearsal.states)} of it for weights and optimizer',
+           'reduce train_dataloader.batch_size with '
+           'optim_wrapper.accumulative_counts, or set '
+           'model.backbone.with_cp=True' * (state != OK))
 
 
 def step_seconds(flight: Flight) -> float:
@@ -200,64 +155,54 @@ def step_seconds(flight: Flight) -> float:
     GPUs are more efficient with large batches, so the batch is measured if
     it fits; on CPUs, the time is proportional to the batch.
     """
-    assert flight.rehearsal is not None
-    measured = flight.rehearsal.measured
-    scaled = measured.seconds * flight.batch / measured.samples
+    run = flight.rehearsal
+    scaled = run.seconds * flight.batch / run.samples
     if torch.cuda.is_available() and scaled < PATIENCE and (
             needed_memory(flight) < TIGHT * free_memory()):
-        return flight.rehearsal.time(flight.batch)
+        return run.time(flight.batch)
     return scaled
 
 
-def check_time(flight: Flight) -> Iterator[Finding]:
+@findings_about('time', needs='rehearsal')
+def check_time(flight: Flight) -> Iterator[tuple]:
     """Estimate how long training takes on this machine."""
-    if flight.rehearsal is None:
-        yield Finding('time', SKIP, 'needs the training steps')
-        return
-    cfg = flight.cfg
-    workers = cfg.train_dataloader.get('num_workers', 0)
-    step, error = attempt('a step with the whole batch', step_seconds, flight)
-    if error:
-        yield Finding('time', FAIL, error, TRACE)
-        return
+    workers = flight.cfg.train_dataloader.get('num_workers', 0)
+    step = step_seconds(flight)
     reading = (flight.reading['train_dataloader'] * flight.batch /
                max(workers, 1))
-    steps, _ = costs.count_iterations(cfg, flight.sizes['train_dataloader'],
+    steps, _ = costs.count_iterations(flight.cfg, flight.samples,
                                       flight.processes)
-    evaluations = costs.count_evaluations(cfg)
+    evaluations = costs.count_evaluations(flight.cfg)
     samples = -(-flight.sizes.get('val_dataloader', 0) // flight.processes)
-    training = steps * max(step, reading)
     evaluation = evaluations * samples * flight.evaluating
-    yield Finding(
-        'time', OK, f'about {duration(training + evaluation)}: {steps} steps '
-        f'of {step:.3g} s, {evaluations} evaluations in '
-        f'{duration(evaluation)}')
+    total, part = (timedelta(seconds=round(seconds)) for seconds in (
+        steps * max(step, reading) + evaluation, evaluation))
+    yield OK, (f'about {total} h: {steps} steps of {step:.3g} s, '
+               f'{evaluations} evaluations in {part} h')
     if reading > step:
-        yield Finding(
-            'time', WARN, f'reading a batch takes {reading:.3g} s with '
-            f'{workers} worker(s), longer than the step',
-            'increase train_dataloader.num_workers, up to the number of '
-            'cores for each process')
+        yield (WARN, f'reading a batch takes {reading:.3g} s with {workers} '
+               'worker(s), longer than the step',
+               'increase train_dataloader.num_workers, up to the number of '
+               'cores for each process')
 
 
-def check_disk(flight: Flight) -> Iterator[Finding]:
+@findings_about('disk')
+def check_disk(flight: Flight) -> Iterator[tuple]:
     """Check that there is disk space for the checkpoints."""
     folder = Path(flight.cfg.work_dir).absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        yield Finding('disk', FAIL, f'{folder} is not writable',
-                      'choose another folder with --work-dir')
-        return
-    if flight.model is None:
-        yield Finding('disk', SKIP, 'needs the model')
-        return
-    one = costs.checkpoint_bytes(flight.model, flight.cfg)
-    count = costs.count_checkpoints(flight.cfg)
-    need, free = count * one, shutil.disk_usage(folder).free
-    state = OK if need < TIGHT * free else WARN if need < free else FAIL
-    yield Finding(
-        'disk', state, f'up to {count} checkpoints of {size(one)} take '
-        f'{size(need)} of {size(free)} available in {folder}',
-        '' if state == OK else 'free space, choose another folder with '
-        '--work-dir, or lower default_hooks.checkpoint.max_keep_ckpts')
+        yield (FAIL, f'{folder} is not writable',
+               'choose another folder with --work-dir')
+    elif flight.model is None:
+        yield SKIP, 'needs a valid model'
+    else:
+        one = costs.checkpoint_bytes(flight.model, flight.cfg)
+        count = costs.count_checkpoints(flight.cfg)
+        need, free = count * one, shutil.disk_usage(folder).free
+        state = level_of(need, free)
+        yield (state, f'up to {count} checkpoints of {size(one)} take '
+               f'{size(need)} of {size(free)} available in {folder}',
+               'free space, choose another folder with --work-dir, or lower '
+               'default_hooks.checkpoint.max_keep_ckpts' * (state != OK))
