@@ -3,6 +3,7 @@
 """
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import (
     DEVICE,
@@ -114,6 +115,19 @@ def small_arguments():
     tensors = (
         torch.randn(s, device=DEVICE, requires_grad=True) for s in shapes)
     return (*tensors, 2, 2, (0, 1), True, .5)
+
+
+def test_gradients_under_checkpointing_are_the_same():
+    grads = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        *tensors, _, _, _, _, _ = arguments = small_arguments()
+        run = torch.ops.hrformer_mm.window_attention
+        y, _ = checkpoint(
+            run, *arguments,
+            use_reentrant=False) if checkpointed else run(*arguments)
+        grads.append(torch.autograd.grad(y.square().sum(), tensors))
+    assert all(map(torch.equal, *grads))
 
 
 @pytest.mark.slow

@@ -209,6 +209,22 @@ def test_blocks_that_are_not_covered_are_plain(change, calls):
     assert set(calls) <= {'window_attention'}
 
 
+@pytest.mark.parametrize('options', [
+    dict(padding=2, dilation=2, groups=4), dict(padding=1),
+    dict(padding=1, groups=4, padding_mode='reflect')],
+    ids=['dilated', 'dense', 'reflected'])  # yapf: disable
+def test_other_convolutions_in_place_of_the_depthwise_one_are_called(
+        options, calls):
+    block = build(dim=2).eval().requires_grad_(False)
+    block.ffn.dw3x3 = nn.Conv2d(4, 4, 3, **options).to(DEVICE)
+    x = torch.randn(1, 3, 3, 2, device=DEVICE)
+    with torch.no_grad():
+        expected = block(x)
+        set_kernels(block, 'triton')
+        assert relative_error(block(x), expected) < 1e-5
+    assert 'depthwise' not in calls and calls['norm_gelu'] == 3
+
+
 def test_drop_path_of_a_layer_and_of_a_fused_block_draw_the_same():
     layer = DropPath(.3).train()
     x = torch.ones(64, 1, 1, 2)

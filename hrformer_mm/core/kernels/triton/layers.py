@@ -81,6 +81,15 @@ def is_constant(norm: Any, x: Tensor) -> bool:
         or (not norm.training and norm.running_mean is not None))
 
 
+def is_plain_depthwise(conv: Any) -> bool:
+    """Whether a layer is a 3x3 depth-wise convolution padded with zeros."""
+    return (
+        may_bypass(conv, nn.Conv2d) and conv.weight.shape[1:] == (1, 3, 3)
+        and conv.in_channels == conv.out_channels
+        and (conv.stride, conv.dilation) == ((1, 1), (1, 1))
+        and conv.padding in ((1, 1), 'same') and conv.padding_mode == 'zeros')
+
+
 def fuses_depthwise(ffn: Any, x: Tensor) -> bool:
     """Whether one kernel computes the middle of a feed-forward layer.
 
@@ -91,9 +100,8 @@ def fuses_depthwise(ffn: Any, x: Tensor) -> bool:
         x.requires_grad
         or any(p.requires_grad for m in (conv, *norms)
                for p in m.parameters()))
-    return (not needs_gradient and conv.kernel_size == (3, 3)
-            and may_bypass(conv, nn.Conv2d) and is_gelu(ffn.act1)
-            and is_gelu(ffn.act2)
+    return (not needs_gradient and is_plain_depthwise(conv)
+            and is_gelu(ffn.act1) and is_gelu(ffn.act2)
             and all(is_constant(norm, x) for norm in norms))
 
 

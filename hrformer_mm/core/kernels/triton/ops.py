@@ -89,9 +89,10 @@ def _save_attention(ctx, inputs, output):
 def _attention_backward(ctx, dy, _):
     if dy is None:
         return (None, ) * 8
-    grads = window_attention_backward(dy, *ctx.saved_tensors, *ctx.options)
+    saved = ctx.saved_tensors  # may be read only once under checkpointing
+    grads = window_attention_backward(dy, *saved, *ctx.options)
     d_qkv, d_pad, d_table = grads
-    d_table = d_table if ctx.saved_tensors[2] is not None else None
+    d_table = d_table if saved[2] is not None else None
     return d_qkv, d_pad, d_table, None, None, None, None, None
 
 
