@@ -185,11 +185,7 @@ def plain_parser(description: str, examples: str,
                  **kwargs: Any) -> ArgumentParser:
     """Make a parser without arguments, whose help ends with examples.
 
-    Args:
-        description: Purpose of the tool; line breaks are kept.
-        examples: Examples, the first line being ``examples:``; line breaks
-            are kept.
-        **kwargs: Arguments of :class:`argparse.ArgumentParser`.
+    Line breaks are kept, also those of the description.
     """
     return ArgumentParser(
         description=description,

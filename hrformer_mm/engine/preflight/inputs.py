@@ -228,10 +228,10 @@ def files_to_load(flight: Flight) -> Iterator[tuple[str, Callable]]:
             if bare_name(init.get('type', '')) != 'Pretrained':
                 continue
             arguments = {k: v for k, v in init.items() if k != 'type'}
-            load = partial(load_loosely, module, PretrainedInit(**arguments))
-            if isinstance(module, HRFormer):
-                load = partial(load_backbone, module, arguments)
-            yield init['checkpoint'], load
+            yield init['checkpoint'], (
+                partial(load_backbone, module, arguments)
+                if isinstance(module, HRFormer) else
+                partial(load_loosely, module, PretrainedInit(**arguments)))
     path = flight.cfg.get('load_from')
     if flight.cfg.get('resume') and not path:
         path = newest_checkpoint(
@@ -250,11 +250,13 @@ def check_weights(flight: Flight) -> Iterator[tuple]:
     for path, load in files:
         with protected_loading():
             result, error = attempt(path, load)
-        state, found = result or (FAIL, error)
-        advice = ('a head is initialized anew if classes or keypoints differ; '
-                  'if you did not expect this, the weights are of another '
-                  'model')
-        yield state, found if error else f'{path}: {found}', advice * (
-            not error and state != OK)
+        if error:
+            yield FAIL, error
+            continue
+        state, found = result
+        yield (state, f'{path}: {found}',
+               'a head is initialized anew if classes or keypoints differ; if '
+               'you did not expect this, the weights are of another model' *
+               (state != OK))
     if not files:
         yield OK, 'none: training starts from scratch'

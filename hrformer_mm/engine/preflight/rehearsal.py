@@ -81,14 +81,6 @@ class Rehearsal(Hook):
         cfg: Config adapted to this machine, with its data available; it is
             not changed.
         work_dir: Empty folder for output of the frameworks.
-
-    Attributes:
-        samples: Number of samples in each step.
-        seconds: Duration of a step, without loading data.
-        states: Bytes of weights and optimizer, independent of the batch.
-        peak: Peak memory of a step in bytes, including states.
-        slope: Bytes for each additional sample.
-        losses: Loss of each step.
     """
     priority = 'LOWEST'
 
@@ -96,8 +88,10 @@ class Rehearsal(Hook):
         self.cfg = shortened(cfg, work_dir)
         self.whole = cfg.train_dataloader.batch_size
         self.samples: int = self.cfg.train_dataloader.batch_size
-        self.seconds, self.slope, self.states, self.peak = math.nan, 0., 0, 0
-        self.losses: list[float] = []
+        self.seconds = math.nan  # of a step, without loading data
+        self.states = 0  # bytes of weights and optimizer, for any batch
+        self.peak, self.slope = 0, 0.  # bytes, and more for each sample
+        self.losses: list[float] = []  # of each step
         self.runner: Any = None  # a Runner, after train()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
