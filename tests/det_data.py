@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from helpers import tiny_row
+from helpers import tiny_config
 from mmengine.config import Config
 
 from hrformer_mm.quickstart.synthetic.people import make_people
@@ -37,7 +37,7 @@ def shrink(steps: list, scale: tuple):
 
 def tiny_det(config: str, work_dir: Path, data: Path, **options) -> Config:
     """Return a detection config that trains for 2 iterations on CPU."""
-    cfg = tiny_row(config, work_dir, data, **{
+    cfg = tiny_config(config, work_dir, data, **{
         'model.backbone.arch': ARCH,
         'model.neck.in_channels': [8, 16, 32, 64]}, **options)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

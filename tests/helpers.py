@@ -46,10 +46,10 @@ def shorten(cfg: Config):
     cfg.default_hooks.logger.interval = 1
 
 
-def tiny_row(config: str | Path,
-             work_dir: Path,
-             data_root: Path | None = None,
-             **options: Any) -> Config:
+def tiny_config(config: str | Path,
+                work_dir: Path,
+                data_root: Path | None = None,
+                **options: Any) -> Config:
     """Return a config that trains for 2 iterations on CPU and evaluates.
 
     In full precision, from scratch, without workers and synchronised norms.
@@ -81,7 +81,7 @@ def tiny_row(config: str | Path,
     return cfg
 
 
-def run_row(cfg: Config) -> Runner:
+def run_training(cfg: Config) -> Runner:
     """Train as a config says; see :func:`last_scalars` for the results."""
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from foreign import TINY
-from helpers import tiny_row
+from helpers import tiny_config
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
@@ -23,7 +23,7 @@ ARCH = {
         _delete_=True, channels=TINY.channels, heads=TINY.heads,
         modules=TINY.modules, blocks=1)
 }  # yapf: disable
-ROWS = dict(
+CONFIG_FILES = dict(
     pose=('pose/hrformer_t_synthetic_112x84.py',
           {'model.head.in_channels': TINY.channels[0]}),
     seg=('seg/hrformer_t_synthetic_112x224.py',
@@ -35,11 +35,12 @@ ROWS = dict(
 PERSON = [20., 10., 40., 80.]  # x, y, width, height
 
 
-def write_row(task: str, folder: Path) -> tuple[str, str]:
+def write_config(task: str, folder: Path) -> tuple[str, str]:
     """A config and random weights for it, as the Runner saves them."""
-    row, small = ROWS[task]
+    path, small = CONFIG_FILES[task]
     # Not the data of a quickstart that was run in this checkout.
-    cfg = tiny_row(row, folder / 'work', folder / 'nothing', **ARCH, **small)
+    cfg = tiny_config(path, folder / 'work', folder / 'nothing', **ARCH,
+                      **small)
     config, weights = folder / f'{task}.py', folder / f'{task}.pth'
     cfg.dump(config)
     torch.manual_seed(0)
@@ -55,9 +56,9 @@ def write_row(task: str, folder: Path) -> tuple[str, str]:
     return str(config), str(weights)
 
 
-def write_rows(folder: Path) -> dict:
+def write_configs(folder: Path) -> dict:
     """Config and weights of all three tasks."""
-    return {task: write_row(task, folder) for task in ROWS}
+    return {task: write_config(task, folder) for task in CONFIG_FILES}
 
 
 def smooth(seed: int, height: int = 100, width: int = 120) -> np.ndarray:
@@ -107,15 +108,15 @@ def write_boxes(path: Path, boxes: dict) -> str:
     return str(path)
 
 
-def arguments(row: tuple[str, str], *args) -> list:
+def arguments(saved: tuple[str, str], *args) -> list:
     """Of the command, on CPU; with the whole image as box."""
-    boxes = ['--boxes', 'whole'] if 'pose.py' in row[0] and \
+    boxes = ['--boxes', 'whole'] if 'pose.py' in saved[0] and \
         '--boxes' not in args else []
-    return ['predict', *row, '--device', 'cpu', *boxes, *map(str, args)]
+    return ['predict', *saved, '--device', 'cpu', *boxes, *map(str, args)]
 
 
-def run(rows: dict, task: str, *args) -> int:
-    return main(arguments(rows[task], *args))
+def run(saved: dict, task: str, *args) -> int:
+    return main(arguments(saved[task], *args))
 
 
 def read(path: Path):

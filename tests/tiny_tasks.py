@@ -5,12 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import seg_data
-from helpers import tiny_row, write_tiny_coco
+from helpers import tiny_config, write_tiny_coco
 from mmengine.config import Config
 
 ARCH = dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),
             modules=(1, 1, 1), blocks=1)  # yapf: disable
-ROWS = dict(
+CONFIG_FILES = dict(
     pose='pose/hrformer_t_synthetic_112x84.py',
     seg='seg/hrformer_t_synthetic_112x224.py',
     cls='cls/hrformer_t_digits_64.py')
@@ -45,8 +45,8 @@ def write_tiny_folders(root: Path, images: int = 8) -> Path:
     return root
 
 
-def task_row(task: str, folder: Path, samples: int = 8, batch: int = 2,
-             passes: int = 3) -> Config:
+def task_config(task: str, folder: Path, samples: int = 8, batch: int = 2,
+                passes: int = 3) -> Config:
     """Return a config with a checkpoint and an evaluation after each pass.
 
     Args:
@@ -61,7 +61,7 @@ def task_row(task: str, folder: Path, samples: int = 8, batch: int = 2,
         dict(pose=lambda: write_tiny_coco(data, samples, 1),
              seg=lambda: seg_data.write_tiny('cityscapes', data, samples),
              cls=lambda: write_tiny_folders(data, samples))[task]()
-    cfg = tiny_row(ROWS[task], folder / 'run', data, **{
+    cfg = tiny_config(CONFIG_FILES[task], folder / 'run', data, **{
         'model.backbone.arch': ARCH, 'model.backbone.drop_path_rate': 0.,
         'sync_bn': 'torch'}, **OPTIONS[task])  # yapf: disable
     cfg.train_dataloader.batch_size = batch

@@ -5,11 +5,11 @@ import importlib.util
 import pytest
 from helpers import CONFIGS, ROOT
 
-ROW = str(CONFIGS / 'pose/hrformer_t_coco_256x192.py')
+CONFIG = str(CONFIGS / 'pose/hrformer_t_coco_256x192.py')
 
-# A row of somebody's own: two iterations an epoch, no workers.
-OWN_ROW = f'''
-_base_ = {ROW!r}
+# A user's own config: two iterations an epoch, no workers.
+OWN_CONFIG = f'''
+_base_ = {CONFIG!r}
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from predicting import smooth, write_row, write_video
+from predicting import smooth, write_config, write_video
 
 from hrformer_mm.__main__ import main
 from hrformer_mm.apis import demo as module
@@ -32,7 +32,7 @@ def demo(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(task)
     options = dict(boxes='whole') if task == 'pose' else {}
     predictor = load_predictor(
-        *write_row(task, folder), device='cpu', **options)
+        *write_config(task, folder), device='cpu', **options)
     return module.Demo(predictor, task, task, module.Limits(seconds=.25))
 
 
@@ -131,7 +131,7 @@ def wait_for_address(process: subprocess.Popen, log: Path) -> str:
 def address(tmp_path):
     """Serve a small model on a free port."""
     pytest.importorskip('gradio')
-    config, weights = write_row('seg', tmp_path)
+    config, weights = write_config('seg', tmp_path)
     log = tmp_path / 'log.txt'
     with log.open('w') as file:
         process = subprocess.Popen(

@@ -9,16 +9,16 @@ from helpers import SHARED
 from mmengine.registry import DefaultScope
 from predicting import (
     COCO,
+    CONFIG_FILES,
     PERSON,
-    ROWS,
     arguments,
     names,
     read,
     run,
     smooth,
     write_boxes,
+    write_configs,
     write_photos,
-    write_rows,
 )
 from tool_runs import error_of
 
@@ -28,17 +28,17 @@ from hrformer_mm.visualization import drawing
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp('rows'))
+def saved(tmp_path_factory):
+    return write_configs(tmp_path_factory.mktemp('models'))
 
 
 @pytest.fixture(scope='module')
-def predictors(rows):
+def predictors(saved):
     """One for each task, on CPU; pose takes the whole image."""
     return {
-        task: load_predictor(*row, device='cpu', batch_size=4, **dict(
+        task: load_predictor(*pair, device='cpu', batch_size=4, **dict(
             boxes='whole') if task == 'pose' else {})
-        for task, row in rows.items()
+        for task, pair in saved.items()
     }  # yapf: disable
 
 
@@ -50,9 +50,9 @@ def photos(tmp_path_factory):
 # The same as the frameworks say. Folding batch norms moves the last digits.
 
 
-def test_keypoints_equal_those_of_mmpose(rows, predictors, photos):
+def test_keypoints_equal_those_of_mmpose(saved, predictors, photos):
     from mmpose.apis import inference_topdown, init_model
-    model = init_model(*rows['pose'], device='cpu')
+    model = init_model(*saved['pose'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
     for path, found in zip(paths, predictors['pose'](paths)):
         truth = inference_topdown(model, path)[0].pred_instances
@@ -61,9 +61,9 @@ def test_keypoints_equal_those_of_mmpose(rows, predictors, photos):
                            atol=1e-3)
 
 
-def test_labels_equal_those_of_mmseg(rows, predictors, photos):
+def test_labels_equal_those_of_mmseg(saved, predictors, photos):
     from mmseg.apis import inference_model, init_model
-    model = init_model(*rows['seg'], device='cpu')
+    model = init_model(*saved['seg'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
     for path, found in zip(paths, predictors['seg'](paths)):
         truth = inference_model(model, path).pred_sem_seg.data[0].numpy()
@@ -71,20 +71,20 @@ def test_labels_equal_those_of_mmseg(rows, predictors, photos):
         assert (found == truth).mean() > .999
 
 
-def test_scores_equal_those_of_mmpretrain(rows, predictors, photos):
+def test_scores_equal_those_of_mmpretrain(saved, predictors, photos):
     from mmpretrain import ImageClassificationInferencer
     paths = sorted(map(str, photos.iterdir()))
     # It builds in the scope that was used last.
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        judge = ImageClassificationInferencer(*rows['cls'], device='cpu')
+        judge = ImageClassificationInferencer(*saved['cls'], device='cpu')
     for truth, found in zip(judge(paths), predictors['cls'](paths)):
         assert np.allclose(found, truth['pred_scores'], atol=1e-5)
         assert truth['pred_class'] == 'abcdefghij'[found.argmax()]
 
 
-def test_the_inferencer_of_mmpose_takes_our_configs(rows, photos, tmp_path):
+def test_the_inferencer_of_mmpose_takes_our_configs(saved, photos, tmp_path):
     from mmpose.apis import MMPoseInferencer
-    config, weights = rows['pose']
+    config, weights = saved['pose']
     judge = MMPoseInferencer(pose2d=config, pose2d_weights=weights,
                              device='cpu', det_model='whole_image')
     found = list(judge(str(photos), out_dir=str(tmp_path)))
@@ -93,9 +93,9 @@ def test_the_inferencer_of_mmpose_takes_our_configs(rows, photos, tmp_path):
     assert len(list(tmp_path.glob('visualizations/*.png'))) == 4
 
 
-def test_the_inferencer_of_mmseg_takes_our_configs(rows, photos, tmp_path):
+def test_the_inferencer_of_mmseg_takes_our_configs(saved, photos, tmp_path):
     from mmseg.apis import MMSegInferencer
-    judge = MMSegInferencer(*rows['seg'], device='cpu')
+    judge = MMSegInferencer(*saved['seg'], device='cpu')
     paths = sorted(map(str, photos.iterdir()))
     found = judge(paths, out_dir=str(tmp_path), show=False)['predictions']
     assert [x.shape for x in found] == [(100, 120)] * 3 + [(90, 70)]
@@ -105,7 +105,7 @@ def test_the_inferencer_of_mmseg_takes_our_configs(rows, photos, tmp_path):
 # Batches
 
 
-@pytest.mark.parametrize('task', ROWS)
+@pytest.mark.parametrize('task', CONFIG_FILES)
 def test_the_batch_size_does_not_change_the_results(predictors, photos, task):
     predictor = predictors[task]
     paths = sorted(map(str, photos.iterdir()))
@@ -116,9 +116,9 @@ def test_the_batch_size_does_not_change_the_results(predictors, photos, task):
         assert np.allclose(first, second, atol=1e-3)
 
 
-def test_a_batch_contains_people_of_several_images(rows, photos, monkeypatch):
+def test_a_batch_contains_people_of_several_images(saved, photos, monkeypatch):
     predictor = load_predictor(
-        *rows['pose'], device='cpu', batch_size=3,
+        *saved['pose'], device='cpu', batch_size=3,
         boxes={str(i): [PERSON] * n for i, n in enumerate((2, 0, 2, 1))})
     sizes, step = [], predictor.model.test_step
 
@@ -165,8 +165,8 @@ def test_too_large_a_batch_is_reported(predictors, monkeypatch):
 # What is written
 
 
-def test_results_of_pose_load_in_pycocotools(rows, photos, tmp_path):
-    assert run(rows, 'pose', photos, '--out-dir', tmp_path) == 0
+def test_results_of_pose_load_in_pycocotools(saved, photos, tmp_path):
+    assert run(saved, 'pose', photos, '--out-dir', tmp_path) == 0
     assert names(tmp_path) == {
         'predictions.json', 'images.json',
         *(f'overlays/{i}.png' for i in range(4))}  # yapf: disable
@@ -188,9 +188,9 @@ def test_the_score_of_a_person_equals_that_of_the_metric():
     assert np.allclose(found, [.25, 0])
 
 
-def test_results_of_segmentation_are_label_maps(rows, photos, predictors,
+def test_results_of_segmentation_are_label_maps(saved, photos, predictors,
                                                 tmp_path):
-    assert run(rows, 'seg', photos, '--out-dir', tmp_path) == 0
+    assert run(saved, 'seg', photos, '--out-dir', tmp_path) == 0
     content = read(tmp_path / 'predictions.json')
     image = content['images'][3]
     labels = cv2.imread(str(tmp_path / image['labels']), -1)
@@ -203,8 +203,8 @@ def test_results_of_segmentation_are_label_maps(rows, photos, predictors,
     assert drawn.shape == (90, 70, 3)
 
 
-def test_results_of_classification_are_sorted(rows, photos, tmp_path):
-    assert run(rows, 'cls', photos, '--out-dir', tmp_path) == 0
+def test_results_of_classification_are_sorted(saved, photos, tmp_path):
+    assert run(saved, 'cls', photos, '--out-dir', tmp_path) == 0
     first = read(tmp_path / 'predictions.json')[0]
     scores = [guess['score'] for guess in first['classes']]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
@@ -226,10 +226,11 @@ def test_results_of_classification_are_sorted(rows, photos, tmp_path):
                       dict(image_id=7, bbox=PERSON, iscrowd=1),
                       dict(image_id=8, bbox=PERSON)]),
 ], ids=['by name', 'of detectors', 'of several classes', 'dataset'])
-def test_boxes_are_read_from_all_file_formats(rows, photos, tmp_path, content):
+def test_boxes_are_read_from_all_file_formats(saved, photos, tmp_path,
+                                              content):
     boxes = write_boxes(tmp_path / 'boxes.json', content)
     out = tmp_path / 'out'
-    assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 0
+    assert run(saved, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 0
     people = read(out / 'predictions.json')
     ids = [7, 8] if 'images' in content else [0, 1]
     assert [p['image_id'] for p in people] == ids
@@ -251,10 +252,10 @@ def test_names_of_regions_do_not_overlap(monkeypatch):
         assert image[r.top:r.bottom, r.left:r.right].max() > 240
 
 
-def test_boxes_without_an_image_are_reported(rows, photos, tmp_path, capsys):
+def test_boxes_without_an_image_are_reported(saved, photos, tmp_path, capsys):
     boxes = write_boxes(tmp_path / 'boxes.json', {'other.png': [PERSON]})
     out = tmp_path / 'out'
-    assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1
+    assert run(saved, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1
     assert "images are named 'other.png'" in capsys.readouterr().err
 
 
@@ -263,24 +264,24 @@ def test_boxes_without_an_image_are_reported(rows, photos, tmp_path, capsys):
     ('[{"image": 1}]', 'boxes are a list of'), ('7', 'boxes are a list of'),
     ('{', 'is not a JSON file'), (None, 'no boxes at'),
 ])
-def test_boxes_in_other_formats_are_rejected(rows, photos, tmp_path, capsys,
+def test_boxes_in_other_formats_are_rejected(saved, photos, tmp_path, capsys,
                                              text, words):
     path = tmp_path / 'boxes.json'
     if text is not None:
         path.write_text(text)
     assert words in error_of(main, arguments(
-        rows['pose'], photos, '--boxes', path, '--out-dir', tmp_path / 'out'),
+        saved['pose'], photos, '--boxes', path, '--out-dir', tmp_path / 'out'),
                              capsys)
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.skipif(not (SHARED / 'data/coco_mini').is_dir(),
                     reason='no real images beside the checkout')
-def test_real_images_with_real_boxes(rows, tmp_path):
+def test_real_images_with_real_boxes(saved, tmp_path):
     data = SHARED / 'data/coco_mini'
     for boxes, least in (('person_keypoints', 10), ('person_detections', 4)):
         out = tmp_path / boxes
-        assert run(rows, 'pose', data / 'images', '--boxes',
+        assert run(saved, 'pose', data / 'images', '--boxes',
                    data / f'{boxes}.json', '--out-dir', out) == 0
         truth = COCO(str(data / 'person_keypoints.json'))
         found = truth.loadRes(str(out / 'predictions.json'))

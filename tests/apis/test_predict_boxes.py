@@ -15,7 +15,7 @@ from predicting import (
     run,
     smooth,
     write_boxes,
-    write_row,
+    write_config,
     write_video,
 )
 
@@ -32,9 +32,9 @@ PAWS = dict(keypoint_name2id={'nose': 0, 'left_paw': 1}, dataset_name='pets')
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('rows')
-    return {task: write_row(task, folder) for task in ('pose', 'cls')}
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('models')
+    return {task: write_config(task, folder) for task in ('pose', 'cls')}
 
 
 def frame_of(path, index=None):
@@ -132,11 +132,11 @@ def write_same_names(folder):
         categories=[dict(id=1, name='person')])  # yapf: disable
 
 
-def test_equal_names_in_two_folders_keep_their_boxes_and_ids(rows, tmp_path):
+def test_equal_names_in_two_folders_keep_their_boxes_and_ids(saved, tmp_path):
     photos, out = tmp_path / 'photos', tmp_path / 'out'
     photos.mkdir()
     boxes = write_boxes(tmp_path / 'b.json', write_same_names(photos))
-    assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 0
+    assert run(saved, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 0
     found = {p['image_id']: p['bbox'] for p in read(out / 'predictions.json')}
     assert found == {70: PERSON, 71: OTHER}
     images = read(out / 'images.json')['images']
@@ -144,12 +144,12 @@ def test_equal_names_in_two_folders_keep_their_boxes_and_ids(rows, tmp_path):
         70: 'a', 71: 'b'}  # yapf: disable
 
 
-def test_the_command_warns_of_ambiguous_names(rows, tmp_path, capsys):
+def test_the_command_warns_of_ambiguous_names(saved, tmp_path, capsys):
     photos, out = tmp_path / 'photos', tmp_path / 'out'
     photos.mkdir()
     write_same_names(photos)
     boxes = write_boxes(tmp_path / 'b.json', {'1.jpg': [PERSON]})
-    assert run(rows, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1
+    assert run(saved, 'pose', photos, '--boxes', boxes, '--out-dir', out) == 1
     assert capsys.readouterr().err.count('warning: ') == 2
     assert read(out / 'predictions.json') == []
     assert len(read(out / 'images.json')['images']) == 2
@@ -253,7 +253,7 @@ def category_two(photos, tmp_path):
 
 
 @pytest.mark.parametrize('boxes', ['whole', 'file', 'list'])
-def test_keypoints_of_category_two_are_evaluated(rows, tmp_path, boxes):
+def test_keypoints_of_category_two_are_evaluated(saved, tmp_path, boxes):
     from pycocotools.cocoeval import COCOeval
     photos, out = tmp_path / 'photos', tmp_path / 'out'
     photos.mkdir()
@@ -261,10 +261,10 @@ def test_keypoints_of_category_two_are_evaluated(rows, tmp_path, boxes):
     if boxes == 'list':
         boxes = write_boxes(tmp_path / 'l.json', {'pet.jpg': [PERSON]})
     # As MMEngine writes the categories of a dataset of MMPose.
-    weights = torch.load(rows['pose'][1], weights_only=True)
+    weights = torch.load(saved['pose'][1], weights_only=True)
     weights['meta'] = dict(dataset_meta=dict(CLASSES=content['categories']))
     torch.save(weights, tmp_path / 'w.pth')
-    pair = (rows['pose'][0], str(tmp_path / 'w.pth'))
+    pair = (saved['pose'][0], str(tmp_path / 'w.pth'))
     assert run(dict(pose=pair), 'pose', photos, '--boxes',
                path if boxes == 'file' else boxes, '--out-dir', out) == 0
     found, = read(out / 'predictions.json')
@@ -283,12 +283,12 @@ def test_keypoints_of_category_two_are_evaluated(rows, tmp_path, boxes):
     assert judge.stats[0] == pytest.approx(1)
 
 
-def test_categories_come_from_the_annotations_of_the_config(rows, tmp_path):
+def test_categories_come_from_the_annotations_of_the_config(saved, tmp_path):
     content, path = category_two(tmp_path, tmp_path)
     from hrformer_mm.engine.train import read_config
-    cfg = read_config(rows['pose'][0])
+    cfg = read_config(saved['pose'][0])
     cfg.test_dataloader.dataset.update(data_root='', ann_file=path)
-    predictor = load_predictor(cfg, rows['pose'][1], device='cpu',
+    predictor = load_predictor(cfg, saved['pose'][1], device='cpu',
                                boxes='whole')
     assert list(predictor.categories.own) == [2]
 
@@ -308,9 +308,9 @@ def test_a_detector_takes_the_classes_of_the_dataset():
 # Failures of one image
 
 
-def test_two_objects_of_a_dataset_without_sigmas(rows, tmp_path):
+def test_two_objects_of_a_dataset_without_sigmas(saved, tmp_path):
     from hrformer_mm.engine.train import read_config
-    cfg = read_config(rows['pose'][0])
+    cfg = read_config(saved['pose'][0])
     info = dict(
         dataset_name='dots', skeleton_info={}, joint_weights=[1.] * 17,
         sigmas=[],
@@ -318,7 +318,7 @@ def test_two_objects_of_a_dataset_without_sigmas(rows, tmp_path):
                                swap='') for i in range(17)})
     cfg.test_dataloader.dataset.metainfo = info
     cv2.imwrite(str(tmp_path / '1.jpg'), smooth(0))
-    outcome = predict(cfg, rows['pose'][1], [tmp_path / '1.jpg'],
+    outcome = predict(cfg, saved['pose'][1], [tmp_path / '1.jpg'],
                       tmp_path / 'out', device='cpu',
                       boxes={'1.jpg': [PERSON, OTHER, PERSON]})
     assert not outcome.failed
@@ -337,7 +337,7 @@ def test_duplicate_boxes_are_dropped_by_overlap():
 @pytest.mark.parametrize('stage', ['samples', 'test_step', 'gather', 'draw',
                                    'record', 'write_image'])
 def test_a_failing_image_does_not_lose_the_results_of_others(
-        rows, tmp_path, monkeypatch, stage):
+        saved, tmp_path, monkeypatch, stage):
     for i in range(4):
         cv2.imwrite(str(tmp_path / f'{i}.png'), smooth(i))
     bad = cv2.imread(str(tmp_path / '2.png'))
@@ -368,7 +368,7 @@ def test_a_failing_image_does_not_lose_the_results_of_others(
         monkeypatch.setattr(ClsPredictor, stage, broken(
             getattr(ClsPredictor, stage), is_bad_frame))
     out = tmp_path / 'out'
-    outcome = predict(*rows['cls'], tmp_path, out, device='cpu', batch_size=4)
+    outcome = predict(*saved['cls'], tmp_path, out, device='cpu', batch_size=4)
     assert bad is not None and len(outcome.failed) == 1
     assert 'broken on purpose' in outcome.failed[0]
     assert '2.png' in outcome.failed[0]
@@ -379,7 +379,7 @@ def test_a_failing_image_does_not_lose_the_results_of_others(
         'overlays/3.png' in names(out)
 
 
-def test_an_error_for_all_images_keeps_earlier_results(rows, tmp_path,
+def test_an_error_for_all_images_keeps_earlier_results(saved, tmp_path,
                                                        monkeypatch):
     video = str(write_video(tmp_path / 'clip.mp4'))
     from hrformer_mm.apis import run as run_module
@@ -393,11 +393,11 @@ def test_an_error_for_all_images_keeps_earlier_results(rows, tmp_path,
 
     monkeypatch.setattr(run_module.Run, 'write_frame', fail)
     with pytest.raises(SystemError, match='all is lost'):
-        predict(*rows['cls'], video, tmp_path / 'out', device='cpu')
+        predict(*saved['cls'], video, tmp_path / 'out', device='cpu')
     assert len(read(tmp_path / 'out/predictions.json')) == 3
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(rows, tmp_path,
+def test_a_batch_too_large_for_the_memory_is_halved(saved, tmp_path,
                                                     monkeypatch, capsys):
     from mmpretrain.models import ImageClassifier
     real, sizes = ImageClassifier.test_step, []
@@ -411,7 +411,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(rows, tmp_path,
     monkeypatch.setattr(ImageClassifier, 'test_step', limited)
     for i in range(5):
         cv2.imwrite(str(tmp_path / f'{i}.png'), smooth(i))
-    predict(*rows['cls'], tmp_path, tmp_path / 'out', device='cpu',
+    predict(*saved['cls'], tmp_path, tmp_path / 'out', device='cpu',
             batch_size=2)
     assert len(read(tmp_path / 'out/predictions.json')) == 5
     assert sizes == [2, 1, 1, 1, 1, 1]

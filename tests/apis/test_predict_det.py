@@ -75,7 +75,7 @@ def test_categories_have_the_ids_of_coco_where_their_names_are_cocos():
 
 
 def test_pose_takes_the_boxes_of_a_config_and_its_weights(model, tmp_path):
-    config, weights = predicting.write_row('pose', tmp_path)
+    config, weights = predicting.write_config('pose', tmp_path)
     assert main([
         'predict', config, weights, '--out-dir', str(tmp_path / 'out'),
         '--device', 'cpu', '--box-thr', '0.01', '--no-overlay', '--detector',
@@ -89,7 +89,7 @@ def test_pose_takes_the_boxes_of_a_config_and_its_weights(model, tmp_path):
 
 def test_the_detector_must_be_of_mmdetection(model, tmp_path,
                                               capsys):
-    config, weights = predicting.write_row('pose', tmp_path)
+    config, weights = predicting.write_config('pose', tmp_path)
     with pytest.raises(SystemExit):
         main(['predict', config, weights, str(model / 'data/val2017'),
               '--detector', config, weights])

@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predicting import PERSON, ROWS, smooth, write_rows
+from predicting import CONFIG_FILES, PERSON, smooth, write_configs
 
 from hrformer_mm.apis import load_predictor, predict
 from hrformer_mm.apis.images import as_bgr, from_pil
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp('rows'))
+def saved(tmp_path_factory):
+    return write_configs(tmp_path_factory.mktemp('models'))
 
 
 @pytest.fixture(scope='module')
-def predictors(rows):
+def predictors(saved):
     return {
         task: load_predictor(
-            Path(row[0]), Path(row[1]), device='cpu',
+            Path(pair[0]), Path(pair[1]), device='cpu',
             **(dict(boxes='whole') if task == 'pose' else {}))
-        for task, row in rows.items()
+        for task, pair in saved.items()
     }  # yapf: disable
 
 
@@ -46,7 +46,7 @@ def values(found):
     return found.keypoints if hasattr(found, 'keypoints') else found
 
 
-@pytest.mark.parametrize('task', ROWS)
+@pytest.mark.parametrize('task', CONFIG_FILES)
 @pytest.mark.parametrize('kind', ['array', 'path', 'Path', 'PIL', 'RGBA',
                                   'view'])
 def test_one_image_has_one_result(predictors, wanted, path, task, kind):
@@ -170,8 +170,8 @@ def test_paths_of_a_list_are_matched_together(predictors, tmp_path):
     assert [len(people.scores) for people in found] == [0, 0]
 
 
-def test_the_command_in_python_takes_one_path(rows, path, tmp_path):
+def test_the_command_in_python_takes_one_path(saved, path, tmp_path):
     for i, inputs in enumerate([str(path), path, [path]]):
-        outcome = predict(*map(Path, rows['cls']), inputs,
+        outcome = predict(*map(Path, saved['cls']), inputs,
                           tmp_path / f'out{i}', device='cpu')
         assert outcome.frames == 1 and not outcome.failed

@@ -15,17 +15,17 @@ from helpers import ROOT
 from predicting import (
     BAD,
     COCO,
+    CONFIG_FILES,
     GOOD,
     PERSON,
-    ROWS,
     arguments,
     names,
     read,
     run,
     smooth,
     write_boxes,
+    write_configs,
     write_photos,
-    write_rows,
     write_video,
     write_zoo,
 )
@@ -39,8 +39,8 @@ from hrformer_mm.apis.run import make_progress
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp('rows'))
+def saved(tmp_path_factory):
+    return write_configs(tmp_path_factory.mktemp('models'))
 
 
 @pytest.fixture(scope='module')
@@ -56,10 +56,10 @@ def video(tmp_path_factory):
 # Inputs of all kinds
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_bad_inputs_are_reported_and_skipped(rows, task, tmp_path, capsys):
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_bad_inputs_are_reported_and_skipped(saved, task, tmp_path, capsys):
     zoo, out = write_zoo(tmp_path / 'zoo'), tmp_path / 'out'
-    code = run(rows, task, zoo, tmp_path / 'nowhere.jpg', tmp_path / '*.tif',
+    code = run(saved, task, zoo, tmp_path / 'nowhere.jpg', tmp_path / '*.tif',
                '--out-dir', out)
     captured = capsys.readouterr()
     assert code == 1 and '6 skipped' in captured.out
@@ -87,9 +87,9 @@ def test_grey_and_16_bit_images_are_read_as_their_8_bit_colors(tmp_path):
     assert (grey == smooth(0)[..., :1]).all()
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_a_video_yields_a_video(rows, task, video, tmp_path):
-    assert run(rows, task, video, '--out-dir', tmp_path) == 0
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_a_video_yields_a_video(saved, task, video, tmp_path):
+    assert run(saved, task, video, '--out-dir', tmp_path) == 0
     clip = cv2.VideoCapture(str(tmp_path / 'overlays/clip.mp4'))
     frames = list(inputs.captured(clip))
     assert len(frames) == 6 and clip.get(cv2.CAP_PROP_FPS) == 12
@@ -102,11 +102,11 @@ def test_a_video_yields_a_video(rows, task, video, tmp_path):
         assert (tmp_path / 'labels/clip/000005.png').is_file()
 
 
-def test_frames_of_a_video_have_boxes_of_their_own(rows, video, tmp_path):
+def test_frames_of_a_video_have_boxes_of_their_own(saved, video, tmp_path):
     boxes = write_boxes(tmp_path / 'boxes.json',
                         {'clip.mp4#1': [PERSON], 'clip.mp4#4': [PERSON]})
     out = tmp_path / 'out'
-    assert run(rows, 'pose', video, '--boxes', boxes, '--out-dir', out) == 0
+    assert run(saved, 'pose', video, '--boxes', boxes, '--out-dir', out) == 0
     assert [p['image_id'] for p in read(out / 'predictions.json')] == [2, 5]
     assert len(read(out / 'images.json')['images']) == 6
     found = COCO(str(out / 'images.json')).loadRes(
@@ -115,14 +115,14 @@ def test_frames_of_a_video_have_boxes_of_their_own(rows, video, tmp_path):
 
 
 def test_people_of_clips_have_ids_and_smoothing_moves_their_keypoints(
-        rows, photos, video, tmp_path):
+        saved, photos, video, tmp_path):
     boxes = {f'clip.mp4#{i}': [[5 + i, 5, 40, 80], [70 - i, 5, 40, 80]][
         ::1 - i % 2 * 2] for i in range(6)}
     boxes = write_boxes(tmp_path / 'b.json', {**boxes, '0.png': [PERSON]})
     found = {}
     for name, more in dict(raw=[], smooth=['--smooth']).items():
         out = tmp_path / name
-        assert run(rows, 'pose', video, photos / '0.png', '--boxes', boxes,
+        assert run(saved, 'pose', video, photos / '0.png', '--boxes', boxes,
                    '--out-dir', out, *more) == 0
         *people, other = read(out / 'predictions.json')
         assert 'track_id' not in other  # of an image
@@ -139,9 +139,9 @@ def test_people_of_clips_have_ids_and_smoothing_moves_their_keypoints(
 
 
 def test_without_a_detector_the_whole_image_is_used_with_a_warning(
-        rows, photos, tmp_path, monkeypatch, capfd):
+        saved, photos, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    assert run(rows, 'pose', photos / '0.png', '--boxes', 'auto', '--out-dir',
+    assert run(saved, 'pose', photos / '0.png', '--boxes', 'auto', '--out-dir',
                tmp_path / 'out') == 0
     warning, = (line for line in capfd.readouterr().err.splitlines()
                 if line.startswith('warning: '))
@@ -149,7 +149,7 @@ def test_without_a_detector_the_whole_image_is_used_with_a_warning(
     assert 'using the whole image' in warning
     assert len(read(tmp_path / 'out/predictions.json')) == 1
     with pytest.warns(UserWarning, match='downloads are forbidden'):
-        load_predictor(*rows['pose'], device='cpu')
+        load_predictor(*saved['pose'], device='cpu')
 
 
 class Camera:
@@ -173,14 +173,14 @@ class Camera:
         pass
 
 
-def test_camera_frames_are_not_read_ahead(rows, monkeypatch, tmp_path):
+def test_camera_frames_are_not_read_ahead(saved, monkeypatch, tmp_path):
     monkeypatch.setattr(cv2, 'VideoCapture', Camera)
     source = inputs.Source('webcam:1', 'webcam', 'camera')
     frames = inputs.clip_frames(source, None)
-    found = load_predictor(*rows['cls'], device='cpu').run(frames)
+    found = load_predictor(*saved['cls'], device='cpu').run(frames)
     assert [next(found)[0].index for _ in range(3)] == [0, 1, 2]
     assert next(frames).index == 3  # none was read ahead
-    run(rows, 'cls', 'webcam:1', '--max-frames', 5, '--out-dir', tmp_path)
+    run(saved, 'cls', 'webcam:1', '--max-frames', 5, '--out-dir', tmp_path)
     assert len(read(tmp_path / 'predictions.json')) == 5
     monkeypatch.undo()
     frames = inputs.captured(
@@ -216,35 +216,36 @@ def test_inputs_are_found_once_and_results_are_ignored(photos, video,
 # Files are whole, and nothing is overwritten
 
 
-def test_nothing_is_overwritten_without_force(rows, photos, tmp_path,
+def test_nothing_is_overwritten_without_force(saved, photos, tmp_path,
                                               capsys):
     (tmp_path / 'overlays').mkdir()
     (tmp_path / 'overlays/2.png').write_text('mine')
-    line = error_of(main, arguments(rows['cls'], photos, '--out-dir',
+    line = error_of(main, arguments(saved['cls'], photos, '--out-dir',
                                     tmp_path), capsys)
     assert 'overlays/2.png is already there; --force' in line
     assert names(tmp_path) == {'overlays/2.png'}
-    assert run(rows, 'cls', photos, '--out-dir', tmp_path, '--no-overlay') == 0
+    assert run(saved, 'cls', photos, '--out-dir', tmp_path,
+               '--no-overlay') == 0
     assert 'predictions.json is already there' in error_of(
-        main, arguments(rows['cls'], photos, '--out-dir', tmp_path,
+        main, arguments(saved['cls'], photos, '--out-dir', tmp_path,
                         '--no-overlay'), capsys)
-    assert run(rows, 'cls', photos, '--out-dir', tmp_path, '--force') == 0
+    assert run(saved, 'cls', photos, '--out-dir', tmp_path, '--force') == 0
     assert cv2.imread(str(tmp_path / 'overlays/2.png')) is not None
 
 
-def test_an_input_is_never_overwritten(rows, tmp_path, capsys):
+def test_an_input_is_never_overwritten(saved, tmp_path, capsys):
     (tmp_path / 'overlays').mkdir()
     path = tmp_path / 'overlays/a.png'
     cv2.imwrite(str(path), smooth(0))
     before = path.read_bytes()
     assert 'is an input' in error_of(
-        main, arguments(rows['cls'], path, '--out-dir', tmp_path, '--force'),
+        main, arguments(saved['cls'], path, '--out-dir', tmp_path, '--force'),
         capsys)
     assert path.read_bytes() == before
 
 
 def test_a_failed_video_leaves_no_partial_file_and_keeps_other_results(
-        rows, video, tmp_path, monkeypatch):
+        saved, video, tmp_path, monkeypatch):
     from hrformer_mm.apis import outputs
     opened = outputs.open_video
 
@@ -262,14 +263,14 @@ def test_a_failed_video_leaves_no_partial_file_and_keeps_other_results(
             yield once
 
     monkeypatch.setattr(outputs, 'open_video', fail_late)
-    outcome = predict(*rows['cls'], [video], tmp_path, device='cpu')
+    outcome = predict(*saved['cls'], [video], tmp_path, device='cpu')
     assert names(tmp_path) == {'predictions.json'}
     assert len(read(tmp_path / 'predictions.json')) == 6
     assert len(outcome.failed) == 1 and 'no space left' in outcome.failed[0]
 
 
 @pytest.mark.parametrize('done, recorded', [(6, 2), (4, 0), (2, 0)])
-def test_stopping_keeps_finished_results(rows, photos, video, tmp_path,
+def test_stopping_keeps_finished_results(saved, photos, video, tmp_path,
                                          monkeypatch, done, recorded):
     draw, frames = ClsPredictor.draw, []
 
@@ -280,7 +281,7 @@ def test_stopping_keeps_finished_results(rows, photos, video, tmp_path,
         return draw(self, frame, found)
 
     monkeypatch.setattr(ClsPredictor, 'draw', stop)
-    outcome = predict(*rows['cls'], [str(photos), video, str(photos)],
+    outcome = predict(*saved['cls'], [str(photos), video, str(photos)],
                       tmp_path, device='cpu')
     assert outcome.stopped and outcome.frames == done
     assert len(read(tmp_path / 'predictions.json')) == done
@@ -311,24 +312,24 @@ def test_the_progress_bar_shows_the_throughput():
     (['{0}', '--boxes', 'whole'], '--boxes, --box-thr, --box-categories'),
     (['{0}', '--show'], '--show needs a screen'),
 ])
-def test_an_error_is_one_line(rows, photos, tmp_path, capsys, monkeypatch,
+def test_an_error_is_one_line(saved, photos, tmp_path, capsys, monkeypatch,
                               args, words):
     for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
         monkeypatch.delenv(name, raising=False)
     args = [arg.format(photos) for arg in args]
-    line = error_of(main, arguments(rows['seg'], *args, '--out-dir',
+    line = error_of(main, arguments(saved['seg'], *args, '--out-dir',
                                     tmp_path / 'out'), capsys)
     assert words in line
     assert not (tmp_path / 'out').exists()
 
 
-def test_weights_must_match_the_model(rows, photos, tmp_path, capsys):
+def test_weights_must_match_the_model(saved, photos, tmp_path, capsys):
 
     def refusal(weights):
         return error_of(main, arguments((config, str(weights)), photos,
                                         '--out-dir', tmp_path / 'out'), capsys)
 
-    config, weights = rows['pose']
+    config, weights = saved['pose']
     tensors = torch.load(weights)['state_dict']
     path = tmp_path / 'backbone.pth'
     torch.save({k: v for k, v in tensors.items() if 'head' not in k}, path)

@@ -83,8 +83,8 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
 
 
 def test_stale_metafiles_and_tables_are_found(project):
-    rows = zoo.list_entries(task='pose')
-    problems = study.contradictions(rows)
+    entries = zoo.list_entries(task='pose')
+    problems = study.contradictions(entries)
     assert len(problems) == 2 and 'net_t: the metafile has' in problems[0]
     assert any('table study is stale' in p for p in tables.stale_documents())
     report.main(['--figures', str(project / 'figures')])

@@ -30,7 +30,7 @@ GOLDENS = ('official_cls', 'official_cls_pad', 'official_pose',
            'official_seg_w7', 'official_seg_w15', 'mmpose_builtin')
 needs_golden = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason='the golden files are not in the repository')
-ROWS = dict(
+CONFIG_FILES = dict(
     cls='cls/hrformer_s_imagenet_224.py',
     pose='pose/hrformer_s_coco_256x192.py',
     seg='seg/hrformer_s_cityscapes_512x1024.py')
@@ -49,7 +49,7 @@ def save(layout, path, dtype=torch.float32, **kwargs):
 
 def build(task, arch, **options):
     """Build the model of a config in another size."""
-    cfg = Config.fromfile(CONFIGS / ROWS[task])
+    cfg = Config.fromfile(CONFIGS / CONFIG_FILES[task])
     channels = list(arch['channels'])
     sizes = dict(
         cls={
@@ -304,7 +304,7 @@ def test_only_the_best_checkpoint_has_metrics(tmp_path, capsys):
     publish_model.main([
         str(source), str(tmp_path / 'b.pth'), '--metric', 'AP=74.5',
         '--metric', 'Top 1 Accuracy=80', '--config',
-        str(CONFIGS / ROWS['pose'])])  # yapf: disable
+        str(CONFIGS / CONFIG_FILES['pose'])])  # yapf: disable
     path = next(tmp_path.glob('b-*.pth'))
     assert str(path) in capsys.readouterr().out
     meta = read_checkpoint(path)['meta']
@@ -366,9 +366,9 @@ def test_a_config_builds_without_its_weights_and_reports_them_in_one_line(
 
 @pytest.mark.slow
 def test_pretrained_files_of_configs_are_listed_or_ours():
-    """Ours are called as the row that makes them."""
+    """Ours are called as the config that makes them."""
     known = {w.name for w in list_weights()}
-    known |= {f'{row.stem}.pth' for row in CONFIGS.glob('cls/hrformer_t_*')}
+    known |= {f'{path.stem}.pth' for path in CONFIGS.glob('cls/hrformer_t_*')}
     for path in CONFIGS.glob('*/hrformer_*.py'):
         init = Config.fromfile(path).model.backbone.get('init_cfg')
         if init:

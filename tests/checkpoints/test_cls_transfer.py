@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from hrformer_mm.checkpoints import loading
 
-ROWS = {
+CONFIG_FILES = {
     'pose/hrformer_s_coco_256x192.py': {},
     'seg/hrformer_s_cityscapes_512x1024.py': {},
     'seg/hrformer_s_ade20k_520x520.py': dict(window_size=15),
@@ -36,15 +36,16 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('row', ROWS)
-def test_cls_checkpoint_initializes_other_tasks(row, checkpoint, monkeypatch):
+@pytest.mark.parametrize('config', CONFIG_FILES)
+def test_cls_checkpoint_initializes_other_tasks(config, checkpoint,
+                                                monkeypatch):
     lines = []
     monkeypatch.setattr(loading, 'print_log',
                         lambda text, *args: lines.append(text))
-    cfg = build(row)
+    cfg = build(config)
     assert cfg.model.backbone.init_cfg.type == 'Pretrained'
     cfg.model.backbone.init_cfg.checkpoint = str(checkpoint)
-    cfg.model.backbone.update(ROWS[row])
+    cfg.model.backbone.update(CONFIG_FILES[config])
     backbone = MODELS.build(cfg.model.backbone)
     backbone.init_weights()
 
@@ -54,7 +55,7 @@ def test_cls_checkpoint_initializes_other_tasks(row, checkpoint, monkeypatch):
               if tensor.shape != given[f'backbone.{name}'].shape
               or not torch.equal(tensor, given[f'backbone.{name}'])]
     tables = [name for name in own if name.endswith('bias_table')]
-    assert differ == (tables if 'window_size' in ROWS[row] else [])
+    assert differ == (tables if 'window_size' in CONFIG_FILES[config] else [])
 
     assert len(lines) == 1 and '\n' not in lines[0]
     words = {word: int(number) for number, word in re.findall(

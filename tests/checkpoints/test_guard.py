@@ -8,7 +8,7 @@ import torch
 from helpers import CONFIGS
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
-from tiny_tasks import task_row
+from tiny_tasks import task_config
 from torch import nn
 
 from hrformer_mm.checkpoints.guard import guard_predictions
@@ -150,7 +150,7 @@ def test_wrapped_models_are_guarded_inside():
 
 @pytest.mark.skipif(not find_spec('mmpretrain'), reason='needs MMPretrain')
 def test_a_test_of_the_frameworks_model_fails_without_its_head(tmp_path):
-    cfg = task_row('cls', tmp_path)
+    cfg = task_config('cls', tmp_path)
     cfg.model = dict(
         type='ImageClassifier',
         data_preprocessor=cfg.model.data_preprocessor,

@@ -8,7 +8,13 @@ import re
 
 import pytest
 import torch
-from helpers import SMALL, last_scalars, run_row, tiny_row, write_tiny_coco
+from helpers import (
+    SMALL,
+    last_scalars,
+    run_training,
+    tiny_config,
+    write_tiny_coco,
+)
 from image_folders import SMALL_IMAGES, write_images
 from mmengine.config import Config
 
@@ -26,10 +32,11 @@ PARAMETERS = {
     'swin_t_imagenet_224': 28_288_354,
 }
 BASE = re.compile(r"^_base_ = '\./(.*)\.py'", re.MULTILINE)
-CHANGED = {row.name: (row, BASE.search(row.path.read_text()))
-           for row in zoo.list_entries()
-           if row.config and TABLES & set(row.paper)}  # yapf: disable
-CHANGED = {k: (row, found[1]) for k, (row, found) in CHANGED.items() if found}
+CHANGED = {entry.name: (entry, BASE.search(entry.path.read_text()))
+           for entry in zoo.list_entries()
+           if entry.config and TABLES & set(entry.paper)}  # yapf: disable
+CHANGED = {k: (entry, found[1])
+           for k, (entry, found) in CHANGED.items() if found}
 # By type of backbone: a network of a few thousand parameters, and the
 # channels of its last map.
 SMALL_BACKBONES = {
@@ -49,12 +56,12 @@ SMALL_BACKBONES.update({
 
 
 def names(task):
-    return sorted(k for k, (row, _) in CHANGED.items() if row.task == task)
+    return sorted(k for k, (entry, _) in CHANGED.items() if entry.task == task)
 
 
-def mark_slow(rows, *fast):
+def mark_slow(names, *fast):
     return [r if r in fast else pytest.param(r, marks=pytest.mark.slow)
-            for r in rows]
+            for r in names]
 
 
 def load(name):
@@ -81,9 +88,9 @@ def test_there_is_a_config_for_every_ablation_and_task():
 
 @pytest.mark.parametrize('name', CHANGED)
 def test_ablation_config_changes_only_the_model(name):
-    row, base = CHANGED[name]
-    ours = Config.fromfile(row.path).to_dict()
-    before = Config.fromfile(row.path.parent / f'{base}.py').to_dict()
+    entry, base = CHANGED[name]
+    ours = Config.fromfile(entry.path).to_dict()
+    before = Config.fromfile(entry.path.parent / f'{base}.py').to_dict()
     assert ours.pop('model') != before.pop('model')
     assert ours == before
 
@@ -158,7 +165,7 @@ def test_config_starts_from_the_imagenet_config_with_the_same_change(
 
 
 def shrink(model):
-    """Give a row for COCO a network of a few thousand parameters."""
+    """Give a config for COCO a network of a few thousand parameters."""
     options, channels = SMALL_BACKBONES[model.backbone.type]
     model.backbone.update(options)
     model.head.in_channels = channels
@@ -190,9 +197,9 @@ def test_weights_of_mmpretrain_are_found_by_name(name, tmp_path, monkeypatch):
     'name', mark_slow(names('cls'), 'swin_t_imagenet_224_dw'))
 def test_cls_config_trains_and_evaluates(name, tmp_path):
     write_images(tmp_path / 'imagenet', 'folders')
-    runner = run_row(
-        tiny_row(f'cls/{name}.py', tmp_path / 'work', tmp_path / 'imagenet',
-                 **SMALL_IMAGES))
+    runner = run_training(
+        tiny_config(f'cls/{name}.py', tmp_path / 'work', tmp_path / 'imagenet',
+                    **SMALL_IMAGES))
     scalars = last_scalars(runner)
     assert runner.iter == 2 and math.isfinite(scalars['train/loss'])
     assert 0 <= scalars['val/accuracy/top1'] <= 100
@@ -207,9 +214,9 @@ def coco(tmp_path_factory):
     'name',
     mark_slow(names('pose'), 'hrformer_t_coco_256x192_nodw_shift'))
 def test_pose_config_trains_and_evaluates(name, coco, tmp_path):
-    cfg = tiny_row(f'pose/{name}.py', tmp_path, coco)
+    cfg = tiny_config(f'pose/{name}.py', tmp_path, coco)
     shrink(cfg.model)
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2 and math.isfinite(scalars['train/loss'])
     assert 0 <= scalars['val/coco/AP'] <= 1

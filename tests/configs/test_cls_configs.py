@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, last_scalars, run_training, tiny_config
 from image_folders import SMALL_IMAGES, write_images
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -18,7 +18,7 @@ from mmengine.registry import (
 
 from hrformer_mm.checkpoints import convert
 
-ROWS = {
+SIZES = {
     # size: channels, drop path, parameters
     't': ((18, 36, 72, 144), 0., 8_035_820),
     's': ((32, 64, 128, 256), 0., 13_544_882),
@@ -43,9 +43,9 @@ def model(cfg):
         return MODELS.build(cfg.model)
 
 
-@pytest.mark.parametrize('size', ROWS)
+@pytest.mark.parametrize('size', SIZES)
 def test_configs_have_the_papers_size(size):
-    channels, drop_path, parameters = ROWS[size]
+    channels, drop_path, parameters = SIZES[size]
     with torch.device('meta'):
         model = MODELS.build(load(size).model)
     assert model.neck.in_channels == channels
@@ -53,7 +53,7 @@ def test_configs_have_the_papers_size(size):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize('size', ROWS)
+@pytest.mark.parametrize('size', SIZES)
 def test_configs_upsample_like_the_official_classification_code(size):
     backbone = load(size).model.backbone
     assert backbone.upsample == 'nearest'
@@ -243,9 +243,9 @@ def test_norms_are_not_synchronised_and_gpus_have_different_seeds(cfg):
 ])
 def test_configs_train_and_evaluate(size, layout, tmp_path):
     write_images(tmp_path / 'imagenet', layout)
-    cfg = tiny_row(f'cls/hrformer_{size}_imagenet_224.py', tmp_path / 'work',
-                   tmp_path / 'imagenet', **SMALL_IMAGES)
-    runner = run_row(cfg)
+    cfg = tiny_config(f'cls/hrformer_{size}_imagenet_224.py',
+                      tmp_path / 'work', tmp_path / 'imagenet', **SMALL_IMAGES)
+    runner = run_training(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2
     assert math.isfinite(scalars['train/loss'])
@@ -255,12 +255,12 @@ def test_configs_train_and_evaluate(size, layout, tmp_path):
 def test_custom_images_are_fine_tuned_from_imagenet(tmp_path):
     write_images(tmp_path / 'images', 'folders')
     tiny = {'model.backbone.arch': 'tiny',
-            'model.neck.in_channels': ROWS['t'][0]}
+            'model.neck.in_channels': SIZES['t'][0]}
     trained = MODELS.build(load('t').model)
     state_dict, _ = convert(dict(trained.state_dict()), 'official-cls')
     weights = tmp_path / 'hrt.pth'
     torch.save(dict(model=state_dict), weights)
-    cfg = tiny_row(
+    cfg = tiny_config(
         'cls/custom_folder.py', tmp_path / 'work',
         tmp_path / 'images', load_from=str(weights), **tiny, **{
             'model.head.num_classes': 2,
@@ -269,7 +269,7 @@ def test_custom_images_are_fine_tuned_from_imagenet(tmp_path):
             'default_hooks.checkpoint': None,
             'optim_wrapper.optimizer.lr': 0.,
         })
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     assert runner.model.head.fc.out_features == 2
     assert runner.train_loop.dataloader.dataset.CLASSES == ('n0', 'n1')
     given = trained.state_dict()

@@ -7,11 +7,11 @@ import pytest
 from helpers import CONFIGS
 from mmengine.config import Config
 
-ROWS = sorted(CONFIGS.glob('[!_]*/*.py'))
+CONFIG_FILES = sorted(CONFIGS.glob('[!_]*/*.py'))
 FRAGMENTS = sorted(CONFIGS.glob('_base_/**/*.py'))
 # One of each task and dataset, for what takes a while.
 FIRST = list({(path.parent.name, *path.stem.split('_')[2:3]): path
-              for path in reversed(ROWS)}.values())
+              for path in reversed(CONFIG_FILES)}.values())
 # <model>_<size>_<dataset>_<input>[_<change>]*
 GRAMMAR = re.compile(r'[a-z0-9-]+_[a-z0-9-]+_[a-z0-9-]+_\d+(x\d+)?'
                      r'(_[a-z0-9-]+)*')
@@ -55,16 +55,17 @@ def unchanged(own, inherited, key=()):
 
 
 def test_there_are_configs_of_all_tasks():
-    assert {path.parent.name for path in ROWS} == {'cls', 'det', 'pose', 'seg'}
+    assert {path.parent.name for path in CONFIG_FILES} == {
+        'cls', 'det', 'pose', 'seg'}
 
 
-@pytest.mark.parametrize('path', ROWS, ids=name)
+@pytest.mark.parametrize('path', CONFIG_FILES, ids=name)
 def test_config_name_follows_the_naming_scheme(path):
     if not path.stem.startswith('custom_'):  # to be copied and renamed
         assert GRAMMAR.fullmatch(path.stem)
 
 
-@pytest.mark.parametrize('path', ROWS, ids=name)
+@pytest.mark.parametrize('path', CONFIG_FILES, ids=name)
 def test_config_sets_only_what_differs_from_its_bases(path, tmp_path):
     inherited, own = bases_and_own(path, tmp_path)
     assert list(unchanged(own, inherited)) == []
@@ -72,7 +73,7 @@ def test_config_sets_only_what_differs_from_its_bases(path, tmp_path):
 
 @pytest.mark.parametrize('path', [
     path if path in FIRST else pytest.param(path, marks=pytest.mark.slow)
-    for path in ROWS], ids=name)
+    for path in CONFIG_FILES], ids=name)
 def test_config_can_be_dumped_and_read(path, tmp_path):
     cfg = Config.fromfile(path)
     cfg.dump(tmp_path / 'row.py')
@@ -80,11 +81,12 @@ def test_config_can_be_dumped_and_read(path, tmp_path):
 
 
 def test_configs_inherit_from_this_package_only():
-    assert [p for p in ROWS + FRAGMENTS if '::' in p.read_text()] == []
+    assert [p for p in CONFIG_FILES + FRAGMENTS if '::' in p.read_text()] == []
 
 
 def test_configs_stay_within_their_line_limits():
-    sizes = {name(path): len(code_lines(path)) for path in ROWS + FRAGMENTS}
+    sizes = {name(path): len(code_lines(path))
+             for path in CONFIG_FILES + FRAGMENTS}
     # Configs of small datasets carry a schedule of their own, and fragments
     # of these the names of what is in the data.
     small = ('synthetic', 'digits', 'scenes', 'custom', 'lspet', 'openfield',
@@ -92,6 +94,6 @@ def test_configs_stay_within_their_line_limits():
     limits = {}
     for k in sizes:
         is_small = any(name in k for name in small)
-        row, fragment = (20, 60) if is_small else (12, 40)
-        limits[k] = fragment if '_base_' in k else row
+        leaf, fragment = (20, 60) if is_small else (12, 40)
+        limits[k] = fragment if '_base_' in k else leaf
     assert {k: v for k, v in sizes.items() if v > limits[k]} == {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dataset_samples import SAMPLES, Sample
-from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, last_scalars, run_training, tiny_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from tiny_tasks import ARCH
@@ -53,7 +53,7 @@ FACTS: dict[str, tuple] = {
     'chase-db1': (2, 40000, 'mDice'),
     'hrf': (2, 40000, 'mDice'),
 }  # yapf: disable
-ROWS = {
+CONFIG_FILES = {
     path.stem: path for task in ('pose', 'seg')
     for path in sorted((CONFIGS / task).glob('hrformer_[sb]_*.py'))
     if path.stem.split('_')[2] in FACTS
@@ -119,7 +119,7 @@ def shrunk(name: str, folder: Path, **options: Any) -> Config:
     """
     small = {'model.backbone.arch': ARCH} if (
         name in FAST or '_b_' in name) else {}
-    cfg = tiny_row(ROWS[name], folder, **small, **options)
+    cfg = tiny_config(CONFIG_FILES[name], folder, **small, **options)
     if small and cfg.default_scope == 'mmpose':
         cfg.model.head.in_channels = 8
     elif small:
@@ -145,13 +145,13 @@ def mark(names: Any) -> list:
 
 
 def test_every_dataset_has_a_config():
-    assert {name.split('_')[2] for name in ROWS} == set(FACTS)
+    assert {name.split('_')[2] for name in CONFIG_FILES} == set(FACTS)
 
 
-@pytest.mark.parametrize('name', mark(ROWS))
+@pytest.mark.parametrize('name', mark(CONFIG_FILES))
 def test_config_has_the_values_of_the_recipe_and_of_its_dataset(name):
     points, length, metric = facts(name)
-    cfg = Config.fromfile(ROWS[name])
+    cfg = Config.fromfile(CONFIG_FILES[name])
     model, size = cfg.model, zoo.input_size(name)
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
     assert 'relative_position_bias_table' in (
@@ -173,14 +173,14 @@ def test_config_has_the_values_of_the_recipe_and_of_its_dataset(name):
     assert cfg.train_dataloader.dataset.type == cfg.dataset_type
 
 
-@pytest.mark.parametrize('name', mark(ROWS))
+@pytest.mark.parametrize('name', mark(CONFIG_FILES))
 def test_config_trains_evaluates_and_tests_on_its_dataset(
         name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metric = facts(name)[2]
     cfg = shrunk(name, tmp_path / 'run')
     write_data(cfg)
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2 and scalars['train/loss'] > 0
     best, = tmp_path.glob('run/best_*.pth')

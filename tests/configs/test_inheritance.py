@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, run_row, shorten
+from helpers import ROOT, run_training, shorten
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
-from tiny_tasks import OPTIONS, ROWS, task_row
+from tiny_tasks import CONFIG_FILES, OPTIONS, task_config
 
 from hrformer_mm import compat, zoo
 from hrformer_mm.engine.train import set_data_root
@@ -75,15 +75,16 @@ def test_an_inherited_config_builds_its_frameworks_model(task, tmp_path):
 def test_an_inherited_config_trains(task, tmp_path):
     """Through the config's text, as a user's file would give it."""
     pytest.importorskip(TASKS[task])
-    expected = task_row(task, tmp_path, samples=4, passes=1)  # makes data
-    cfg = Config.fromfile(inherit(f'hrformer_mm::{ROWS[task]}', tmp_path))
+    expected = task_config(task, tmp_path, samples=4, passes=1)  # makes data
+    cfg = Config.fromfile(
+        inherit(f'hrformer_mm::{CONFIG_FILES[task]}', tmp_path))
     set_data_root(cfg, str(tmp_path / 'data'))
     cfg.merge_from_dict(OPTIONS[task])
     shorten(cfg)
     cfg.sync_bn = None
     cfg.work_dir = str(tmp_path / 'run')
     cfg.experiment_name = cfg.visualizer.name = f'inherited_{task}'
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     assert runner.iter == 2
     assert type(runner.model).__module__.startswith(TASKS[task])
     assert expected.default_scope == cfg.default_scope

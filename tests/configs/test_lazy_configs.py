@@ -22,7 +22,7 @@ from mmengine.registry import (
     VISUALIZERS,
     DefaultScope,
 )
-from predicting import ROWS, read, run, smooth, write_row
+from predicting import CONFIG_FILES, read, run, smooth, write_config
 from tool_runs import tool
 
 from hrformer_mm.engine.train import read_config, show_predictions, use_amp
@@ -82,7 +82,7 @@ def form(request):
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory, form):
+def saved(tmp_path_factory, form):
     """Config and weights of each task, in one of the forms.
 
     ``saved`` is as mmengine saves a pure-Python config, with paths of
@@ -90,8 +90,8 @@ def rows(tmp_path_factory, form):
     """
     folder = tmp_path_factory.mktemp(form)
     found = {}
-    for task in ROWS:
-        config, weights = write_row(task, folder)
+    for task in CONFIG_FILES:
+        config, weights = write_config(task, folder)
         lazy = write_lazy(config, folder / f'{task}_lazy.py')
         path = folder / f'{task}_{form}.py'
         if form == 'saved':
@@ -105,10 +105,10 @@ def rows(tmp_path_factory, form):
     return found
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_types_are_converted_to_names_with_their_scope(rows, task):
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_types_are_converted_to_names_with_their_scope(saved, task):
     scope = dict(pose='mmpose', seg='mmseg', cls='mmpretrain')[task]
-    cfg = read_config(rows[task][0])
+    cfg = read_config(saved[task][0])
     assert cfg.default_scope == scope
     assert cfg.model.type.startswith(f'{scope}.')
     assert cfg.model.backbone.type == 'hrformer_mm.HRFormer'
@@ -120,40 +120,40 @@ def test_types_are_converted_to_names_with_their_scope(rows, task):
     json.dumps(cfg.to_dict())  # nothing but names is left
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_predict_reads_pure_python_configs(rows, task, tmp_path):
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_predict_reads_pure_python_configs(saved, task, tmp_path):
     cv2.imwrite(str(tmp_path / '1.png'), smooth(0))
-    assert run(rows, task, tmp_path / '1.png', '--out-dir',
+    assert run(saved, task, tmp_path / '1.png', '--out-dir',
                tmp_path / 'out') == 0
     assert read(tmp_path / 'out/predictions.json')
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_training_options_apply_to_pure_python_configs(rows, task, tmp_path):
-    cfg = read_config(rows[task][0])
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_training_options_apply_to_pure_python_configs(saved, task, tmp_path):
+    cfg = read_config(saved[task][0])
     use_amp(cfg)
     assert bare_name(cfg.optim_wrapper.type) == 'AmpOptimWrapper'
     show_predictions(cfg, False, str(tmp_path), 1, 0)
     assert 'visualization' in cfg.default_hooks
 
 
-@pytest.mark.parametrize('task', ROWS)
-def test_tools_read_pure_python_configs(rows, task, tmp_path, capsys):
-    tool('print_config')([rows[task][0]])
+@pytest.mark.parametrize('task', CONFIG_FILES)
+def test_tools_read_pure_python_configs(saved, task, tmp_path, capsys):
+    tool('print_config')([saved[task][0]])
     assert 'hrformer_mm.HRFormer' in capsys.readouterr().out
-    tool('analysis/get_flops')([rows[task][0], '--shape', '64', '64'])
+    tool('analysis/get_flops')([saved[task][0], '--shape', '64', '64'])
     assert 'parameters' in capsys.readouterr().out
-    tool('publish_model')([rows[task][1], str(tmp_path / 'a.pth'),
-                           '--config', rows[task][0]])
+    tool('publish_model')([saved[task][1], str(tmp_path / 'a.pth'),
+                           '--config', saved[task][0]])
     assert list(tmp_path.glob('*.pth'))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['pose', 'cls'])
-def test_export_reads_pure_python_configs(rows, task, tmp_path):
+def test_export_reads_pure_python_configs(saved, task, tmp_path):
     pytest.importorskip('onnxruntime')
     shape = [] if task == 'pose' else ['--shape', '64', '64']
-    tool('export')([*rows[task], *shape, '--post', '--format', 'torch-export',
+    tool('export')([*saved[task], *shape, '--post', '--format', 'torch-export',
                     '--out', str(tmp_path / 'a.pt2')])
     assert (tmp_path / 'a.pt2').stat().st_size > 1e4
 
@@ -182,9 +182,9 @@ def passes(name, args):
 
 
 @pytest.mark.slow
-def test_training_tools_read_pure_python_configs(rows, form, tmp_path):
+def test_training_tools_read_pure_python_configs(saved, form, tmp_path):
     data = write_valid_coco(tmp_path / 'coco')
-    old = read_config(rows['pose'][0]).data_root
+    old = read_config(saved['pose'][0]).data_root
     part = ['--data-root', str(data)] if old else []
     more = ['--cfg-options', *(
         f'{loader}.dataset.{key}' for loader, name in (
@@ -193,17 +193,17 @@ def test_training_tools_read_pure_python_configs(rows, form, tmp_path):
                 f'ann_file=annotations/person_keypoints_{name}2017.json',
                 f'data_prefix.img={name}2017/'))]
     work = ['--work-dir', str(tmp_path / 'work')]
-    passes('check_dataset', [rows['pose'][0], *part, *more])
-    tool('browse_dataset')([rows['pose'][0], *part, *more, '--out-dir',
+    passes('check_dataset', [saved['pose'][0], *part, *more])
+    tool('browse_dataset')([saved['pose'][0], *part, *more, '--out-dir',
                             str(tmp_path / 'sheets'), '--number', '2'])
     # Runners share what has the same name within a process.
     names = [[f'experiment_name={name}', f'visualizer.name={name}']
              for name in (f'dry_{form}', f'train_{form}', f'test_{form}')]
-    passes('train', [rows['pose'][0], *part, *work, *more, *names[0], '--amp',
+    passes('train', [saved['pose'][0], *part, *work, *more, *names[0], '--amp',
                      '--dry-run'])
-    tool('train')([rows['pose'][0], *part, *work, *more, *names[1]])
+    tool('train')([saved['pose'][0], *part, *work, *more, *names[1]])
     last, = (tmp_path / 'work').glob('epoch_*.pth')
-    tool('test')([rows['pose'][0], str(last), *part, *work, *more, *names[2],
+    tool('test')([saved['pose'][0], str(last), *part, *work, *more, *names[2],
                   '--show-dir', str(tmp_path / 'shown')])
     assert list((tmp_path / 'shown').rglob('*.*'))
 

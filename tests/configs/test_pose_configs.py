@@ -10,8 +10,8 @@ from helpers import (
     CONFIGS,
     SMALL,
     last_scalars,
-    run_row,
-    tiny_row,
+    run_training,
+    tiny_config,
     write_tiny_coco,
 )
 from mmengine.config import Config
@@ -26,9 +26,9 @@ from mmengine.runner import Runner
 from hrformer_mm import zoo
 
 pytest.importorskip('mmpose', reason='pose needs MMPose')
-ROW = re.compile(r'hrformer_[tsb]_coco_\d+x\d+(_udp|_dark|_testdev)?')
-ROWS = sorted(path.stem for path in CONFIGS.glob('pose/*_coco_*.py')
-              if ROW.fullmatch(path.stem))  # the others have tests elsewhere
+TESTED = re.compile(r'hrformer_[tsb]_coco_\d+x\d+(_udp|_dark|_testdev)?')
+NAMES = sorted(path.stem for path in CONFIGS.glob('pose/*_coco_*.py')
+               if TESTED.fullmatch(path.stem))  # others have tests elsewhere
 PARAMETERS = dict(t=2_524_759, s=7_746_779, b=43_211_777)
 CHANNELS = dict(t=18, s=32, b=78)
 # size, input: drop path, batch of 8 GPUs
@@ -47,7 +47,7 @@ def load(name):
 
 
 def parts(name):
-    """Size (t, s, b), input and change of a row."""
+    """Size (t, s, b), input and change of a config."""
     _, size, _, image, *change = name.split('_')
     return size, image, ''.join(change)
 
@@ -69,13 +69,13 @@ def model(small):
 
 def test_configs_cover_the_paper_and_two_codecs():
     plain = {f'hrformer_{s}_coco_{i}' for s, i in RECIPES}
-    codecs = {f'{row}_{codec}' for row in plain for codec in ('udp', 'dark')
-              if '_t_' not in row}  # yapf: disable
+    codecs = {f'{name}_{codec}' for name in plain for codec in ('udp', 'dark')
+              if '_t_' not in name}  # yapf: disable
     testdev = {f'hrformer_{s}_coco_384x288_testdev' for s in 'tsb'}
-    assert set(ROWS) == plain | codecs | testdev
+    assert set(NAMES) == plain | codecs | testdev
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', NAMES)
 def test_config_builds_the_papers_model(name):
     size, image, _ = parts(name)
     cfg = load(name)
@@ -85,7 +85,7 @@ def test_config_builds_the_papers_model(name):
     assert model.backbone.drop_path_rate == RECIPES[size, image][0]
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', NAMES)
 def test_config_has_the_hyperparameters_of_the_recipe(name):
     size, image, change = parts(name)
     cfg = load(name)
@@ -101,7 +101,7 @@ def test_config_has_the_hyperparameters_of_the_recipe(name):
         flip_test=True, flip_mode='heatmap', shift_heatmap=change != 'udp')
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', NAMES)
 def test_codec_is_the_same_in_targets_and_decoder(name):
     size, image, change = parts(name)
     cfg = load(name)
@@ -115,7 +115,7 @@ def test_codec_is_the_same_in_targets_and_decoder(name):
     assert codec.get('unbiased', False) == (change == 'dark')
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', NAMES)
 def test_crops_are_the_same_in_training_and_tests(name):
     cfg = load(name)
     crops = [
@@ -128,7 +128,7 @@ def test_crops_are_the_same_in_training_and_tests(name):
     assert crops[0].input_size == cfg.codec.input_size
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', NAMES)
 def test_codec_decodes_what_it_encodes(name):
     """Within half a cell of the map; DARK and UDP within a tenth."""
     from mmpose.registry import KEYPOINT_CODECS
@@ -164,7 +164,7 @@ def test_only_relative_position_tables_have_no_weight_decay(small, model):
 
 
 def learning_rates(cfg, schedule, steps):
-    """Learning rate before each step of one of a row's two schedules."""
+    """Learning rate before each step of one of a config's two schedules."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 5e-4)
     scheduler = PARAM_SCHEDULERS.build(
         cfg.param_scheduler[schedule],
@@ -214,9 +214,9 @@ def test_weights_are_those_of_the_release():
         t='hrformer_t_imagenet_224.pth', s='hrt_small.pth', b='hrt_base.pth')
 
 
-def small_row(name, coco, folder):
-    """A row with a network of a few thousand parameters."""
-    cfg = tiny_row(f'pose/{name}.py', folder, coco)
+def small_config(name, coco, folder):
+    """A config with a network of a few thousand parameters."""
+    cfg = tiny_config(f'pose/{name}.py', folder, coco)
     cfg.model.backbone.arch, cfg.model.head.in_channels = SMALL, 8
     return cfg
 
@@ -231,11 +231,11 @@ def mark_slow(names, *fast):
 
 @pytest.mark.parametrize(
     'name',
-    mark_slow([row for row in ROWS if parts(row)[2] != 'testdev'],
+    mark_slow([name for name in NAMES if parts(name)[2] != 'testdev'],
               'hrformer_s_coco_256x192_udp'))
 def test_config_trains_and_evaluates_with_a_small_network(
         name, coco, tmp_path):
-    runner = run_row(small_row(name, coco, tmp_path))
+    runner = run_training(small_config(name, coco, tmp_path))
     scalars = last_scalars(runner)
     assert runner.iter == 2 and np.isfinite(scalars['train/loss'])
     assert 0 <= scalars['val/coco/AP'] <= 1
@@ -244,10 +244,10 @@ def test_config_trains_and_evaluates_with_a_small_network(
 
 @pytest.mark.parametrize(
     'name',
-    mark_slow([row for row in ROWS if not parts(row)[2]],
+    mark_slow([name for name in NAMES if not parts(name)[2]],
               'hrformer_t_coco_256x192'))
 def test_config_trains_and_evaluates(name, coco, tmp_path):
-    runner = run_row(tiny_row(f'pose/{name}.py', tmp_path, coco))
+    runner = run_training(tiny_config(f'pose/{name}.py', tmp_path, coco))
     assert runner.iter == 2
     assert np.isfinite(last_scalars(runner)['train/loss'])
 
@@ -257,7 +257,7 @@ def test_testdev_config_writes_its_submission(size, coco, tmp_path):
     name = f'hrformer_{size}_coco_384x288_testdev'
     own = load(name).test_evaluator.outfile_prefix
     assert own == f'work_dirs/{name}/test-dev2017'
-    cfg = small_row(name, coco, tmp_path)
+    cfg = small_config(name, coco, tmp_path)
     cfg.test_evaluator.outfile_prefix = str(tmp_path / 'dev')
     assert Runner.from_cfg(cfg).test() == {}
     results = json.loads((tmp_path / 'dev.keypoints.json').read_text())

@@ -37,10 +37,10 @@ def options(width, height, images, labels, **kwargs):
     }
 
 
-def learn(row, root, work_dir, iters, **kwargs):
+def learn(name, root, work_dir, iters, **kwargs):
     """mIoU over the classes present, in percent."""
     return overfit(
-        str(CONFIGS / f'seg/{row}.py'), str(work_dir), str(root), iters, 1,
+        str(CONFIGS / f'seg/{name}.py'), str(work_dir), str(root), iters, 1,
         2e-3, options(**kwargs))['value']
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIGS, SMALL, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, SMALL, last_scalars, run_training, tiny_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from seg_data import write_tiny
@@ -15,7 +15,7 @@ from hrformer_mm.zoo import build_model, list_entries
 DATASETS = ('cityscapes', 'pascal-context', 'pascal-context-60', 'coco-stuff',
             'coco-stuff-164k', 'ade20k')
 FILES = [r.name for r in list_entries(task='seg') if r.config]
-ROWS = [name for name in FILES if not set(name.split('_')) & {
+NAMES = [name for name in FILES if not set(name.split('_')) & {
     'synthetic', 'camvid'}]  # test_small_data_configs.py has the latter
 # One for each kind of dataset; the others are large or alike.
 QUICK = ('hrformer_t_cityscapes_512x1024', 'hrformer_s_ade20k_520x520')
@@ -89,19 +89,19 @@ def shrink(cfg: Config, size: int = 64):
         cfg.model.test_cfg.update(crop_size=(size, size), stride=(40, 40))
 
 
-def row(name: str, data: dict, work_dir: Path, **options) -> Config:
+def small_config(name: str, data: dict, work_dir: Path, **options) -> Config:
     method, size, dataset, *_ = name.split('_')
     options.update(OTHERS.get(f'{method}_{size}', {}))
-    cfg = tiny_row(f'seg/{name}.py', work_dir, data[dataset],
-                   **OTHERS.get(method, {}), **options)
+    cfg = tiny_config(f'seg/{name}.py', work_dir, data[dataset],
+                      **OTHERS.get(method, {}), **options)
     shrink(cfg)
     return cfg
 
 
 def trained(name: str, data: dict, work_dir: Path) -> Runner:
-    """Two iterations and an evaluation of a row, without a checkpoint."""
-    return run_row(
-        row(
+    """Two iterations and an evaluation of a config, without a checkpoint."""
+    return run_training(
+        small_config(
             name, data, work_dir, **{
                 'default_hooks.checkpoint.interval': -1,
                 'default_hooks.checkpoint.save_best': None,
@@ -117,7 +117,7 @@ def assert_trained(runner: Runner, *more: str):
         assert torch.isfinite(torch.tensor(scalars[f'train/{name}'])), name
 
 
-@pytest.mark.parametrize('name', slow_unless(QUICK, ROWS))
+@pytest.mark.parametrize('name', slow_unless(QUICK, NAMES))
 def test_config_trains_and_evaluates(name, data, tmp_path):
     is_other = name.startswith(tuple(OTHERS))
     assert_trained(
@@ -145,8 +145,8 @@ def test_a_run_resumes_and_is_tested_with_scales_and_flips(
         'test_dataloader.dataset.indices': 1,
         'test_dataloader.batch_size': 1,
     }
-    first = run_row(row(name, data, tmp_path, **small))
-    cfg = row(name, data, tmp_path, resume=True, **small)
+    first = run_training(small_config(name, data, tmp_path, **small))
+    cfg = small_config(name, data, tmp_path, resume=True, **small)
     cfg.train_cfg.update(max_iters=4, val_interval=4)
     second = Runner.from_cfg(cfg)
     second.load_or_resume()
@@ -156,7 +156,7 @@ def test_a_run_resumes_and_is_tested_with_scales_and_flips(
     second.train()
     assert second.iter == 4
 
-    cfg = row(name, data, tmp_path, **small)
+    cfg = small_config(name, data, tmp_path, **small)
     cfg.load_from = str(tmp_path / 'iter_4.pth')
     use_tta(cfg)
     assert 0 <= Runner.from_cfg(cfg).test()['mIoU'] <= 100

@@ -2,7 +2,7 @@
 """Configs for small real datasets, on noise in the layout of each."""
 import numpy as np
 import pytest
-from helpers import CONFIGS, SMALL, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, SMALL, last_scalars, run_training, tiny_config
 from small_data import WRITERS
 
 METRICS = dict(lspet='val/tPCK', openfield='val/EPE', fly='val/EPE',
@@ -33,8 +33,8 @@ def test_config_trains_and_evaluates(name, is_small, tmp_path):
     }
     if is_small:
         options.update(SMALL_MODELS[path.split('/')[0]])
-    cfg = tiny_row(path, tmp_path / 'work', tmp_path / dataset, **options)
-    found = last_scalars(run_row(cfg))
+    cfg = tiny_config(path, tmp_path / 'work', tmp_path / dataset, **options)
+    found = last_scalars(run_training(cfg))
     assert np.isfinite(found['train/loss'])
     assert np.isfinite(found[METRICS[dataset]])
 

@@ -16,7 +16,7 @@ from hrformer_mm.datasets.validation.common import (
 )
 from hrformer_mm.engine.train import set_data_root
 
-ROWS = {
+CONFIG_NAMES = {
     'cityscapes': 'hrformer_s_cityscapes_512x1024',
     'pascal-context': 'hrformer_s_pascal-context_520x520',
     'pascal-context-60': 'hrformer_s_pascal-context-60_520x520',
@@ -27,7 +27,7 @@ ROWS = {
 
 
 def config(dataset, root) -> Config:
-    cfg = Config.fromfile(CONFIGS / f'seg/{ROWS[dataset]}.py')
+    cfg = Config.fromfile(CONFIGS / f'seg/{CONFIG_NAMES[dataset]}.py')
     set_data_root(cfg, str(root))
     return cfg
 
@@ -48,7 +48,7 @@ def root(tmp_path):
     return write_tiny('cityscapes', tmp_path)
 
 
-@pytest.mark.parametrize('dataset', ROWS)
+@pytest.mark.parametrize('dataset', CONFIG_NAMES)
 def test_valid_data_is_counted_without_problems(dataset, tmp_path):
     summaries = check_datasets(config(dataset, write_tiny(dataset, tmp_path)))
     assert list(summaries) == ['train_dataloader', 'val_dataloader']
@@ -186,19 +186,19 @@ def run_tool(*args):
 
 
 def test_the_tool_prints_counts_and_exits_with_1_on_problems(root):
-    row = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
-    result = run_tool(row, '--data-root', str(root))
+    file = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
+    result = run_tool(file, '--data-root', str(root))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('4 images, 4 labels') == 2
     path = files('cityscapes', root)[1]
     path.unlink()
-    result = run_tool(row, '--data-root', str(root))
+    result = run_tool(file, '--data-root', str(root))
     assert result.returncode == 1
     assert f'problem: {path} does not exist' in result.stdout
 
 
 def test_the_tool_reports_missing_data_in_one_line(tmp_path):
-    row = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
-    result = run_tool(row, '--data-root', str(tmp_path / 'nowhere'))
+    file = str(CONFIGS / 'seg/hrformer_s_cityscapes_512x1024.py')
+    result = run_tool(file, '--data-root', str(tmp_path / 'nowhere'))
     assert result.returncode == 2
     assert result.stderr.count('\n') == 1 and 'nowhere' in result.stderr

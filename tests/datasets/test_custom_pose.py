@@ -20,8 +20,8 @@ from helpers import (
     ROOT,
     SHARED,
     last_scalars,
-    run_row,
-    tiny_row,
+    run_training,
+    tiny_config,
     write_tiny_coco,
 )
 from mmengine.config import Config
@@ -52,9 +52,9 @@ def problems(root, loader='train_dataloader'):
 
 
 def test_the_template_trains_and_evaluates(root, tmp_path):
-    cfg = tiny_row(TEMPLATE, tmp_path / 'work', root, **TINY)
+    cfg = tiny_config(TEMPLATE, tmp_path / 'work', root, **TINY)
     use_tensorboard(cfg)
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2
     assert np.isfinite(scalars['train/loss'])

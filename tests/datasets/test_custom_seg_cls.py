@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from helpers import CONFIGS, last_scalars, run_row, tiny_row
+from helpers import CONFIGS, last_scalars, run_training, tiny_config
 from image_folders import write_labels
 from mmengine.config import Config
 
@@ -57,8 +57,9 @@ def test_label_template_trains_and_evaluates(copy, tmp_path):
     pytest.importorskip('mmseg', reason='the template is of MMSegmentation')
     values = (1, 2, 3) if copy == 'four classes' else (1, )
     root = write_labels(tmp_path / 'labels', values)
-    cfg = tiny_row(TEMPLATE, tmp_path / 'work', root, **TINY, **COPIES[copy])
-    runner = run_row(cfg)
+    cfg = tiny_config(TEMPLATE, tmp_path / 'work', root, **TINY,
+                      **COPIES[copy])
+    runner = run_training(cfg)
     scalars = last_scalars(runner)
     assert runner.iter == 2
     assert np.isfinite(scalars['train/loss'])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from animals import TEMPLATE, TINY, annotations, config, save, write_animals
-from helpers import run_row, tiny_row
+from helpers import run_training, tiny_config
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
-from tiny_tasks import ARCH, OPTIONS, ROWS, write_tiny_folders
+from tiny_tasks import ARCH, CONFIG_FILES, OPTIONS, write_tiny_folders
 
 from hrformer_mm.datasets.validation.common import (
     check_datasets,
@@ -187,7 +187,7 @@ def test_training_reports_the_annotation_that_cannot_be_loaded(name, tmp_path):
     content = annotations(root)
     ODD[name][0](content['annotations'][1], content['images'][1])
     save(root, 'train', content)
-    cfg = tiny_row(TEMPLATE, tmp_path / 'run', root, **TINY)
+    cfg = tiny_config(TEMPLATE, tmp_path / 'run', root, **TINY)
     with pytest.raises(ValueError, match=(
             "train.json, (annotation|image) ('b'|2) ")):
         training.train(cfg)
@@ -470,7 +470,7 @@ def test_hidden_files_and_copies_in_class_folders_are_not_reported(root):
 
 
 def task(name, folder, **options):
-    return tiny_row(ROWS[name], folder / 'run', folder / 'data', **{
+    return tiny_config(CONFIG_FILES[name], folder / 'run', folder / 'data', **{
         'model.backbone.arch': ARCH, 'model.backbone.drop_path_rate': 0.},
         **OPTIONS[name], **options)
 
@@ -480,7 +480,7 @@ def test_a_label_out_of_range_stops_classification_with_its_file(tmp_path):
     cfg = task('cls', tmp_path, **{'model.head.num_classes': 1})
     with pytest.raises(ValueError, match=(
             r'train/\d/\d.png has the label \[\d\], but the head has 1 ')):
-        run_row(cfg)
+        run_training(cfg)
 
 
 def test_a_label_out_of_range_stops_segmentation_with_its_file(tmp_path):
@@ -491,7 +491,7 @@ def test_a_label_out_of_range_stops_segmentation_with_its_file(tmp_path):
     cfg = task('seg', tmp_path)
     with pytest.raises(ValueError, match=(
             r'labelTrainIds.png has the labels \[77\]; with 19 classes')):
-        run_row(cfg)
+        run_training(cfg)
 
 
 @pytest.mark.parametrize('data, words', [

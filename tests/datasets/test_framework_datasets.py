@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from dataset_samples import IMAGES, SAMPLES, fill
-from helpers import ROOT, runs, tiny_row
-from tiny_tasks import ARCH, OPTIONS, ROWS
+from helpers import ROOT, runs, tiny_config
+from tiny_tasks import ARCH, CONFIG_FILES, OPTIONS
 
 from hrformer_mm.__main__ import main as command
 from hrformer_mm.datasets.validation.common import check_datasets
@@ -25,8 +25,8 @@ def write_config(name: str, folder: Path) -> str:
     """Write a dataset, and a config that trains on it in seconds."""
     sample, data = SAMPLES[name], folder / 'data'
     sample.write(data)
-    cfg = tiny_row(
-        ROWS[sample.task], folder / 'run', None, **{
+    cfg = tiny_config(
+        CONFIG_FILES[sample.task], folder / 'run', None, **{
             'model.backbone.arch': ARCH, 'model.backbone.drop_path_rate': 0.},
         **OPTIONS[sample.task])
     for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):

@@ -12,7 +12,7 @@ import torch
 from helpers import ROOT, onnx_predict
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from predicting import PERSON, smooth, write_row
+from predicting import PERSON, smooth, write_config
 from tool_runs import error_of, tool
 
 from hrformer_mm.apis import load_predictor
@@ -40,19 +40,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def rows(folder):
-    return {task: write_row(task, folder) for task in SHAPES}
+def saved(folder):
+    return {task: write_config(task, folder) for task in SHAPES}
 
 
-def run(rows, task, *args):
-    tool('export')([*rows[task], *SHAPES[task], *map(str, args)])
+def run(saved, task, *args):
+    tool('export')([*saved[task], *SHAPES[task], *map(str, args)])
 
 
-def exported(rows, folder, task):
+def exported(saved, folder, task):
     """The file of a task with open dimensions, made when first asked for."""
     path = folder / f'{task}_post.onnx'
     if not path.exists():
-        run(rows, task, '--dynamic', '--post', '--check', '--out', path)
+        run(saved, task, '--dynamic', '--post', '--check', '--out', path)
     return path
 
 
@@ -140,8 +140,8 @@ def test_an_unsupported_codec_is_reported():
     for t in SHAPES
 ])
 def test_files_accept_batches_and_for_segmentation_any_size(
-        rows, folder, task):
-    path = exported(rows, folder, task)
+        saved, folder, task):
+    path = exported(saved, folder, task)
     session = session_of(path)
     shape = session.get_inputs()[0].shape
     assert shape[:2] == ['batch', 3]
@@ -162,8 +162,9 @@ def test_files_accept_batches_and_for_segmentation_any_size(
         np.testing.assert_allclose(outputs[0].sum(1), 1, rtol=1e-5)
 
 
-def test_the_tool_prints_the_differences_and_the_nodes(rows, tmp_path, capsys):
-    run(rows, 'cls', '--out', tmp_path / 'a.onnx')
+def test_the_tool_prints_the_differences_and_the_nodes(saved, tmp_path,
+                                                       capsys):
+    run(saved, 'cls', '--out', tmp_path / 'a.onnx')
     lines = capsys.readouterr().out.strip().splitlines()
     assert 'images [1, 3, 64, 64] differ from PyTorch by: logits' in lines[-2]
     nodes = len(onnx.load(tmp_path / 'a.onnx').graph.node)
@@ -173,14 +174,14 @@ def test_the_tool_prints_the_differences_and_the_nodes(rows, tmp_path, capsys):
     assert meta['shape'] == [64, 64] and meta['rgb']
 
 
-def test_an_existing_file_is_not_overwritten(rows, tmp_path, capsys):
+def test_an_existing_file_is_not_overwritten(saved, tmp_path, capsys):
     path = tmp_path / 'a.onnx'
     path.write_text('mine')
-    message = error_of(tool('export'), [*rows['cls'], '--out', path], capsys)
+    message = error_of(tool('export'), [*saved['cls'], '--out', path], capsys)
     assert '--force' in message and path.read_text() == 'mine'
 
 
-def test_a_file_with_different_outputs_is_not_written(rows, tmp_path, capsys,
+def test_a_file_with_different_outputs_is_not_written(saved, tmp_path, capsys,
                                                       monkeypatch):
     from hrformer_mm.deploy import export
 
@@ -196,13 +197,13 @@ def test_a_file_with_different_outputs_is_not_written(rows, tmp_path, capsys,
         export, 'open_file', lambda path, _, real=export.open_file: real(
             path, 'torch-export'))
     message = error_of(tool('export'), [
-        *rows['cls'], *SHAPES['cls'], '--out', tmp_path / 'a.onnx'], capsys)
+        *saved['cls'], *SHAPES['cls'], '--out', tmp_path / 'a.onnx'], capsys)
     assert 'nothing was written: logits' in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_of_another_model_are_rejected(rows, tmp_path, capsys):
-    args = [rows['pose'][0], rows['cls'][1], '--out', tmp_path / 'a.onnx']
+def test_weights_of_another_model_are_rejected(saved, tmp_path, capsys):
+    args = [saved['pose'][0], saved['cls'][1], '--out', tmp_path / 'a.onnx']
     assert 'lacks' in error_of(tool('export'), args, capsys)
     assert list(tmp_path.iterdir()) == []
 
@@ -211,17 +212,17 @@ def test_weights_of_another_model_are_rejected(rows, tmp_path, capsys):
 
 
 def test_keypoints_of_the_script_equal_those_of_the_predictor(
-        rows, folder, tmp_path):
+        saved, folder, tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), smooth(0))
     found = onnx_predict(
-        exported(rows, folder, 'pose'), path, tmp_path / 'b.png', '--box',
+        exported(saved, folder, 'pose'), path, tmp_path / 'b.png', '--box',
         *PERSON)
-    cfg = Config.fromfile(rows['pose'][0])
+    cfg = Config.fromfile(saved['pose'][0])
     cfg.model.test_cfg.flip_test = False
     cfg.dump(tmp_path / 'pose.py')
     predictor = load_predictor(
-        str(tmp_path / 'pose.py'), rows['pose'][1], device='cpu',
+        str(tmp_path / 'pose.py'), saved['pose'][1], device='cpu',
         boxes={'a.png': [PERSON]})  # yapf: disable
     people, = predictor([str(path)])
     numbers = np.array([line[1:] for line in found], float)
@@ -239,12 +240,12 @@ def test_keypoints_of_the_script_equal_those_of_the_predictor(
     'task, size', [pytest.param('seg', (112, 224), marks=pytest.mark.slow),
                    ('cls', (64, 64))])  # yapf: disable
 def test_results_of_the_script_equal_those_of_the_predictor(
-        rows, folder, tmp_path, task, size):
+        saved, folder, tmp_path, task, size):
     path, out, image = tmp_path / 'a.png', tmp_path / 'b.png', smooth(0, *size)
     cv2.imwrite(str(path), image)
-    file = exported(rows, folder, task)
+    file = exported(saved, folder, task)
     lines = onnx_predict(file, path, out)
-    found, = load_predictor(*rows[task], device='cpu')([str(path)])
+    found, = load_predictor(*saved[task], device='cpu')([str(path)])
     if task == 'cls':
         assert [line[0] for line in lines] == [
             'abcdefghij'[i] for i in np.argsort(-found)[:5]]
@@ -259,11 +260,11 @@ def test_results_of_the_script_equal_those_of_the_predictor(
 
 @pytest.mark.parametrize('task', [
     pytest.param('seg', marks=pytest.mark.slow), 'cls'])  # yapf: disable
-def test_the_script_accepts_images_of_any_size(rows, folder, tmp_path, task):
+def test_the_script_accepts_images_of_any_size(saved, folder, tmp_path, task):
     for size in ((300, 151), (40, 60)):
         cv2.imwrite(str(tmp_path / 'a.png'), smooth(0, *size))
         onnx_predict(
-            exported(rows, folder, task), tmp_path / 'a.png',
+            exported(saved, folder, task), tmp_path / 'a.png',
             tmp_path / 'b.png', '--force')
         assert cv2.imread(str(tmp_path / 'b.png')).shape[:2] == size
 
@@ -279,8 +280,8 @@ def failure_of(folder, *args):
     return line
 
 
-def test_the_script_reports_files_it_cannot_use(rows, folder, tmp_path):
-    model = exported(rows, folder, 'cls')
+def test_the_script_reports_files_it_cannot_use(saved, folder, tmp_path):
+    model = exported(saved, folder, 'cls')
     cv2.imwrite(str(tmp_path / 'a.png'), smooth(0))
     (tmp_path / 'cut.onnx').write_bytes(model.read_bytes()[:1000])
     plain = onnx.load(model)
@@ -330,8 +331,8 @@ def random_weights(config: Path, path: Path) -> Path:
     ('seg', '--format torch-export --check'),
     ('cls', '--format torch-export --check'),
 ])  # yapf: disable
-def test_all_file_formats_have_equal_outputs(rows, tmp_path, task, options):
-    run(rows, task, '--dynamic', *options.split(), '--out', tmp_path / 'file')
+def test_all_file_formats_have_equal_outputs(saved, tmp_path, task, options):
+    run(saved, task, '--dynamic', *options.split(), '--out', tmp_path / 'file')
     assert (tmp_path / 'file').stat().st_size > 1e5
 
 

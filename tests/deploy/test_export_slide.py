@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
-from predicting import write_row
+from predicting import write_config
 from tool_runs import error_of, tool
 from torch import nn
 
@@ -19,8 +19,8 @@ pytest.importorskip('onnxscript')
 
 
 @pytest.fixture(scope='module')
-def row(tmp_path_factory):
-    config, weights = write_row('seg', tmp_path_factory.mktemp('slide'))
+def saved(tmp_path_factory):
+    config, weights = write_config('seg', tmp_path_factory.mktemp('slide'))
     cfg = Config.fromfile(config)
     cfg.model.test_cfg = dict(
         mode='slide', crop_size=(64, 96), stride=(40, 56))
@@ -87,22 +87,22 @@ def test_sliding_windows_are_exported(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_with_windows_agrees_with_mmseg(row, tmp_path):
+def test_a_file_with_windows_agrees_with_mmseg(saved, tmp_path):
     path = tmp_path / 'slide.onnx'
-    tool('export')([*row, '--shape', '80', '112', '--post', '--out',
+    tool('export')([*saved, '--shape', '80', '112', '--post', '--out',
                     str(path)])
     image = np.random.default_rng(0).standard_normal((1, 3, 80, 112), 'f4')
     found, = ort.InferenceSession(str(path)).run(None, dict(image=image))
-    model, _ = export.load(Config.fromfile(row[0]), row[1])
+    model, _ = export.load(Config.fromfile(saved[0]), saved[1])
     with torch.no_grad():
         wanted = model.slide_inference(torch.from_numpy(image), [{}])
     assert (found == wanted.argmax(1).numpy()).mean() > .99
 
 
 def test_dynamic_sizes_are_rejected_with_the_option_for_whole_images(
-        row, tmp_path, capsys):
+        saved, tmp_path, capsys):
     message = error_of(tool('export'), [
-        *row, '--shape', '80', '112', '--dynamic', '--out',
+        *saved, '--shape', '80', '112', '--dynamic', '--out',
         str(tmp_path / 'a.onnx')], capsys)
     assert 'model.test_cfg.mode=whole' in message
     assert list(tmp_path.iterdir()) == []

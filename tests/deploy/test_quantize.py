@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import smooth
-from tiny_tasks import task_row
+from tiny_tasks import task_config
 from tool_runs import error_of, tool
 
 from hrformer_mm.core.versions import can_export
@@ -37,7 +37,7 @@ def openvino():
 
 def prepare(task, folder):
     """Write a config with data and random weights, and return their paths."""
-    cfg = task_row(task, folder)
+    cfg = task_config(task, folder)
     cfg.dump(folder / 'config.py')
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

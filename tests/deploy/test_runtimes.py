@@ -14,8 +14,8 @@ import torch
 from helpers import ROOT, onnx_predict
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from predicting import PERSON, arguments, smooth, write_row
-from tiny_tasks import task_row
+from predicting import PERSON, arguments, smooth, write_config
+from tiny_tasks import task_config
 from tool_runs import error_of, tool
 
 from hrformer_mm.__main__ import main
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-class Rows(dict):
+class Models(dict):
     """Config and weights of each task, made when first asked for."""
 
     def __init__(self, folder):
@@ -51,13 +51,13 @@ class Rows(dict):
         self.folder = folder
 
     def __missing__(self, task):
-        self[task] = write_row(task, self.folder)
+        self[task] = write_config(task, self.folder)
         return self[task]
 
 
 @pytest.fixture(scope='module')
-def rows(folder):
-    return Rows(folder)
+def saved(folder):
+    return Models(folder)
 
 
 @pytest.fixture
@@ -65,15 +65,15 @@ def openvino():
     return pytest.importorskip('openvino')
 
 
-def run(rows, task, *args):
-    tool('export')([*rows[task], *SHAPES[task], *map(str, args)])
+def run(saved, task, *args):
+    tool('export')([*saved[task], *SHAPES[task], *map(str, args)])
 
 
-def exported(rows, folder, task, suffix='.xml'):
+def exported(saved, folder, task, suffix='.xml'):
     """The file of a task with open dimensions, made when first asked for."""
     path = folder / f'{task}{suffix}'
     if not path.exists():
-        run(rows, task, '--dynamic', '--format', FORMATS[suffix], '--out',
+        run(saved, task, '--dynamic', '--format', FORMATS[suffix], '--out',
             path)
     return path
 
@@ -169,8 +169,8 @@ def test_the_stated_versions_are_those_of_the_requirements():
 
 @pytest.mark.slow
 def test_pairs_of_files_have_open_sizes_and_a_description(
-        openvino, rows, folder):
-    pose_file = exported(rows, folder, 'pose')
+        openvino, saved, folder):
+    pose_file = exported(saved, folder, 'pose')
     assert pose_file.with_suffix('.bin').stat().st_size > 1e5
     session = Session(pose_file, 'openvino')
     assert session.shape == (None, 3, 112, 84)
@@ -182,9 +182,9 @@ def test_pairs_of_files_have_open_sizes_and_a_description(
 
 
 @pytest.mark.slow
-def test_both_runtimes_agree_on_a_file(openvino, rows, folder):
-    pose_file = exported(rows, folder, 'pose')
-    onnx = exported(rows, folder, 'pose', '.onnx')
+def test_both_runtimes_agree_on_a_file(openvino, saved, folder):
+    pose_file = exported(saved, folder, 'pose')
+    onnx = exported(saved, folder, 'pose', '.onnx')
     x = np.random.default_rng(0).normal(size=(3, 3, 112, 84)).astype('f4')
     outputs = [Session(path, backend)(x)[0] for path, backend in (
         (onnx, 'onnxruntime'), (onnx, 'openvino'), (pose_file, 'openvino'))]
@@ -225,34 +225,34 @@ def test_images_of_another_size_are_reported(onnx_file, backend):
 
 
 @pytest.mark.slow
-def test_nothing_remains_of_a_file_that_differs(openvino, rows, tmp_path,
+def test_nothing_remains_of_a_file_that_differs(openvino, saved, tmp_path,
                                                 capsys, monkeypatch):
     from hrformer_mm.deploy import export
     monkeypatch.setattr(export, 'difference', lambda *args: 1.)
     out = tmp_path / 'a.xml'
     message = error_of(tool('export'), [
-        *rows['pose'], '--format', 'openvino', '--out', out], capsys)
+        *saved['pose'], '--format', 'openvino', '--out', out], capsys)
     assert 'nothing was written' in message
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('present', ['a.xml', 'a.bin'])
-def test_neither_file_of_a_pair_is_overwritten(openvino, rows, tmp_path,
+def test_neither_file_of_a_pair_is_overwritten(openvino, saved, tmp_path,
                                                capsys, present):
     (tmp_path / present).write_text('mine')
     message = error_of(
-        tool('export'), [*rows['pose'], '--format', 'openvino', '--out',
+        tool('export'), [*saved['pose'], '--format', 'openvino', '--out',
                          tmp_path / 'a.xml'], capsys)
     assert '--force' in message
     assert (tmp_path / present).read_text() == 'mine'
 
 
-def test_a_checkpoint_is_not_overwritten_by_weights(openvino, rows, tmp_path,
+def test_a_checkpoint_is_not_overwritten_by_weights(openvino, saved, tmp_path,
                                                     capsys):
     weights = tmp_path / 'model.bin'
-    weights.write_bytes(Path(rows['pose'][1]).read_bytes())
+    weights.write_bytes(Path(saved['pose'][1]).read_bytes())
     message = error_of(tool('export'), [
-        rows['pose'][0], weights, '--format', 'openvino', '--force'], capsys)
+        saved['pose'][0], weights, '--format', 'openvino', '--force'], capsys)
     assert 'is the checkpoint' in message
 
 
@@ -266,10 +266,10 @@ def test_a_checkpoint_is_not_overwritten_by_weights(openvino, rows, tmp_path,
     (['--format', 'openvino', '--out', 'a.onnx'], 'end in .xml'),
 ])  # yapf: disable
 def test_options_that_contradict_each_other_are_refused(
-        openvino, rows, tmp_path, capsys, flags, text):
+        openvino, saved, tmp_path, capsys, flags, text):
     out = [] if '--out' in flags else ['--out', tmp_path / 'a.xml']
     assert text in error_of(
-        tool('export'), [*rows['pose'], *out, *flags], capsys)
+        tool('export'), [*saved['pose'], *out, *flags], capsys)
 
 
 def test_a_cpu_without_bf16_computes_in_float32_with_a_notice(monkeypatch):
@@ -291,12 +291,12 @@ def test_a_cpu_without_bf16_computes_in_float32_with_a_notice(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('task', SHAPES)
 @pytest.mark.parametrize('suffix', FORMATS)
-def test_predictions_equal_those_of_pytorch(rows, folder, tmp_path, task,
+def test_predictions_equal_those_of_pytorch(saved, folder, tmp_path, task,
                                             suffix):
     if suffix == '.xml':
         pytest.importorskip('openvino')
-    path = exported(rows, folder, task, suffix)
-    config, weights = rows[task]
+    path = exported(saved, folder, task, suffix)
+    config, weights = saved[task]
     for name, model in (('torch', weights), ('file', path)):
         assert main(arguments((config, str(model)), folder / 'a.png',
                               '--out-dir', tmp_path / name)) == 0
@@ -321,12 +321,12 @@ def test_predictions_equal_those_of_pytorch(rows, folder, tmp_path, task,
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', SHAPES)
-def test_a_checkpoint_is_exported_for_a_requested_runtime(openvino, rows,
+def test_a_checkpoint_is_exported_for_a_requested_runtime(openvino, saved,
                                                           task):
     options = dict(boxes='whole') if task == 'pose' else {}
-    predictor = load_predictor(*rows[task], backend='openvino', **options)
+    predictor = load_predictor(*saved[task], backend='openvino', **options)
     assert predictor.notes[0] == 'backend: openvino (as requested)'
-    plain = load_predictor(*rows[task], device='cpu', **options)
+    plain = load_predictor(*saved[task], device='cpu', **options)
     assert 'backend: torch (' in plain.notes[0]
     found, wanted = (p(smooth(0))[0] for p in (predictor, plain))
     if task == 'pose':
@@ -344,16 +344,16 @@ def test_a_file_for_one_image_runs_a_batch_one_by_one(tmp_path, backend):
     np.testing.assert_array_equal(y[2:], session(x[2:])[0])
 
 
-def test_a_file_takes_the_place_of_the_weights(onnx_file, rows, folder,
+def test_a_file_takes_the_place_of_the_weights(onnx_file, saved, folder,
                                                tmp_path, capsys):
     """Its outputs are decoded by MMPose."""
     assert main(arguments(
-        (rows['pose'][0], str(onnx_file)), folder / 'a.png', '--out-dir',
+        (saved['pose'][0], str(onnx_file)), folder / 'a.png', '--out-dir',
         tmp_path / 'out')) == 0
     assert 'backend: onnxruntime (network.onnx' in capsys.readouterr().err
     person, = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert (tmp_path / 'out/overlays/a.png').is_file()
-    predictor = load_predictor(rows['pose'][0], onnx_file, boxes='whole')
+    predictor = load_predictor(saved['pose'][0], onnx_file, boxes='whole')
     predictor.model.test_cfg['flip_test'] = False
     frames = []
     predictor.model.backbone.register_forward_hook(
@@ -377,7 +377,7 @@ def test_a_file_takes_the_place_of_the_weights(onnx_file, rows, folder,
     ({}, ['--backend', 'torch'], 'torch cannot read'),
     ('missing', [], 'there is no file'),
 ], ids=str)  # yapf: disable
-def test_files_that_do_not_fit_are_refused(rows, folder, tmp_path, capsys,
+def test_files_that_do_not_fit_are_refused(saved, folder, tmp_path, capsys,
                                            meta, flags, text):
     path = tmp_path / 'a.onnx'
     if meta != 'missing':
@@ -388,7 +388,7 @@ def test_files_that_do_not_fit_are_refused(rows, folder, tmp_path, capsys,
         del model.metadata_props[:]
         onnx.save(model, path)
     assert re.search(text, error_of(main, [
-        'predict', rows['pose'][0], path, folder / 'a.png', '--out-dir',
+        'predict', saved['pose'][0], path, folder / 'a.png', '--out-dir',
         tmp_path / 'out', *flags], capsys))  # yapf: disable
 
 
@@ -403,7 +403,7 @@ def trained(tmp_path_factory):
     def make(task):
         if task not in found:
             folder = tmp_path_factory.mktemp(task)
-            cfg = task_row(task, folder)
+            cfg = task_config(task, folder)
             cfg.dump(folder / 'config.py')
             weights = folder / 'weights.pth'
             torch.manual_seed(0)
@@ -487,12 +487,12 @@ def test_networks_of_the_paper_are_reloaded_in_a_fresh_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', SHAPES)
-def test_the_script_reads_files_of_openvino(openvino, rows, folder, tmp_path,
+def test_the_script_reads_files_of_openvino(openvino, saved, folder, tmp_path,
                                             task):
     drawn = []
     for suffix, format in FORMATS.items():
         path = tmp_path / f'{task}{suffix}'
-        run(rows, task, '--post', '--format', format, '--out', path)
+        run(saved, task, '--post', '--format', format, '--out', path)
         out = tmp_path / f'{suffix[1:]}.png'
         box = ['--box', *PERSON] if task == 'pose' else []
         drawn.append(

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny_tasks import task_row
+from tiny_tasks import task_config
 
 from hrformer_mm.engine import train as training
 
@@ -63,7 +63,7 @@ class Beat(Hook):
 
 def config_of(case: Case, folder: Path, name: str) -> Config:
     """Return a shipped config, small and with the switches of a case."""
-    cfg = task_row(case.task, folder, SAMPLES)
+    cfg = task_config(case.task, folder, SAMPLES)
     cfg.work_dir = str(folder / name)
     cfg.experiment_name = f'{folder.name}_{name}_{time.time_ns()}'
     cfg.visualizer.name = cfg.experiment_name

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 import toy  # noqa: F401, which registers the hook that records
 from mmengine.config import Config
-from tiny_tasks import ROWS, task_row
+from tiny_tasks import CONFIG_FILES, task_config
 
 from hrformer_mm.engine import train as training
 
 
-def row_of_steps(task: str, folder: Path, processes: int,
-                 steps: int) -> Config:
+def config_of_steps(task: str, folder: Path, processes: int,
+                    steps: int) -> Config:
     """A config of an even number of steps, batches 8 over all processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    cfg = task_row(task, folder, samples=16, batch=8 // processes,
-                   passes=steps // 2)
+    cfg = task_config(task, folder, samples=16, batch=8 // processes,
+                      passes=steps // 2)
     if 'max_iters' in cfg.train_cfg:  # counts the batches of one process
         cfg.train_cfg.update(max_iters=steps, val_interval=steps)
         cfg.default_hooks.checkpoint.interval = steps
@@ -37,13 +37,13 @@ def metrics(folder: Path) -> dict:
     return {k: v for k, v in last.items() if 'time' not in k and k != 'step'}
 
 
-def train_rows(folder: Path, processes: int, steps: int):
+def train_configs(folder: Path, processes: int, steps: int):
     """Train a config of each task in its own folder, in double precision."""
     kind = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        for task in ROWS:
-            cfg = row_of_steps(task, folder / task, processes, steps)
+        for task in CONFIG_FILES:
+            cfg = config_of_steps(task, folder / task, processes, steps)
             cfg.launcher = 'pytorch' if processes > 1 else 'none'
             training.train(cfg)
     finally:
@@ -54,4 +54,4 @@ def train_rows(folder: Path, processes: int, steps: int):
 if __name__ == '__main__':
     # Processes would write the same data at once, so each has its own.
     place = Path(sys.argv[1]) / os.environ['RANK']
-    train_rows(place, int(os.environ['WORLD_SIZE']), int(sys.argv[2]))
+    train_configs(place, int(os.environ['WORLD_SIZE']), int(sys.argv[2]))

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from helpers import CONFIGS, tiny_row, write_tiny_coco
+from helpers import CONFIGS, tiny_config, write_tiny_coco
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -142,10 +142,10 @@ def test_all_configs_take_their_optimizer_from_a_schedule():
     'hrformer_mm.AmpOptimWrapper', 'AmpOptimWrapper'])
 def test_a_dry_run_builds_the_optimizer_that_training_builds(
         kind, tmp_path, no_gpu):
-    cfg = tiny_row('pose/hrformer_t_coco_256x192.py', tmp_path / 'run',
-                   write_tiny_coco(tmp_path / 'coco'),
-                   **{'model.backbone.arch': ARCH,
-                      'model.head.in_channels': 8})  # yapf: disable
+    cfg = tiny_config('pose/hrformer_t_coco_256x192.py', tmp_path / 'run',
+                      write_tiny_coco(tmp_path / 'coco'),
+                      **{'model.backbone.arch': ARCH,
+                         'model.head.in_channels': 8})  # yapf: disable
     cfg.optim_wrapper.update(type=kind, dtype='float16')
     init_default_scope('mmpose')
     flight = preflight.Flight(cfg, 1, str(tmp_path))

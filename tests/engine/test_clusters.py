@@ -26,7 +26,7 @@ sys.exit(max(t.wait() for t in tasks))
 
 
 @pytest.fixture
-def row(tmp_path):
+def config(tmp_path):
     """A config that trains for one epoch in an instant."""
     cfg = toy_config(tmp_path / 'unused', **{'train_cfg.max_epochs': 1})
     cfg.custom_imports.imports = ['hrformer_mm', 'toy']
@@ -39,13 +39,13 @@ def row(tmp_path):
 
 
 @pytest.mark.slow
-def test_slurm_starts_tasks_that_train_together(row, tmp_path):
+def test_slurm_starts_tasks_that_train_together(config, tmp_path):
     (tmp_path / 'bin').mkdir()
     srun = tmp_path / 'bin/srun'
     srun.write_text(SRUN)
     srun.chmod(0o755)
     text = finish(
-        start('slurm_train.sh', 'part', 'job', row, tmp_path / 'run',
+        start('slurm_train.sh', 'part', 'job', config, tmp_path / 'run',
               GPUS='2', CPUS_PER_TASK='3', SRUN_ARGS='--qos=high',
               SRUN_LOG=str(tmp_path / 'asked'),
               PATH=f"{tmp_path / 'bin'}:{ENV['PATH']}"))
@@ -58,12 +58,12 @@ def test_slurm_starts_tasks_that_train_together(row, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_machines_connect_and_train(row, tmp_path):
+def test_two_machines_connect_and_train(config, tmp_path):
     port = free_port()
     machines = [
-        start('dist_train.sh', row, 1, '--work-dir', tmp_path / f'run_{rank}',
-              NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1',
-              PORT=port) for rank in range(2)]
+        start('dist_train.sh', config, 1, '--work-dir',
+              tmp_path / f'run_{rank}', NNODES='2', NODE_RANK=str(rank),
+              MASTER_ADDR='127.0.0.1', PORT=port) for rank in range(2)]
     texts = [finish(m) for m in machines]
     assert 'Epoch(train) [1][3/3]' in texts[0]
     assert (tmp_path / 'run_0/epoch_1.pth').is_file()
@@ -71,13 +71,13 @@ def test_two_machines_connect_and_train(row, tmp_path):
 
 
 @pytest.mark.slow
-def test_killing_one_process_ends_all_processes(row, tmp_path):
+def test_killing_one_process_ends_all_processes(config, tmp_path):
     began = time.monotonic()
-    cfg = Config.fromfile(row)
+    cfg = Config.fromfile(config)
     cfg.custom_hooks = [dict(type='CallAt', name='kill_second', at=2)]
     cfg.train_cfg.max_epochs = 1000
-    cfg.dump(row)
-    process = start('dist_train.sh', row, 2, '--work-dir', tmp_path / 'run')
+    cfg.dump(config)
+    process = start('dist_train.sh', config, 2, '--work-dir', tmp_path / 'run')
     text = process.communicate(timeout=300)[0]
     assert process.returncode != 0
     assert 'Signal 9' in text or 'exitcode  : -9' in text

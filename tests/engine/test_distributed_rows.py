@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dist_rows import metrics, row_of_steps, train_rows
+from dist_rows import config_of_steps, metrics, train_configs
 from helpers import ROOT
 from processes import assert_same_steps
-from tiny_tasks import ROWS
+from tiny_tasks import CONFIG_FILES
 from toy import ENV
 
 FEW, MANY = 4, 20  # steps that are taken by default and of slow tests
@@ -36,7 +36,7 @@ def one(tmp_path_factory):
     @cache
     def trained(steps):
         folder = tmp_path_factory.mktemp('one')
-        train_rows(folder, 1, steps)
+        train_configs(folder, 1, steps)
         return folder
 
     return trained
@@ -59,16 +59,16 @@ def assert_same_run(several: Path, one: Path, steps: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', ROWS)
+@pytest.mark.parametrize('task', CONFIG_FILES)
 def test_a_config_takes_the_same_steps_on_two_processes(task, one, two):
     assert_same_run(two / task, one(FEW) / task, FEW)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', ROWS)
+@pytest.mark.parametrize('task', CONFIG_FILES)
 @pytest.mark.parametrize('processes', [2, 4])
 def test_dist_train_takes_the_same_steps(task, processes, one, tmp_path):
-    row_of_steps(task, tmp_path, processes, MANY).dump(tmp_path / 'row.py')
+    config_of_steps(task, tmp_path, processes, MANY).dump(tmp_path / 'row.py')
     finish(['bash', ROOT / 'tools/dist_train.sh', tmp_path / 'row.py',
             processes], TOY_DOUBLE='1')
     assert_same_run(tmp_path, one(MANY) / task, MANY)

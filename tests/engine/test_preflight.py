@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign import TINY
-from helpers import CONFIGS, ROOT, tiny_row, write_tiny_coco
+from helpers import CONFIGS, ROOT, tiny_config, write_tiny_coco
 from image_folders import write_images
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
@@ -21,9 +21,9 @@ from hrformer_mm.engine import preflight
 from hrformer_mm.engine.preflight import inputs, steps
 from hrformer_mm.utils import costs
 
-ROWS = dict(pose='pose/hrformer_t_coco_256x192.py',
-            seg='seg/hrformer_s_cityscapes_512x1024.py',
-            cls='cls/hrformer_t_imagenet_224.py')
+CONFIG_FILES = dict(pose='pose/hrformer_t_coco_256x192.py',
+                    seg='seg/hrformer_s_cityscapes_512x1024.py',
+                    cls='cls/hrformer_t_imagenet_224.py')
 ARCH = dict(_delete_=True, channels=TINY.channels, heads=TINY.heads,
             modules=TINY.modules, blocks=1)
 SMALL = dict(
@@ -49,10 +49,11 @@ def data(tmp_path_factory):
     return folder
 
 
-def row(task, data, work_dir, **options):
+def small_config(task, data, work_dir, **options):
     """Return a small config of a task for CPU, with options merged last."""
-    cfg = tiny_row(ROWS[task], work_dir, data / task,
-                   **{'model.backbone.arch': ARCH}, **SMALL[task], **options)
+    cfg = tiny_config(CONFIG_FILES[task], work_dir, data / task,
+                      **{'model.backbone.arch': ARCH}, **SMALL[task],
+                      **options)
     cfg.load_from = None
     for step in cfg.train_dataloader.dataset.pipeline:
         if 'crop_size' in step:
@@ -83,9 +84,9 @@ def state_of(lines, what):
     return [line.split()[0] for line in lines if line.split()[1:2] == [what]]
 
 
-@pytest.mark.parametrize('task', ROWS)
+@pytest.mark.parametrize('task', CONFIG_FILES)
 def test_a_valid_run_of_every_task_is_ready(task, data, tmp_path):
-    cfg = row(task, data, tmp_path / 'work')
+    cfg = small_config(task, data, tmp_path / 'work')
     code, lines = dry_run(cfg)
     assert code == 0, lines
     assert lines[-1].startswith('ready to train: 0 errors, ')
@@ -97,7 +98,7 @@ def test_a_valid_run_of_every_task_is_ready(task, data, tmp_path):
 
 
 def test_a_quick_dry_run_checks_config_paths_and_weights(data, tmp_path):
-    cfg = row('cls', data, tmp_path / 'work')
+    cfg = small_config('cls', data, tmp_path / 'work')
     code, lines = dry_run(cfg, quick=True)
     assert code == 0
     assert lines[-1].startswith('config, paths and weights are valid: 0 err')
@@ -117,7 +118,7 @@ def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
     monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
     wall = tmp_path / 'file'
     wall.write_text('')
-    cfg = row('pose', data, wall / 'work', **{
+    cfg = small_config('pose', data, wall / 'work', **{
         'val_dataloader.dataset.bbox_file': 'nowhere.json',
         'default_hooks.timer.type': 'IterTimer',
         'optim_wrapper.optimizer.lt': 3,
@@ -137,7 +138,8 @@ def test_all_errors_are_reported_at_once(data, tmp_path, monkeypatch):
 
 
 def test_data_are_checked_even_if_the_model_cannot_be_built(data, tmp_path):
-    cfg = row('pose', data, tmp_path, **{'model.backbone.window_size': 0})
+    cfg = small_config('pose', data, tmp_path,
+                       **{'model.backbone.window_size': 0})
     code, lines = dry_run(cfg)
     assert code == 1
     assert state_of(lines, 'config') == ['FAIL']
@@ -149,8 +151,8 @@ def test_data_are_checked_even_if_the_model_cannot_be_built(data, tmp_path):
 def test_a_metric_that_evaluation_does_not_return_is_found(data, tmp_path,
                                                            only):
     only('config', 'machine', 'data', 'step', 'evaluation')
-    cfg = row('pose', data, tmp_path,
-              **{'default_hooks.checkpoint.save_best': 'coco/ap'})
+    cfg = small_config('pose', data, tmp_path,
+                       **{'default_hooks.checkpoint.save_best': 'coco/ap'})
     code, lines = dry_run(cfg)
     assert code == 1 and state_of(lines, 'evaluation') == ['FAIL']
     assert any('-> default_hooks.checkpoint.save_best=coco/AP' in line
@@ -159,8 +161,8 @@ def test_a_metric_that_evaluation_does_not_return_is_found(data, tmp_path,
 
 def test_a_nan_loss_is_found(data, tmp_path, only):
     only('config', 'machine', 'data', 'step')
-    cfg = row('pose', data, tmp_path,
-              **{'model.data_preprocessor.std': [0., 0., 0.]})
+    cfg = small_config('pose', data, tmp_path,
+                       **{'model.data_preprocessor.std': [0., 0., 0.]})
     code, lines = dry_run(cfg)
     assert code == 1 and state_of(lines, 'step') == ['FAIL']
     assert any('nan' in line for line in lines)
@@ -171,7 +173,7 @@ def test_a_broken_image_is_found(data, tmp_path, only):
     write_images(tmp_path / 'cls', 'folders')
     broken = sorted(tmp_path.glob('cls/train/*/*.*'))[0]
     broken.write_bytes(b'none')
-    code, lines = dry_run(row('cls', tmp_path, tmp_path / 'work'))
+    code, lines = dry_run(small_config('cls', tmp_path, tmp_path / 'work'))
     assert code == 1
     assert any(broken.name in line for line in lines if 'FAIL' in line)
 
@@ -182,7 +184,7 @@ def test_too_little_memory_and_disk_are_found(data, tmp_path, monkeypatch,
     monkeypatch.setattr(steps, 'free_memory', lambda: 10**6)
     monkeypatch.setattr(steps.shutil, 'disk_usage', lambda path: Config(
         dict(free=10**5)))
-    code, lines = dry_run(row('pose', data, tmp_path))
+    code, lines = dry_run(small_config('pose', data, tmp_path))
     assert code == 1
     assert state_of(lines, 'memory') == state_of(lines, 'disk') == ['FAIL']
 
@@ -213,7 +215,7 @@ def weights(cfg, folder):
 
 
 def test_matched_and_unmatched_weights_are_reported(data, tmp_path):
-    flight, look = weights(row('pose', data, tmp_path), tmp_path)
+    flight, look = weights(small_config('pose', data, tmp_path), tmp_path)
     model = flight.model
     total = len([k for k in model.state_dict() if 'num_batches' not in k])
     assert look()[0].found == 'none: training starts from scratch'
@@ -339,8 +341,8 @@ def test_iterations_are_those_of_the_recipes():
 
 def test_steps_are_measured_with_few_samples_and_with_many(data, tmp_path):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another test may have it
-    cfg = row('pose', data, tmp_path,
-              **{'train_dataloader.batch_size': 16})
+    cfg = small_config('pose', data, tmp_path,
+                       **{'train_dataloader.batch_size': 16})
     with DefaultScope.overwrite_default_scope('mmpose'):
         rehearsal = preflight.Rehearsal(cfg, str(tmp_path))
         measured = rehearsal.train()

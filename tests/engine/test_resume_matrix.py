@@ -19,7 +19,7 @@ import pytest
 import torch
 from dist_matrix import CASES, SAMPLES, Case
 from helpers import ROOT
-from tiny_tasks import task_row
+from tiny_tasks import task_config
 from toy import ENV
 
 SWITCHES = dict(with_cp=(False, 'ffn', True), sync_bn=('torch', None),
@@ -121,7 +121,7 @@ def assert_equal(name: str, a: torch.Tensor, b: torch.Tensor, exact: bool):
     '-'.join(map(str, vars(c).values())) for c in CASES])
 def test_a_stopped_training_ends_like_an_uninterrupted_one(number, tmp_path):
     case, rng = CASES[number], random.Random(SEED * 100 + number)
-    task_row(case.task, tmp_path, SAMPLES)  # writes the data
+    task_config(case.task, tmp_path, SAMPLES)  # writes the data
     log_file = tmp_path / 'log.txt'
     with open(log_file, 'w') as log:
         process = start(tmp_path, number, 'stop', log)

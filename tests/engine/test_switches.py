@@ -16,7 +16,7 @@ from hrformer_mm.core.checkpointing import recompute
 from hrformer_mm.engine.train import merge_options
 
 
-def row(**options) -> Config:
+def small_config(**options) -> Config:
     cfg = Config.fromfile(CONFIGS / 'pose/hrformer_s_coco_256x192.py')
     merge_options(cfg, options)
     return cfg
@@ -45,7 +45,7 @@ def calls_of_a_step(cfg: Config, pattern: str) -> int:
 def test_checkpointing_recomputes_according_to_its_level(
         level, norms, attention):
     """The first norm stands for the feed-forward and for the attention."""
-    cfg = row(**{'model.backbone.with_cp': level})
+    cfg = small_config(**{'model.backbone.with_cp': level})
     assert calls_of_a_step(cfg, r'ffn\.norm1$') == norms
     assert calls_of_a_step(cfg, r'\d\.norm1$') == attention
 
@@ -58,7 +58,7 @@ def test_training_uses_the_requested_precision(name, monkeypatch):
     monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
     monkeypatch.setattr('hrformer_mm.engine.optim.supports_amp', lambda: True)
     init_default_scope('mmpose')
-    cfg = row(**{'optim_wrapper.dtype': name})
+    cfg = small_config(**{'optim_wrapper.dtype': name})
     model = torch.nn.Linear(2, 2)
     wrapper = build_optim_wrapper(
         model, dict(cfg.optim_wrapper, paramwise_cfg=None))

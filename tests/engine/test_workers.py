@@ -9,7 +9,7 @@ import pytest
 from helpers import CONFIGS, ROOT
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
-from tiny_tasks import task_row
+from tiny_tasks import task_config
 
 from hrformer_mm import compat
 
@@ -91,7 +91,7 @@ def test_a_new_process_imports_us_before_its_arguments(method, tmp_path):
 def test_workers_read_data_without_an_import_of_us_in_the_script(
         task, method, tmp_path):
     pytest.importorskip(PACKAGES[task])
-    cfg = task_row(task, tmp_path, samples=2)
+    cfg = task_config(task, tmp_path, samples=2)
     cfg.env_cfg.mp_cfg.mp_start_method = method
     for name in ('train_dataloader', 'val_dataloader'):
         cfg[name].num_workers = 1

@@ -7,7 +7,13 @@ TransPose and TokenPose tested in ``test_token_heads.py``.
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, last_scalars, run_row, tiny_row, write_tiny_coco
+from helpers import (
+    CONFIGS,
+    last_scalars,
+    run_training,
+    tiny_config,
+    write_tiny_coco,
+)
 from image_folders import SMALL_IMAGES, write_images
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -105,15 +111,16 @@ def coco(tmp_path_factory):
 @pytest.mark.parametrize('table', TABLES)
 def test_every_row_of_a_table_has_an_entry_and_every_entry_is_one(table):
     found = {}
-    for row in zoo.list_entries(table=table):
-        printed = row.paper[table]
-        part = row.name.split('_')[2] if row.task == 'seg' else printed.input
+    for entry in zoo.list_entries(table=table):
+        printed = entry.paper[table]
+        part = entry.name.split('_')[2] if entry.task == 'seg' else (
+            printed.input)
         found.setdefault(printed.row, set()).add(part)
     assert set(found) == set(TABLES[table])
     assert found == {k: set(v or found[k]) for k, v in TABLES[table].items()}
 
 
-def test_a_row_without_a_config_has_a_reason():
+def test_an_entry_without_a_config_has_a_reason():
     reasons = {r.name: r.reason for r in zoo.list_entries() if not r.config}
     assert all(len(reason) > 20 for reason in reasons.values())
 
@@ -186,9 +193,9 @@ def assert_trained(runner):
 ])
 def test_config_trains_and_evaluates_with_a_small_network(
         name, coco, tmp_path):
-    cfg = tiny_row(f'pose/{name}.py', tmp_path, coco)
+    cfg = tiny_config(f'pose/{name}.py', tmp_path, coco)
     shrink(cfg, name)
-    runner = run_row(cfg)
+    runner = run_training(cfg)
     assert_trained(runner)
     assert 0 <= last_scalars(runner)['val/coco/AP'] <= 1
 
@@ -197,8 +204,8 @@ def test_config_trains_and_evaluates_with_a_small_network(
 @pytest.mark.parametrize('name', POSE)
 def test_config_trains_and_evaluates(name, coco, tmp_path):
     assert_trained(
-        run_row(
-            tiny_row(
+        run_training(
+            tiny_config(
                 f'pose/{name}.py', tmp_path, coco,
                 **{'default_hooks.checkpoint': None})))
 
@@ -215,9 +222,9 @@ def test_classifier_trains_and_evaluates(name, tmp_path):
     if name.startswith('swin'):  # the last map is smaller than a window
         options['model.backbone.pad_small_map'] = True
     assert_trained(
-        run_row(
-            tiny_row(f'cls/{name}.py', tmp_path / 'work',
-                     tmp_path / 'imagenet', **options)))
+        run_training(
+            tiny_config(f'cls/{name}.py', tmp_path / 'work',
+                        tmp_path / 'imagenet', **options)))
 
 
 def test_tokens_and_positions_of_deit_have_no_weight_decay():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, tiny_row, write_tiny_coco
-from tiny_tasks import task_row
+from helpers import ROOT, tiny_config, write_tiny_coco
+from tiny_tasks import task_config
 
 from hrformer_mm.utils.check_env import run_probe
 
@@ -36,11 +36,11 @@ def skip_without_mim():
 
 
 @pytest.fixture(scope='module')
-def row(tmp_path_factory) -> Path:
+def config(tmp_path_factory) -> Path:
     """Write a small pose config: two iterations an epoch, 500 epochs."""
     folder = tmp_path_factory.mktemp('mim')
-    cfg = tiny_row('pose/hrformer_t_coco_256x192.py', folder / 'unused',
-                   write_tiny_coco(folder / 'coco'), **TINY)
+    cfg = tiny_config('pose/hrformer_t_coco_256x192.py', folder / 'unused',
+                      write_tiny_coco(folder / 'coco'), **TINY)
     cfg.train_cfg.update(max_epochs=500, val_interval=500)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
     cfg.dump(folder / 'own_row.py')
@@ -54,8 +54,8 @@ def mim(*args, **options) -> subprocess.Popen:
                             **options)
 
 
-def train(package: str, row: Path, work_dir: Path, *args, **options):
-    return mim('train', package, row, '--work-dir', work_dir, *args,
+def train(package: str, config: Path, work_dir: Path, *args, **options):
+    return mim('train', package, config, '--work-dir', work_dir, *args,
                **options)
 
 
@@ -83,15 +83,15 @@ def kill_after(process: subprocess.Popen, file: Path, seconds: int = 300):
         process.wait()
 
 
-def test_mmpose_trains_evaluates_and_resumes_after_kill_9(row, tmp_path):
-    process = train('mmpose', row, tmp_path, start_new_session=True)
+def test_mmpose_trains_evaluates_and_resumes_after_kill_9(config, tmp_path):
+    process = train('mmpose', config, tmp_path, start_new_session=True)
     kill_after(process, tmp_path / 'epoch_2.pth')
     last = (tmp_path / 'last_checkpoint').read_text()
     saved = torch.load(last)['meta']
     assert saved['iter'] == 2 * saved['epoch'] >= 4
     epochs = saved['epoch'] + 2
 
-    process = train('mmpose', row, tmp_path, '--cfg-options',
+    process = train('mmpose', config, tmp_path, '--cfg-options',
                     f'train_cfg.max_epochs={epochs}', '--resume')
     assert process.wait() == 0
     before, after = logged(tmp_path)
@@ -133,7 +133,7 @@ def test_train_py_of_each_framework_trains_without_gpu(task, package,
                                                        tmp_path):
     pytest.importorskip(package)
     script = Path(find_spec(package).origin).with_name('.mim')
-    cfg = task_row(task, tmp_path, samples=2, passes=1)
+    cfg = task_config(task, tmp_path, samples=2, passes=1)
     cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
     cfg.dump(tmp_path / 'own.py')
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_two_processes_of_each_framework_train_without_gpu(task, package,
     """A config that asks for nccl and for mixed precision, as ours do."""
     pytest.importorskip(package)
     script = Path(find_spec(package).origin).with_name('.mim')
-    cfg = task_row(task, tmp_path, samples=4, passes=1)
+    cfg = task_config(task, tmp_path, samples=4, passes=1)
     cfg.env_cfg.dist_cfg.backend = 'nccl'
     assert cfg.sync_bn == 'torch'
     cfg.optim_wrapper.type = 'hrformer_mm.AmpOptimWrapper'
@@ -176,8 +176,8 @@ def test_two_processes_of_each_framework_train_without_gpu(task, package,
     assert (tmp_path / 'run/last_checkpoint').exists()
 
 
-def test_the_package_trains_by_its_own_script(row, tmp_path):
-    process = train('hrformer_mm', row, tmp_path, '--cfg-options',
+def test_the_package_trains_by_its_own_script(config, tmp_path):
+    process = train('hrformer_mm', config, tmp_path, '--cfg-options',
                     'train_cfg.max_epochs=1')
     assert process.wait() == 0
     (run, ) = logged(tmp_path)

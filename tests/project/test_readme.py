@@ -12,11 +12,11 @@ import pytest
 import torch
 from animals import write_animals
 from foreign import TINY
-from helpers import ROOT, package_folders, tiny_row, write_tiny_coco
+from helpers import ROOT, package_folders, tiny_config, write_tiny_coco
 from image_folders import write_images, write_labels
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from predicting import smooth, write_photos, write_row, write_video
+from predicting import smooth, write_config, write_photos, write_video
 from seg_data import write_tiny
 from training_logs import trained, write_log
 from wheels import IGNORED
@@ -46,7 +46,7 @@ ARCH = {
 }  # yapf: disable
 OWN_DATA = {'path/to/keypoints': 'pose', 'path/to/labels': 'seg',
             'path/to/images': 'cls'}  # yapf: disable
-# Options of rows that make them small enough, by task.
+# Options of configs that make them small enough, by task.
 SMALL = dict(
     pose={**ARCH, 'model.head.in_channels': TINY.channels[0]},
     seg={
@@ -76,7 +76,7 @@ def shrink(config: str, folder: Path) -> Path:
     """Write the config of a command, made tiny, as a file of the same name."""
     task = config.split('/')[1]
     data = write_data(task, folder / task, 'custom' in config)
-    cfg = tiny_row(ROOT / config, folder / 'work', data, **SMALL[task])
+    cfg = tiny_config(ROOT / config, folder / 'work', data, **SMALL[task])
     cfg.load_from = None
     for step in cfg.train_dataloader.dataset.pipeline:
         if 'crop_size' in step:
@@ -160,7 +160,7 @@ def adapt(command: str, folder: Path):
     if any(word in command for word in (' predict ', 'visualize', 'onnx_')):
         write_inputs(folder)
     if 'onnx_' in command:
-        export(Config.fromfile(write_row('pose', folder)[0]),
+        export(Config.fromfile(write_config('pose', folder)[0]),
                str(folder / 'pose.pth'), folder / 'person.onnx', post=True)
     if any(word in command for word in (' predict ', 'visualize', 'browse',
                                         'plot_curves')):  # yapf: disable
@@ -269,7 +269,7 @@ def test_the_framework_free_snippet_of_the_readme_runs():
 
 def test_the_prediction_snippet_of_the_readme_runs(tmp_path, monkeypatch,
                                                    capsys):
-    config, weights = write_row('pose', tmp_path)
+    config, weights = write_config('pose', tmp_path)
     Path(config).rename(tmp_path / 'config.py')
     Path(weights).rename(tmp_path / 'weights.pth')
     write_inputs(tmp_path)

@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.fileio import load
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
-from tool_runs import OWN_ROW, ROW, error_of, tool
+from tool_runs import CONFIG, OWN_CONFIG, error_of, tool
 
 from hrformer_mm.engine import distributed, run_config
 from hrformer_mm.engine import train as training
@@ -21,7 +21,7 @@ from hrformer_mm.tasks import TASKS
 from hrformer_mm.utils import cli
 from hrformer_mm.utils import config_checks as checks
 
-pytest.importorskip('mmpose', reason='the rows of these tests are pose rows')
+pytest.importorskip('mmpose', reason='these tests have configs of pose')
 
 
 @pytest.fixture(autouse=True)
@@ -32,20 +32,20 @@ def local_rank(monkeypatch):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('tools')
-    (folder / 'own_row.py').write_text(OWN_ROW)
+    (folder / 'own_row.py').write_text(OWN_CONFIG)
     write_tiny_coco(folder / 'coco')
     return folder
 
 
 @pytest.fixture(scope='module')
-def own_row(folder):
-    """Arguments that every run of the row begins with."""
+def own_config(folder):
+    """Arguments that every run of the config begins with."""
     return [str(folder / 'own_row.py'), '--data-root', str(folder / 'coco')]
 
 
 @pytest.fixture(scope='module')
-def trained(folder, own_row):
-    tool('train')([*own_row, '--work-dir', str(folder / 'run')])
+def trained(folder, own_config):
+    tool('train')([*own_config, '--work-dir', str(folder / 'run')])
     return folder / 'run'
 
 
@@ -61,8 +61,9 @@ def test_training_writes_checkpoints_a_config_and_logs(trained):
     assert (first['iter'], second['iter']) == (1, 2) and 'coco/AP' in val
 
 
-def test_resume_continues_with_iteration_and_learning_rate(trained, own_row):
-    tool('train')([*own_row, '--work-dir', str(trained), '--resume',
+def test_resume_continues_with_iteration_and_learning_rate(trained,
+                                                           own_config):
+    tool('train')([*own_config, '--work-dir', str(trained), '--resume',
                    '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2'])
     logs = sorted(trained.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for log in logs
@@ -74,9 +75,9 @@ def test_resume_continues_with_iteration_and_learning_rate(trained, own_row):
     assert (trained / 'epoch_2.pth').is_file()
 
 
-def test_resume_accepts_a_path(trained, own_row, folder):
-    tool('train')([*own_row, '--work-dir', str(folder / 'other'), '--resume',
-                   str(trained / 'epoch_1.pth'), '--no-validate',
+def test_resume_accepts_a_path(trained, own_config, folder):
+    tool('train')([*own_config, '--work-dir', str(folder / 'other'),
+                   '--resume', str(trained / 'epoch_1.pth'), '--no-validate',
                    '--cfg-options', 'train_cfg.max_epochs=2'])
     assert not (folder / 'other/epoch_1.pth').exists()
     saved = torch.load(folder / 'other/epoch_2.pth')
@@ -84,12 +85,12 @@ def test_resume_accepts_a_path(trained, own_row, folder):
 
 
 def test_testing_writes_metrics_predictions_and_pictures(
-        trained, own_row, tmp_path):
+        trained, own_config, tmp_path):
     out, dump = tmp_path / 'metrics.json', tmp_path / 'all.pkl'
     tool('test')([
-        own_row[0], str(trained / 'epoch_1.pth'), *own_row[1:], '--work-dir',
-        str(tmp_path), '--out', str(out), '--dump', str(dump), '--show-dir',
-        str(tmp_path / 'drawn')
+        own_config[0], str(trained / 'epoch_1.pth'), *own_config[1:],
+        '--work-dir', str(tmp_path), '--out', str(out), '--dump', str(dump),
+        '--show-dir', str(tmp_path / 'drawn')
     ])
     assert 0 <= load(out)['coco/AP'] <= 1
     with dump.open('rb') as file:
@@ -98,11 +99,11 @@ def test_testing_writes_metrics_predictions_and_pictures(
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
+def test_two_processes_train_and_test_on_cpu(own_config, tmp_path):
     def run(script, *args):
         return subprocess.run(
-            ['bash', str(ROOT / f'tools/{script}'), own_row[0], *args,
-             *own_row[1:], '--work-dir', str(tmp_path)],
+            ['bash', str(ROOT / f'tools/{script}'), own_config[0], *args,
+             *own_config[1:], '--work-dir', str(tmp_path)],
             env=dict(os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1',
                      PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES=''),
             check=True, text=True, stdout=subprocess.PIPE,
@@ -132,14 +133,14 @@ def test_two_processes_train_and_test_on_cpu(own_row, tmp_path):
     ('data_root=elsewhere', 'data/coco/'),
 ])
 def test_an_invalid_option_fails_with_one_line(option, says, capsys, tmp_path):
-    args = [ROW, '--work-dir', tmp_path, '--cfg-options', option]
+    args = [CONFIG, '--work-dir', tmp_path, '--cfg-options', option]
     assert says in error_of(tool('train'), args, capsys)
 
 
 def test_channels_not_divisible_by_heads_fail_with_one_line(capsys, tmp_path):
     wrong = tmp_path / 'wrong.py'
-    wrong.write_text(OWN_ROW.replace('heads=(1, 1, 2, 4)',
-                                     'heads=(3, 1, 2, 4)'))
+    wrong.write_text(OWN_CONFIG.replace('heads=(1, 1, 2, 4)',
+                                        'heads=(3, 1, 2, 4)'))
     message = error_of(tool('train'), [wrong], capsys)
     assert 'divisible' in message and '(3, 1, 2, 4)' in message
 
@@ -163,34 +164,34 @@ def test_a_misspelled_name_suggests_names(capsys):
 
 def test_missing_data_is_reported_with_the_flag_that_fixes_it(
         capsys, tmp_path):
-    message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
+    message = error_of(tool('train'), [CONFIG, '--data-root', tmp_path / 'no'],
                        capsys)
     assert 'data_root of train_dataloader' in message
     assert str(tmp_path / 'no') in message and '--data-root DIR' in message
     (tmp_path / 'no').mkdir()
-    message = error_of(tool('train'), [ROW, '--data-root', tmp_path / 'no'],
+    message = error_of(tool('train'), [CONFIG, '--data-root', tmp_path / 'no'],
                        capsys)
     assert 'ann_file of train_dataloader' in message
 
 
-def test_a_missing_checkpoint_lists_existing_ones(trained, own_row, capsys):
+def test_a_missing_checkpoint_lists_existing_ones(trained, own_config, capsys):
     checkpoint = trained / 'epoch_9.pth'
-    args = [own_row[0], checkpoint, *own_row[1:]]
+    args = [own_config[0], checkpoint, *own_config[1:]]
     message = error_of(tool('test'), args, capsys)
     assert str(checkpoint) in message and "'epoch_1.pth'" in message
-    args = [*own_row, '--resume', checkpoint]
+    args = [*own_config, '--resume', checkpoint]
     assert "'epoch_1.pth'" in error_of(tool('train'), args, capsys)
 
 
 def test_missing_weights_are_reported_with_the_searched_places(
-        own_row, capsys, monkeypatch, tmp_path):
+        own_config, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('HRFORMER_MM_MIRROR', raising=False)
-    row = tmp_path / 'row.py'
-    row.write_text(
-        OWN_ROW.replace('init_cfg=None',
-                        "init_cfg=dict(checkpoint='hrt_none.pth')"))
-    args = [row, *own_row[1:], '--work-dir', tmp_path / 'run']
+    config = tmp_path / 'row.py'
+    config.write_text(
+        OWN_CONFIG.replace('init_cfg=None',
+                           "init_cfg=dict(checkpoint='hrt_none.pth')"))
+    args = [config, *own_config[1:], '--work-dir', tmp_path / 'run']
     message = error_of(tool('train'), args, capsys)
     assert 'weights/hrt_none.pth' in message
     assert 'model.backbone.init_cfg=None' in message
@@ -198,7 +199,7 @@ def test_missing_weights_are_reported_with_the_searched_places(
 
 def test_a_missing_framework_prints_the_install_command(capsys, monkeypatch):
     monkeypatch.setattr(run_config, 'find_spec', lambda name: None)
-    message = error_of(tool('train'), [ROW], capsys)
+    message = error_of(tool('train'), [CONFIG], capsys)
     assert "needs mmpose, which is not installed" in message
     assert "pip install 'hrformer-mm[pose]'" in message
 
@@ -207,8 +208,8 @@ def test_a_missing_framework_prints_the_install_command(capsys, monkeypatch):
     (['--tta'], 'flip by default'),
     (['--dump', 'all.txt'], '.pkl or .pickle'),
 ])
-def test_flags_that_do_not_apply_explain_why(args, says, own_row, capsys):
-    args = [own_row[0], 'x.pth', *own_row[1:], *args]
+def test_flags_that_do_not_apply_explain_why(args, says, own_config, capsys):
+    args = [own_config[0], 'x.pth', *own_config[1:], *args]
     assert says in error_of(tool('test'), args, capsys)
 
 
@@ -355,7 +356,7 @@ def test_amp_flag_turns_mixed_precision_on():
 
 
 def test_learning_rate_is_scaled_if_the_recipe_has_a_base_batch_size():
-    cfg = Config.fromfile(ROW)
+    cfg = Config.fromfile(CONFIG)
     training.scale_lr(cfg)
     assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=True)
     with pytest.raises(ValueError, match='base_batch_size'):
@@ -393,7 +394,7 @@ def test_pictures_of_another_framework_are_rejected():
 
 
 def test_work_dir_comes_from_the_command_line_then_the_config():
-    cfg = Config.fromfile(ROW)
+    cfg = Config.fromfile(CONFIG)
     training.set_work_dir(cfg, None)
     assert cfg.work_dir == 'work_dirs/hrformer_t_coco_256x192'
     training.set_work_dir(cfg, 'here')
@@ -412,11 +413,12 @@ def test_options_reach_lists_and_new_keys_of_the_runner():
 
 
 def test_config_is_printed_and_saved(capsys, tmp_path):
-    tool('print_config')([ROW, '--cfg-options', 'model.backbone.arch=small'])
+    tool('print_config')(
+        [CONFIG, '--cfg-options', 'model.backbone.arch=small'])
     assert "arch='small'" in capsys.readouterr().out
     saved = tmp_path / 'row.py'
-    tool('print_config')([ROW, '--save-path', str(saved)])
-    assert Config.fromfile(saved).model == Config.fromfile(ROW).model
+    tool('print_config')([CONFIG, '--save-path', str(saved)])
+    assert Config.fromfile(saved).model == Config.fromfile(CONFIG).model
 
 
 @pytest.mark.parametrize('name, flags', [

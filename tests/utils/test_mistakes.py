@@ -9,12 +9,12 @@ from helpers import CONFIGS, write_tiny_coco
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
-from tool_runs import OWN_ROW, tool
+from tool_runs import OWN_CONFIG, tool
 
 from hrformer_mm.utils.config_checks import wrong_types
 
 # Looked for in vain, so that no training begins.
-ROW = CONFIGS / 'pose/hrformer_t_coco_256x192.py'
+CONFIG = CONFIGS / 'pose/hrformer_t_coco_256x192.py'
 NOWHERE = '/nowhere/data'
 
 quick = settings(
@@ -75,7 +75,7 @@ def local_rank(monkeypatch):
 def test_any_value_of_an_option_works_or_fails_with_one_line(key, value):
     if value.startswith('-') or not value.strip():
         value = f'"{value}"'
-    last_words('train', ROW, '--data-root', NOWHERE, '--cfg-options',
+    last_words('train', CONFIG, '--data-root', NOWHERE, '--cfg-options',
                f'{key}={value}')
 
 
@@ -87,7 +87,7 @@ def test_any_value_of_an_option_works_or_fails_with_one_line(key, value):
 @example('train_dataloader.dataset.pipeline.99.type')
 @example('train_dataloader.dataset.pipeline.x')
 def test_any_key_of_an_option_works_or_fails_with_one_line(key):
-    last_words('train', ROW, '--data-root', NOWHERE, '--cfg-options',
+    last_words('train', CONFIG, '--data-root', NOWHERE, '--cfg-options',
                f'{key}=3')
 
 
@@ -97,7 +97,8 @@ def test_any_key_of_an_option_works_or_fails_with_one_line(key):
     ('optim_wraper.optimizer.lr', 'optim_wrapper'),
 ])
 def test_a_misspelled_key_suggests_the_nearest(key, near):
-    assert repr(near) in last_words('train', ROW, '--cfg-options', f'{key}=3')
+    assert repr(near) in last_words('train', CONFIG, '--cfg-options',
+                                    f'{key}=3')
 
 
 @pytest.mark.parametrize('option, near', [
@@ -108,7 +109,7 @@ def test_a_misspelled_key_suggests_the_nearest(key, near):
     ('model.head.inchannels=8', "'in_channels'"),
 ])
 def test_a_misspelled_part_suggests_the_nearest(option, near):
-    line = last_words('train', ROW, '--cfg-options', option)
+    line = last_words('train', CONFIG, '--cfg-options', option)
     assert near in line.partition('Did you mean')[2], line
 
 
@@ -147,9 +148,9 @@ def test_a_folder_as_config_fails_with_one_line(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def own_row(tmp_path_factory):
+def own_config(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mistakes')
-    (folder / 'row.py').write_text(OWN_ROW)
+    (folder / 'row.py').write_text(OWN_CONFIG)
     write_tiny_coco(folder / 'coco')
     return [folder / 'row.py', '--data-root', folder / 'coco', '--work-dir',
             folder / 'work']  # yapf: disable
@@ -186,8 +187,8 @@ def own_row(tmp_path_factory):
     ('visualizer.type=Visualiser', 'Visualiser'),
 ])
 def test_a_value_used_only_during_a_run_fails_with_one_line(
-        option, says, own_row):
-    line = last_words('train', *own_row, '--cfg-options', option)
+        option, says, own_config):
+    line = last_words('train', *own_config, '--cfg-options', option)
     assert says in line
 
 
@@ -197,7 +198,7 @@ def test_a_value_used_only_during_a_run_fails_with_one_line(
     ('hrformer_mm.ExactResumHook', 'hrformer_mm.ExactResumeHook'),
 ])
 def test_a_misspelled_class_suggests_names_of_its_scope(name, near):
-    cfg = Config.fromfile(ROW)
+    cfg = Config.fromfile(CONFIG)
     cfg.custom_hooks = [dict(type=name)]
     error, = wrong_types(cfg)
     assert error.startswith(f'custom_hooks.0.type: {name} is not in the')
@@ -214,19 +215,21 @@ def test_the_types_of_every_config_are_valid():
     b'', b'not a checkpoint', b'PK\x03\x04', b'\x80\x02}q\x00.'],
     ids=['empty', 'text', 'zip', 'pickle'])  # yapf: disable
 def test_a_file_that_is_not_a_checkpoint_fails_with_one_line(
-        content, own_row, tmp_path):
+        content, own_config, tmp_path):
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
-    assert 'x.pth' in last_words('test', own_row[0], path, *own_row[1:])
-    assert 'x.pth' in last_words('train', *own_row, '--resume', path)
+    assert 'x.pth' in last_words('test', own_config[0], path, *own_config[1:])
+    assert 'x.pth' in last_words('train', *own_config, '--resume', path)
 
 
-def test_a_checkpoint_of_another_model_fails_with_one_line(own_row, tmp_path):
+def test_a_checkpoint_of_another_model_fails_with_one_line(own_config,
+                                                           tmp_path):
     torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'x.pth')
-    line = last_words('test', own_row[0], tmp_path / 'x.pth', *own_row[1:])
+    line = last_words('test', own_config[0], tmp_path / 'x.pth',
+                      *own_config[1:])
     assert 'not the weights of an HRFormer' in line
 
 
 @pytest.mark.parametrize('root', ['', '.', '/', '/dev/null', '\n', 'a' * 300])
-def test_a_folder_without_data_fails_with_one_line(root, own_row):
-    assert 'data' in last_words('train', own_row[0], '--data-root', root)
+def test_a_folder_without_data_fails_with_one_line(root, own_config):
+    assert 'data' in last_words('train', own_config[0], '--data-root', root)

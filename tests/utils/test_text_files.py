@@ -11,7 +11,7 @@ import cv2
 import pytest
 from helpers import ROOT, write_tiny_coco
 from mmengine.config import Config
-from predicting import smooth, write_row
+from predicting import smooth, write_config
 
 from hrformer_mm.compat import open_text
 from hrformer_mm.utils import io as textio
@@ -103,7 +103,7 @@ def posix(tmp_path_factory):
     folder = tmp_path_factory.mktemp('posix')
     for form, bom in (('plain', b''), ('bom', BOM)):
         write_files(folder / form, bom)
-    config, weights = write_row('pose', folder)
+    config, weights = write_config('pose', folder)
     text = f'# {NAME}\n' + Path(config).read_text('utf-8')
     Path(config).write_bytes(BOM + text.encode())
     (folder / NAME).mkdir()
@@ -160,7 +160,7 @@ def test_frameworks_read_images_with_any_name_in_the_posix_locale(tmp_path):
 
 @pytest.mark.slow
 def test_training_and_test_work_in_the_posix_locale(tmp_path):
-    from helpers import tiny_row
+    from helpers import tiny_config
     data = write_tiny_coco(tmp_path / NAME)
     for path in (data / 'annotations').glob('*.json'):
         content = json.loads(path.read_text())
@@ -170,7 +170,8 @@ def test_training_and_test_work_in_the_posix_locale(tmp_path):
             BOM + json.dumps(content, ensure_ascii=False).encode())
     for path in [*data.rglob('*.jpg')]:
         path.rename(path.with_name(f'{NAME} {path.name}'))
-    cfg = tiny_row('pose/hrformer_t_coco_256x192.py', tmp_path / 'work', data)
+    cfg = tiny_config('pose/hrformer_t_coco_256x192.py', tmp_path / 'work',
+                      data)
     cfg.notes = NAME
     cfg.dump(tmp_path / 'row.py')
     # Some boxes of this noise are outside of its images.

@@ -115,9 +115,9 @@ def data(tmp_path_factory):
     return root
 
 
-ROWS = dict(pose='pose/hrformer_t_synthetic_112x84.py',
-            seg='seg/hrformer_t_synthetic_112x224.py',
-            cls='cls/hrformer_t_digits_64.py')  # yapf: disable
+CONFIG_FILES = dict(pose='pose/hrformer_t_synthetic_112x84.py',
+                    seg='seg/hrformer_t_synthetic_112x224.py',
+                    cls='cls/hrformer_t_digits_64.py')  # yapf: disable
 
 
 @pytest.fixture(scope='module')
@@ -126,8 +126,8 @@ def fed(data):
     pytest.importorskip('mmpose', reason='draws the data of pose')
     from hrformer_mm.datasets.browse import browse
     images = {}
-    for task, row in ROWS.items():
-        cfg = Config.fromfile(CONFIGS / row)
+    for task, path in CONFIG_FILES.items():
+        cfg = Config.fromfile(CONFIGS / path)
         set_data_root(cfg, str(data / task))
         images[task] = browse(cfg, number=2)
     return images
@@ -150,7 +150,7 @@ def test_browsing_shows_keypoints_and_heatmaps(fed):
 
 def test_browsing_data_of_evaluation_shows_the_crop_alone(data):
     from hrformer_mm.datasets.browse import browse
-    cfg = Config.fromfile(CONFIGS / ROWS['pose'])
+    cfg = Config.fromfile(CONFIGS / CONFIG_FILES['pose'])
     set_data_root(cfg, str(data / 'pose'))
     image, = browse(cfg, 'val_dataloader', number=1)
     assert image.shape == (400, 300, 3)
@@ -175,9 +175,9 @@ def test_rotated_digits_are_filled_with_white(fed):
 def test_browse_dataset_is_deterministic_for_a_seed(data, tmp_path):
     main, pictures = tool('browse_dataset.py'), []
     for name, seed in (('a', 3), ('b', 3), ('c', 4)):
-        main([str(CONFIGS / ROWS['seg']), '--data-root', str(data / 'seg'),
-              '--number', '2', '--seed', str(seed), '--out-dir',
-              str(tmp_path / name)])
+        main([str(CONFIGS / CONFIG_FILES['seg']), '--data-root',
+              str(data / 'seg'), '--number', '2', '--seed', str(seed),
+              '--out-dir', str(tmp_path / name)])
         path, = (tmp_path / name).iterdir()
         assert path.name == 'hrformer_t_synthetic_112x224_train.png'
         pictures.append(path.read_bytes())
@@ -233,7 +233,7 @@ def seen(data, tmp_path_factory):
                   seg='leftImg8bit/val/drawn/'
                   'drawn_000000_000000_leftImg8bit.png')
     for task, image in images.items():
-        cfg = Config.fromfile(CONFIGS / ROWS[task])
+        cfg = Config.fromfile(CONFIGS / CONFIG_FILES[task])
         cfg.merge_from_dict({**ARCH, **options[task]})
         init_default_scope(cfg.default_scope)
         cfg.dump(folder / f'{task}.py')

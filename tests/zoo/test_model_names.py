@@ -44,7 +44,8 @@ def test_a_registered_model_index_serves_get_model(hub, index, with_prefix):
         index, config_prefix=index.parent if with_prefix else None)
     found = {name: hub._models_dict[name].config
              for name in set(hub._models_dict) - before}
-    assert set(found) == {row.name for row in zoo.list_entries() if row.config}
+    assert set(found) == {entry.name for entry in zoo.list_entries()
+                          if entry.config}
     assert all(Path(path).is_file() and str(index.parent) in path
                for path in found.values())
     model = get_model(CLS, backbone=dict(out_indices=(0, 1, 2, 3)))

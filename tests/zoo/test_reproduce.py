@@ -18,7 +18,7 @@ from hrformer_mm.zoo.reproduce import (
 )
 from hrformer_mm.zoo.reproduce.report import gpu_hours
 
-ROW = 'hrformer_b_coco_384x288'
+NAME = 'hrformer_b_coco_384x288'
 TINY_ARCH = dict(_delete_=True, channels=(8, 16, 32, 64), heads=(1, 1, 2, 4),
                  modules=(1, 1, 1), blocks=1)  # yapf: disable
 
@@ -44,23 +44,23 @@ def words(step):
 
 
 def test_chain_pretrains_trains_and_tests(here):
-    first, second, third = make_plan(ROW).steps
+    first, second, third = make_plan(NAME).steps
     assert 'dist_train.sh' in words(first)
     assert 'hrformer_b_imagenet_224.py 8 ' in words(first)
     made = Path('work_dirs/hrformer_b_imagenet_224/epoch_300.pth')
     assert first.makes == made
-    assert f'{ROW}.py 8 --work-dir work_dirs/{ROW} --resume' in words(second)
+    assert f'{NAME}.py 8 --work-dir work_dirs/{NAME} --resume' in words(second)
     assert f'init_cfg.checkpoint={made}' in words(second)
     assert 'batch_size' not in words(second)  # 16 on 8 GPUs is the recipe
-    assert f'{ROW}.py work_dirs/{ROW}/epoch_210.pth 8 ' in words(third)
-    assert third.makes == Path(f'work_dirs/{ROW}/test.json')
+    assert f'{NAME}.py work_dirs/{NAME}/epoch_210.pth 8 ' in words(third)
+    assert third.makes == Path(f'work_dirs/{NAME}/test.json')
 
 
 def test_existing_weights_skip_the_pretraining(weights):
     weights('hrt_base.pth')
-    assert [s.name for s in make_plan(ROW).steps] == ['training', 'test']
-    assert len(make_plan(ROW, from_scratch=True).steps) == 3
-    assert 'hrt_base' not in ' '.join(make_plan(ROW).needs)
+    assert [s.name for s in make_plan(NAME).steps] == ['training', 'test']
+    assert len(make_plan(NAME, from_scratch=True).steps) == 3
+    assert 'hrt_base' not in ' '.join(make_plan(NAME).needs)
 
 
 def test_missing_third_party_weights_are_listed(here, weights):
@@ -75,7 +75,7 @@ def test_missing_third_party_weights_are_listed(here, weights):
 
 def test_planning_downloads_nothing(here, monkeypatch):
     monkeypatch.setenv('HRFORMER_MM_MIRROR', 'http://127.0.0.1:9/nothing')
-    assert [s.name for s in make_plan(ROW).steps] == ['training', 'test']
+    assert [s.name for s in make_plan(NAME).steps] == ['training', 'test']
 
 
 def test_segmentation_is_tested_with_scales_and_flips_as_well(weights):
@@ -91,26 +91,26 @@ def test_segmentation_is_tested_with_scales_and_flips_as_well(weights):
 
 def test_test_dev_uses_the_training_of_its_val_config(weights):
     weights('hrt_base.pth')
-    training, test = make_plan(f'{ROW}_testdev').steps
-    assert training == make_plan(ROW).steps[0]
-    assert f'{ROW}_testdev.py work_dirs/{ROW}/epoch_210.pth' in words(test)
+    training, test = make_plan(f'{NAME}_testdev').steps
+    assert training == make_plan(NAME).steps[0]
+    assert f'{NAME}_testdev.py work_dirs/{NAME}/epoch_210.pth' in words(test)
     assert test.makes.name == 'test-dev2017.keypoints.json'
 
 
 def test_batch_stays_that_of_the_recipe(weights):
     weights('hrt_base.pth')
-    training = make_plan(ROW, gpus=4).steps[0]
+    training = make_plan(NAME, gpus=4).steps[0]
     assert 'train_dataloader.batch_size=32' in words(training)
-    assert training.iterations == make_plan(ROW).steps[0].iterations
-    single = make_plan(ROW, gpus=1).steps[0].command
+    assert training.iterations == make_plan(NAME).steps[0].iterations
+    single = make_plan(NAME, gpus=1).steps[0].command
     assert single[0] == 'python' and single[1].endswith('tools/train.py')
     with pytest.raises(ValueError, match='cannot share equally'):
-        make_plan(ROW, gpus=3)
+        make_plan(NAME, gpus=3)
 
 
 def test_gpu_hours_are_iterations_times_a_measured_step(weights):
     weights('hrt_base.pth')
-    plan = make_plan(ROW)
+    plan = make_plan(NAME)
     training = plan.steps[0]
     assert training.iterations == 210 * 1171  # 149813 people in 128s, up
     hours = 210 * 1171 * .5 * 8 / 3600
@@ -121,7 +121,8 @@ def test_gpu_hours_are_iterations_times_a_measured_step(weights):
 
 
 def test_options_reach_training_and_test_but_not_the_pretraining(here):
-    plan = make_plan(ROW, options={'train_cfg.max_epochs': 2, 'env_cfg': None})
+    plan = make_plan(NAME, options={'train_cfg.max_epochs': 2,
+                                    'env_cfg': None})
     assert 'max_epochs' not in words(plan.steps[0])
     assert all('train_cfg.max_epochs=2' in words(s) for s in plan.steps[1:])
     assert plan.steps[1].makes.name == 'epoch_2.pth'
@@ -137,12 +138,12 @@ def test_errors_list_the_choices(arguments, match, here):
 
 
 @pytest.mark.slow
-def test_every_row_with_a_config_has_a_chain(here):
-    for row in zoo.list_entries():
-        if row.config:
-            plan = make_plan(row.name)
+def test_every_entry_with_a_config_has_a_chain(here):
+    for entry in zoo.list_entries():
+        if entry.config:
+            plan = make_plan(entry.name)
             assert 'training' in [s.name for s in plan.steps]
-            assert row.name in describe_plan(plan)
+            assert entry.name in describe_plan(plan)
 
 
 class Commands:
@@ -165,7 +166,7 @@ class Commands:
 
 
 def test_run_continues_where_it_was_stopped(here, monkeypatch):
-    plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
+    plan = make_plan(NAME, data_root=str(here), imagenet=str(here))
     machine = Commands(plan, {'coco/AP': .7654, 'coco/AR': .8}, 'training')
     monkeypatch.setattr(subprocess, 'run', machine)
     with pytest.raises(RuntimeError, match='training ended with code 1'):
@@ -184,13 +185,13 @@ def test_run_continues_where_it_was_stopped(here, monkeypatch):
 
 def test_run_fails_before_it_starts_if_something_is_missing(here):
     with pytest.raises(FileNotFoundError, match='data/coco.*data/imagenet'):
-        run_plan(make_plan(ROW))
+        run_plan(make_plan(NAME))
     with pytest.raises(FileNotFoundError, match='data/imagenet'):
-        run_plan(make_plan(ROW, data_root=str(here)))
+        run_plan(make_plan(NAME, data_root=str(here)))
 
 
 def test_a_command_without_its_output_is_not_taken_for_done(here, monkeypatch):
-    plan = make_plan(ROW, data_root=str(here), imagenet=str(here))
+    plan = make_plan(NAME, data_root=str(here), imagenet=str(here))
     monkeypatch.setattr(
         subprocess, 'run',
         lambda command, env: subprocess.CompletedProcess(command, 0))
@@ -204,7 +205,7 @@ def tool(*arguments):
 
 
 def test_tool_prints_the_chain_and_the_paper(here, capsys):
-    tool(ROW, '--step-seconds', '0.5')
+    tool(NAME, '--step-seconds', '0.5')
     out = capsys.readouterr().out
     assert '1. pretraining on ImageNet' in out and 'paper, Table 3' in out
     assert 'GPU hours, an estimate from steps of 0.500 s' in out

@@ -32,7 +32,7 @@ model = dict(
 
 @pytest.fixture
 def small_zoo(tmp_path, monkeypatch):
-    """A zoo of one config and one missing row: the example of the module."""
+    """A zoo of one config and one missing entry: the example of the module."""
     folder = tmp_path / 'configs' / 'pose'
     folder.mkdir(parents=True)
     (folder / 'hrformer_b_coco_384x288.py').write_text(
@@ -57,24 +57,24 @@ def parse(**changes):
 
 
 def test_example_of_the_docstring_is_read(small_zoo):
-    row, missing = zoo.list_entries()
-    assert row.name == 'hrformer_b_coco_384x288' and row.path.is_file()
-    assert row.parameters == 43211777 and row.task == 'pose'
-    assert row.flops == 30453133512
-    assert row.paper['Table 3'].metrics['AP'] == 77.2
-    assert row.official.by == 'official code'
-    assert row.third_party[0].metrics['AR'] == 82.3
-    assert row.results[0].metrics == {} and row.results[0].measured is None
+    entry, missing = zoo.list_entries()
+    assert entry.name == 'hrformer_b_coco_384x288' and entry.path.is_file()
+    assert entry.parameters == 43211777 and entry.task == 'pose'
+    assert entry.flops == 30453133512
+    assert entry.paper['Table 3'].metrics['AP'] == 77.2
+    assert entry.official.by == 'official code'
+    assert entry.third_party[0].metrics['AR'] == 82.3
+    assert entry.results[0].metrics == {} and entry.results[0].measured is None
     assert missing.reason and not missing.config
     assert missing.paper['Table 3'].metrics == zoo.UNKNOWN
 
 
-def test_rows_are_found_by_table_task_and_name(small_zoo):
+def test_entries_are_found_by_table_task_and_name(small_zoo):
     assert len(zoo.list_entries(table='Table 3')) == 2
     assert len(zoo.list_entries(table='Table 10', task='pose')) == 1
     assert zoo.list_entries(task='seg') == []
-    row = zoo.load_entry('configs/pose/hrformer_b_coco_384x288.py')
-    assert zoo.get_config(row.name).model.backbone.arch == 'base'
+    entry = zoo.load_entry('configs/pose/hrformer_b_coco_384x288.py')
+    assert zoo.get_config(entry.name).model.backbone.arch == 'base'
 
 
 @pytest.mark.parametrize('call, match', [
@@ -219,33 +219,33 @@ def test_mmengine_finds_a_config_in_the_metafiles(small_zoo):
 
 # The files of this repository.
 
-ROWS = zoo.list_entries()
-WITH_CONFIG = [row for row in ROWS if row.config]
+LISTED = zoo.list_entries()
+WITH_CONFIG = [entry for entry in LISTED if entry.config]
 
 
 def test_every_config_has_an_entry_and_every_entry_a_config():
-    listed = [row.config for row in WITH_CONFIG]
+    listed = [entry.config for entry in WITH_CONFIG]
     assert sorted(listed) == sorted(zoo.config_files())
-    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert len({entry.name for entry in LISTED}) == len(LISTED)
 
 
 # One of each method and task; the slow test of all that drifts builds all.
-FIRST = list({(row.task, row.name.split('_')[0]): row
-              for row in reversed(WITH_CONFIG)}.values())
+FIRST = list({(entry.task, entry.name.split('_')[0]): entry
+              for entry in reversed(WITH_CONFIG)}.values())
 
 
-@pytest.mark.parametrize('row', FIRST, ids=lambda row: row.name)
-def test_config_has_the_parameters_of_its_entry(row):
-    assert tables.count_parameters(row) == row.parameters
+@pytest.mark.parametrize('entry', FIRST, ids=lambda entry: entry.name)
+def test_config_has_the_parameters_of_its_entry(entry):
+    assert tables.count_parameters(entry) == entry.parameters
 
 
 def test_all_entries_have_parameters_and_flops():
-    assert [row.name for row in WITH_CONFIG
-            if not (row.parameters and row.flops)] == []
+    assert [entry.name for entry in WITH_CONFIG
+            if not (entry.parameters and entry.flops)] == []
 
 
-def test_every_table_of_the_paper_has_rows():
-    found = {table for row in ROWS for table in row.paper} | {'Table 2'}
+def test_every_table_of_the_paper_has_entries():
+    found = {table for entry in LISTED for table in entry.paper} | {'Table 2'}
     assert found == set(zoo.TABLES)
 
 
