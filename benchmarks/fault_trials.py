@@ -27,7 +27,7 @@ from hrformer_mm.engine import train as training
 from hrformer_mm.utils.paths import root
 
 sys.path.insert(0, str(root() / 'tests'))  # small configs and their data
-from tiny_tasks import ROWS, task_row  # noqa: E402
+from tiny_tasks import CONFIG_FILES, task_config  # noqa: E402
 
 MOMENTS = ('any', 'writing', 'evaluation')
 LONGEST = 300  # seconds; longer is a hang
@@ -43,7 +43,7 @@ def start(task: str, folder: Path, log: Path) -> int:
     with open(log, 'a') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    cfg = task_row(task, folder)
+    cfg = task_config(task, folder)
     cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
     cfg.resume = True
     try:
@@ -145,7 +145,7 @@ def run(numbers: range, folder: Path) -> list:
             import_module(f'{package}.{part}')
     references, results = {}, []
     for number in numbers:
-        task = list(ROWS)[number // 3 % 3]
+        task = list(CONFIG_FILES)[number // 3 % 3]
         if task not in references:
             alone = folder / task
             alone.mkdir()
