@@ -86,13 +86,11 @@ def shrink(image: ndarray, longest: int) -> ndarray:
 
 def draw_bars(bars: list[Bar]) -> str:
     """Return HTML with a labelled bar for each value."""
-    rows = [
+    return ''.join(
         f'<div class="bar"><span>{escape(name)}</span>'
         f'<b>{100 * value:.1f} %</b><div><i style="width:'
         f'{100 * min(value, 1):.1f}%;background:{color}"></i></div></div>'
-        for name, value, color in bars
-    ]
-    return ''.join(rows)
+        for name, value, color in bars)
 
 
 def check_size(path: Path):
@@ -252,8 +250,7 @@ class Demo:
             return [(f"Person {person.get('track_id', i)}", person['score'],
                      BLUE) for i, person in enumerate(record['people'], 1)]
         if self.task == 'cls':
-            return [(c['name'], c['score'], BLUE)
-                    for c in record['classes']]
+            return [(c['name'], c['score'], BLUE) for c in record['classes']]
         colors: dict[str, str] = {
             name: 'rgb({},{},{})'.format(*map(int, color))
             for name, color in zip(getattr(self.predictor, 'names'),

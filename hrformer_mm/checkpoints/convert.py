@@ -77,10 +77,8 @@ class ConversionReport:
     hrnet: bool = False
 
     def __str__(self) -> str:
-        words = [
-            f'{self.source} weights: {self.matched} tensors matched',
-            f'{self.converted} converted'
-        ]
+        words = [f'{self.source} weights: {self.matched} tensors matched',
+                 f'{self.converted} converted']
         for name in ('interpolated', 'added', 'dropped'):
             if getattr(self, name):
                 words.append(f'{len(getattr(self, name))} {name}')
@@ -125,10 +123,8 @@ def strip(state_dict: Mapping) -> tuple[StateDict, list[str]]:
     Raises:
         ValueError: If there is no backbone, or more than one.
     """
-    state_dict = {
-        k.replace('_orig_mod.', ''): v
-        for k, v in state_dict.items()
-    }
+    state_dict = {k.replace('_orig_mod.', ''): v
+                  for k, v in state_dict.items()}
     found = roots(state_dict)
     if not found:
         raise ValueError('these are not the weights of an HRFormer or HRNet: '
@@ -142,12 +138,10 @@ def strip(state_dict: Mapping) -> tuple[StateDict, list[str]]:
         if wrapper.endswith(root):
             wrapper = wrapper[:-len(root)]
             break
-    inside = OrderedDict((k[len(wrapper):], v) for k, v in state_dict.items()
-                         if k.startswith(wrapper) and isinstance(v, Tensor))
-    return inside, [
-        k for k, v in state_dict.items()
-        if not k.startswith(wrapper) and isinstance(v, Tensor)
-    ]
+    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    inside = OrderedDict((k[len(wrapper):], v) for k, v in tensors.items()
+                         if k.startswith(wrapper))
+    return inside, [k for k in tensors if not k.startswith(wrapper)]
 
 
 def reroot(state_dict: StateDict, source: str) -> StateDict:
@@ -243,10 +237,8 @@ def from_ours(state_dict: StateDict, to: str,
         match = QKV.match(key) if layout.split_qkv else None
         pieces = {key: value}
         if match:  # clones, or a file would store the shared memory thrice
-            pieces = {
-                f'{match[1]}{x}_proj.{match[2]}': v.clone()
-                for x, v in zip('qkv', value.chunk(3))
-            }
+            pieces = {f'{match[1]}{x}_proj.{match[2]}': v.clone()
+                      for x, v in zip('qkv', value.chunk(3))}
         for k, v in pieces.items():
             name = rename(k, layout, to_ours=False)
             if name is None:
@@ -262,14 +254,6 @@ def from_ours(state_dict: StateDict, to: str,
     out.update(derived)
     report.added += derived
     return out
-
-
-def without_tables(state_dict: StateDict,
-                   report: ConversionReport) -> StateDict:
-    tables = [k for k in state_dict if k.endswith(TABLE)]
-    report.dropped += tables
-    return OrderedDict(
-        (k, v) for k, v in state_dict.items() if not k.endswith(TABLE))
 
 
 def with_zero_tables(state_dict: StateDict, arch: Arch | None,
@@ -378,10 +362,12 @@ def to_layout(state_dict: StateDict,
     """Convert from our layout to another, with the bias tables it needs."""
     check_place(state_dict, to)
     if report.semantics.get('rel_pos_bias', True) is False:
-        has_tables = any(k.endswith(TABLE) for k in state_dict)
+        tables = [k for k in state_dict if k.endswith(TABLE)]
         if to.startswith('mmpose'):
-            state_dict = without_tables(state_dict, report)
-        elif LAYOUTS[to].split_qkv and not has_tables:
+            report.dropped += tables
+            state_dict = OrderedDict(
+                (k, v) for k, v in state_dict.items() if k not in tables)
+        elif LAYOUTS[to].split_qkv and not tables:
             state_dict = with_zero_tables(
                 state_dict, get_arch(arch) if arch else None, report)
     return state_dict if to == 'ours' else from_ours(state_dict, to, report)

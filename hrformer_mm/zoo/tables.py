@@ -89,14 +89,6 @@ def count_entry(entry: Entry, shape: tuple[int, int] | None = None) -> Count:
     return COUNTED[key]
 
 
-def shape_of(text: str) -> tuple[int, int] | None:
-    """Parse ``'1024x2048'``; return None if empty."""
-    if not text:
-        return None
-    height, width = map(int, text.split('x'))
-    return height, width
-
-
 def like(value: float, printed: str, unit: str = '') -> str:
     """Format a number with as many decimals as the printed one, or one."""
     decimals = printed.rstrip('MG').partition('.')[2]
@@ -143,7 +135,8 @@ def cost_cells(entry: Entry, printed: Printed) -> dict[str, str]:
         'GFLOPs (paper)': printed.flops.removesuffix('G')
     }
     if entry.config:
-        counted = count_entry(entry, shape_of(printed.flops_at))
+        shape = zoo.input_size(f'_{printed.flops_at or entry.name}')
+        counted = count_entry(entry, shape)
         # The paper has no detectors, and so no convention to count them.
         name = 'macs' if entry.task == 'det' else f'paper-{entry.task}'
         flops = counted.total(name) / 1e9
