@@ -87,7 +87,7 @@ def write_results(text: str, trained: study.Trained) -> str:
     if found is None or '  Results:\n' not in found[0]:
         raise ValueError(f'{trained.name}: no entry with Results')
     entry, = yaml.safe_load(found[0])
-    changed = re.sub(r'(?ms)^  Results:\n.*?(?=^  \S|\Z)',
+    changed = re.sub(r'(?ms)^  Results:\n.*?(?=^  [^\s-]|\Z)',
                      lambda _: results_block(entry, trained), found[0])
     return text[:found.start()] + changed + text[found.end():]
 

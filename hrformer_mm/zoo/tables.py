@@ -163,7 +163,9 @@ def accuracy_cells(entry: Entry, printed: Printed) -> dict[str, str]:
         f'{other.by}: {metric_text(other.metrics, headline)}'
         for other in entry.third_party)
     cells['measured here'] = '; '.join(
-        metric_text(result.metrics, headline) for result in entry.results)
+        metric_text(result.metrics,
+                    [n for n in headline if n in result.metrics] or None)
+        for result in entry.results)
     return cells
 
 

@@ -1,6 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Tables, figures and metafile entries of the study on real datasets."""
 import json
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -72,7 +73,7 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
     assert 'net_t_nodw' in other and ': 40.00 |' in other
     entries = yaml.safe_load(
         (project / 'configs/pose/metafile.yml').read_text())['Models']
-    first, second = (entry['Results'][0] for entry in entries)
+    (first, ), (second, ) = (entry['Results'] for entry in entries)
     assert first['Metrics'] == dict(tPCK=55., PCK=65.)
     assert first['Measured']['Commit'] == '1a2b3c4'
     assert "--only 'net_t_seed*'" in first['Measured']['Command']
@@ -125,3 +126,14 @@ def test_the_trials_of_the_study_name_configs_that_exist():
         run.list_trials('coco')
     with pytest.raises(ValueError, match='no trial matches'):
         run.list_trials('lspet', 'resnet*')
+
+
+@pytest.mark.parametrize('metrics, cell', [
+    (dict(tPCK=29.07, PCK=70.6), 'tPCK 29.07, PCK 70.6'),
+    (dict(AP=75.1, tPCK=29.07), 'AP 75.1')])
+def test_measured_metrics_are_listed_if_none_is_the_headline(metrics, cell):
+    entry = SimpleNamespace(
+        task='pose', official=None, third_party=(),
+        results=[SimpleNamespace(metrics=metrics)])
+    cells = tables.accuracy_cells(entry, SimpleNamespace(metrics={}))
+    assert cells['measured here'] == cell
