@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from hrformer_mm.__main__ import positive
 from hrformer_mm.core import ARCHS
 from hrformer_mm.core.kernels import triton
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
@@ -80,7 +81,7 @@ PRESETS: dict[str, Any] = {
 def image_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition('x')
     try:
-        return int(height), int(width)
+        return positive(height), positive(width)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f'{text!r} is not HEIGHTxWIDTH, such as 256x192')
@@ -100,7 +101,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--size', nargs='+', type=image_size, default=[POSE],
         metavar='HEIGHTxWIDTH', help='image sizes (default: 256x192)')
     parser.add_argument(
-        '--batch', nargs='+', type=int, default=[4],
+        '--batch', nargs='+', type=positive, default=[4],
         help='batch sizes (default: 4)')
     parser.add_argument(
         '--mode', nargs='+', choices=MODES, default=['forward'],
@@ -110,10 +111,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='precision (default: fp32); half precision uses autocast, as in '
         'training')
     parser.add_argument(
-        '--window', nargs='+', type=int, default=[7],
+        '--window', nargs='+', type=positive, default=[7],
         help='window sizes of attention (default: 7)')
     parser.add_argument(
-        '--threads', nargs='+', type=int, default=[None],
+        '--threads', nargs='+', type=positive, default=[None],
         help='numbers of threads on CPUs (default: that of PyTorch)')
     parser.add_argument(
         '--subjects', nargs='+', choices=list(SUBJECTS),

@@ -13,7 +13,7 @@ import torch
 
 from hrformer_mm.utils.markdown import markdown_table
 from hrformer_mm.version import __version__
-from hrformer_mm.zoo.tables import mib
+from hrformer_mm.zoo.tables import mib, read_results
 
 from .subjects import Case
 
@@ -73,7 +73,7 @@ class Results:
     def __init__(self, path: Path, head: Mapping[str, Any]):
         self.path, self.head, self.entries = path, dict(head), []
         if path.is_file():
-            old = json.loads(path.read_text(encoding='utf-8-sig'))
+            old = read_results(path)
             same = all(old.get(k, v) == v for k, v in self.head.items()
                        if k in ('device', 'torch', 'commit', 'kernels'))
             if not same:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -23,11 +22,15 @@ from hrformer_mm import zoo
 from hrformer_mm.core import ARCHS
 from hrformer_mm.core.kernels import set_kernels
 from hrformer_mm.deploy import optimize
+from hrformer_mm.engine.run_config import read_config
 from hrformer_mm.models.backbones import HRFormer
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
 from hrformer_mm.utils.costs import tensors_of
 from hrformer_mm.utils.markdown import markdown_table
+from hrformer_mm.utils.paths import configs_by_name
+from hrformer_mm.zoo import flops
 from hrformer_mm.zoo.entries import NumbersStay
+from hrformer_mm.zoo.tables import read_results
 
 from ..backbone.__main__ import POSE, image_size
 from ..backbone.report import case_of, commit
@@ -76,7 +79,7 @@ def network(name: str, window: int) -> nn.Module:
     The backbones upsample as MMPose's class does.
     """
     if name not in ARCHS:
-        return zoo.build_model(Config.fromfile(name))
+        return zoo.build_model(read_config(name))
     with torch.device('meta'):
         return HRFormer(name, upsample='bilinear', window_size=window)
 
@@ -86,15 +89,23 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
             kernels: str | None = None) -> Cost | None:
     """Count a step of one network.
 
-    A model of a config returns the outputs of its head; the loss of a training
-    step is their sum of squares.
+    A model of a config returns the outputs of its heads; the loss of a
+    training step is their sum of squares. Images are padded as detectors pad
+    them; the second stage of a detector gets a fixed number of regions, and
+    how they are cut out of the maps is not counted.
 
     Returns:
         None if the subject has no such network, or cannot be trained.
+
+    Raises:
+        ValueError: If the size or the batch is not positive.
     """
+    if min(batch, *size) < 1:
+        raise ValueError('batch, height and width must be at least 1, got '
+                         f'{(batch, *size)}')
     training = mode == 'train'
     model = network(name, window)
-    whole = hasattr(model, 'backbone')
+    size = flops.padded_shape(model, size)
     found = None if training and subject == 'optimized' else build(
         subject, model, dtype)
     if found is None:
@@ -108,8 +119,7 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
         x = torch.empty(batch, 3, *size, device=DEVICE)
 
         def step() -> Any:
-            y = found(x, None, mode='tensor') if whole else found(x)
-            maps: list[Tensor] = list(tensors_of(y))
+            maps: list[Tensor] = list(tensors_of(flops.forward(found, x)))
             if not training:
                 return maps
             return sum(y.float().square().mean() for y in maps)
@@ -205,8 +215,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG)
     parser.add_argument(
         'networks', nargs='*', default=['base', 'small'],
-        help=f'sizes of the backbone ({", ".join(ARCHS)}), configs, or "all" '
-        'for every config (default: base small)')
+        help=f'sizes of the backbone ({", ".join(ARCHS)}), names or paths of '
+        'configs, or "all" for every config (default: base small)')
     parser.add_argument(
         '--size', type=image_size, metavar='HEIGHTxWIDTH',
         help='image size (default: 256x192, or that of the config)')
@@ -239,7 +249,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.networks == ['all']:
         args.networks = [str(zoo.root() / p) for p in zoo.config_files()]
     for name in args.networks:
-        if name not in ARCHS and not Path(name).is_file():
+        if not (name in {*ARCHS, *configs_by_name()} or Path(name).is_file()):
             parser.error(f'{name!r} is neither a config nor one of '
                          f'{", ".join(ARCHS)}')
     return args
@@ -274,7 +284,7 @@ def compare(paths: Sequence[Path]) -> str:
     """
     rows = []
     for path in paths:
-        held = json.loads(path.read_text(encoding='utf-8'))
+        held = read_results(path)
         for measured in held['results']:
             case = case_of(measured)
             for subject in set(SUBJECTS) & set(measured['subjects']):

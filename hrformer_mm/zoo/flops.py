@@ -7,7 +7,7 @@ convention then defines the cost of each operation. All of them count one
 multiply-add as one.
 """
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -280,47 +280,62 @@ class Count:
 REGIONS = (1000, 100)
 
 
-def forward_two_stages(detector: Any, image: Tensor):
-    """Run all networks of a two-stage detector on one image.
+def forward_two_stages(detector: Any, images: Tensor) -> list[Any]:
+    """Run all networks of a two-stage detector, and return their outputs.
 
-    Its regions depend on the image; :data:`REGIONS` of them are assumed.
+    Its regions depend on the images; :data:`REGIONS` of each are assumed.
     """
-    maps = detector.extract_feat(image)
-    detector.rpn_head(maps)
-    head, channels = detector.roi_head, maps[0].shape[1]
-    boxes = head.bbox_head
-    for layer in boxes if isinstance(boxes, nn.ModuleList) else [boxes]:
-        layer(image.new_empty(REGIONS[0], channels, 7, 7))
-    masks = getattr(head, 'mask_head', None)
-    if masks is not None:
-        # A cascade averages the masks of its stages.
-        for layer in masks if isinstance(masks, nn.ModuleList) else [masks]:
-            layer(image.new_empty(REGIONS[1], channels, 14, 14))
+    maps = detector.extract_feat(images)
+    outputs = [detector.rpn_head(maps)]
+    head, (count, channels) = detector.roi_head, maps[0].shape[:2]
+    # A cascade averages the masks of its stages.
+    for name, number, size in (('bbox_head', REGIONS[0], 7),
+                               ('mask_head', REGIONS[1], 14)):
+        found = getattr(head, name, [])
+        layers = found if isinstance(found, (list, nn.ModuleList)) else [found]
+        for layer in layers:
+            outputs.append(layer(images.new_empty(
+                count * number, channels, size, size)))  # yapf: disable
+    return outputs
 
 
-def record(model: nn.Module, shape: tuple[int, int]) -> list[Op]:
+def padded_shape(model: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    """Pad height and width as detectors do, whose pyramids need it."""
+    divisor = getattr(
+        getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+    height, width = (-(-length // divisor) * divisor for length in shape)
+    return height, width
+
+
+def forward(model: nn.Module, images: Tensor) -> Any:
+    """Run the networks of a backbone or a model, without post-processing."""
+    if hasattr(model, 'roi_head'):
+        return forward_two_stages(model, images)
+    if isinstance(model, BaseModel):
+        return model(images, data_samples=None, mode='tensor')
+    return model(images)
+
+
+def record(model: nn.Module, shape: Sequence[int]) -> list[Op]:
     """Record the operations of a forward pass on one image [1, 3, *shape].
 
     Args:
         model: Model on any device; on meta nothing is computed.
         shape: Height and width.
+
+    Raises:
+        ValueError: If a length is not positive.
     """
+    if min(shape) < 1:
+        raise ValueError(f'height and width must be at least 1, got '
+                         f'{tuple(shape)}')
     device = next(model.parameters()).device
-    # Detectors pad images, as their pyramids need it.
-    divisor = getattr(
-        getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-    padded = [-(-length // divisor) * divisor for length in shape]
-    image = torch.empty(1, 3, *padded, device=device)
-    mode = dict(data_samples=None, mode='tensor') if isinstance(
-        model, BaseModel) else {}
+    image = torch.empty(1, 3, *padded_shape(model, shape), device=device)
     was_training = model.training
     model.eval()
     with torch.no_grad(), attention_in_the_open(), OperationRecorder(
             model) as recorder:
-        if hasattr(model, 'roi_head'):
-            forward_two_stages(model, image)
-        else:
-            model(image, **mode)
+        forward(model, image)
     model.train(was_training)
     return recorder.ops
 

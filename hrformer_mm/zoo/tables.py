@@ -280,10 +280,26 @@ def mib(value: int | None) -> str:
     return '' if value is None else f'{value / 2**20:,.0f}'
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Read results of the backbone benchmark.
+
+    Raises:
+        ValueError: If it is another file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding='utf-8-sig'))
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and 'results' in found):
+        raise ValueError(f'{path} is not a results.json of '
+                         'benchmarks.backbone')
+    return found
+
+
 def benchmark_table(path: Path) -> str:
     """Format results of the backbone benchmark, a line per implementation."""
     rows = []
-    for entry in json.loads(path.read_text(encoding='utf-8-sig'))['results']:
+    for entry in read_results(path)['results']:
         compared = entry['subjects']
         for name, result in compared.items() if len(compared) > 1 else ():
             rows.append((case_name(entry['case']), name,

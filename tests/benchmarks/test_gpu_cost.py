@@ -244,8 +244,24 @@ def test_unknown_networks_are_refused(capsys):
     assert 'neither a config nor one of tiny' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('batch, size', [(0, (64, 64)), (1, (64, -1))])
+def test_empty_images_are_refused(batch, size):
+    with pytest.raises(ValueError, match='must be at least 1'):
+        tool.measure('tiny', 'ours', size, batch, 'forward', FP32)
+
+
+@pytest.mark.parametrize('content', ['[1]', '{}', 'no JSON'])
+def test_other_files_than_results_are_refused(content, tmp_path, capsys):
+    path = tmp_path / 'results.json'
+    path.write_text(content)
+    with pytest.raises(SystemExit) as error:
+        tool.main(['--measured', str(path)])
+    assert error.value.code == 2
+    assert 'is not a results.json' in capsys.readouterr().err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('task', ['cls', 'pose', 'seg'])
+@pytest.mark.parametrize('task', ['cls', 'pose', 'seg', 'det'])
 def test_every_config_is_counted(task):
     from hrformer_mm import zoo
     names = [n for n in zoo.config_files() if n.startswith(f'configs/{task}')]

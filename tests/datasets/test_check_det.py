@@ -58,9 +58,13 @@ def test_good_data_has_counts_and_no_problems(data):
     (lambda c: c['categories'][0].update(name='man'), "['person']"),
     (lambda c: c['images'][0].update(file_name='no.jpg'), 'does not exist'),
     (lambda c: c.update(annotations=[]), 'no instance'),
+    (set_first(category_id=[1]), 'category_id [1]'),
+    (lambda c: c['categories'][0].update(id=[1]), 'has the id [1]'),
+    (lambda c: c.update(categories=3), 'has the categories 3'),
 ], ids=['short box', 'flat box', 'outside', 'no mask', 'two points', 'no '
         'counts', 'unknown image', 'text', 'no area', 'other category',
-        'no file', 'empty'])  # yapf: disable
+        'no file', 'empty', 'list of categories', 'list as id', 'categories '
+        'of another type'])  # yapf: disable
 def test_a_fault_is_reported_with_its_place(data, change, words):
     found = report(data, change)
     assert any(words in line for line in found), found
@@ -71,6 +75,69 @@ def test_heads_must_have_the_classes_of_the_data(data):
         'model.roi_head.bbox_head.num_classes': 2})  # yapf: disable
     assert found == ['model.roi_head.bbox_head.num_classes is 2, but the '
                      'dataset has 1 classes']
+
+
+def test_region_proposals_and_semantic_heads_have_classes_of_their_own(data):
+    assert not report(data, lambda c: None, **{
+        'model.roi_head.semantic_head': dict(num_classes=183),
+        'model.rpn_head.num_classes': 2})  # yapf: disable
+
+
+def test_files_without_objects_are_reported(data):
+    (data / TRAIN).write_text('[]')
+    found = check_datasets(tiny_det(SYNTHETIC, data / 'run', data))
+    assert 'must be an object' in str(found['train_dataloader'].problems[0])
+
+
+def test_reason_why_a_dataset_cannot_be_built_is_reported(data):
+    found = report(data, lambda c: None, **{
+        'train_dataloader.dataset.metainfo': 'classes.txt'})  # yapf: disable
+    assert len(found) == 1 and 'metainfo should be a Mapping' in found[0]
+
+
+def panoptic(root):
+    """Write panoptic labels of one class, and return the dataset's fields."""
+    content = json.loads((root / TRAIN).read_text())
+    names = [image['file_name'] for image in content['images']]
+    content['annotations'] = [
+        dict(image_id=image['id'], file_name='x.png', segments_info=[
+            dict(id=1, category_id=1, bbox=[1, 2, 9, 9], area=9, iscrowd=0)])
+        for image in content['images']]  # yapf: disable
+    content['categories'][0]['isthing'] = 1
+    (root / 'panoptic.json').write_text(json.dumps(content))
+    (root / 'labels').mkdir()
+    return dict(
+        type='CocoPanopticDataset', ann_file='panoptic.json', metainfo=dict(
+            classes=('person', ), thing_classes=('person', ),
+            stuff_classes=()), data_prefix=dict(
+                img='train2017/', seg='labels/')), len(names)
+
+
+def voc(root):
+    """Write boxes as XML, and return the dataset's fields."""
+    (root / 'Annotations').mkdir()
+    (root / 'JPEGImages').symlink_to(root / 'train2017')
+    names = sorted(p.stem for p in (root / 'train2017').iterdir())
+    (root / 'list.txt').write_text('\n'.join(names))
+    for name in names:
+        (root / f'Annotations/{name}.xml').write_text(
+            '<annotation><object><name>person</name><bndbox><xmin>1</xmin>'
+            '<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>'
+            '</annotation>')
+    return dict(type='XMLDataset', ann_file='list.txt', metainfo=dict(
+        classes=('person', )), data_prefix=dict(sub_data_root=''),
+                img_subdir='JPEGImages', ann_subdir='Annotations'), len(names)
+
+
+@pytest.mark.parametrize('write', [panoptic, voc])
+def test_datasets_of_other_formats_are_checked_by_their_samples(data, write):
+    fields, length = write(data)
+    cfg = tiny_det(SYNTHETIC, data / 'run', data)
+    cfg.train_dataloader.dataset.update(fields)
+    found = check_datasets(cfg)['train_dataloader']
+    assert found.problems == [] and found.skipped == ''
+    assert found.counts == dict(images=length, instances=length)
+    assert found.classes == dict(person=length)
 
 
 def test_samples_are_drawn(data):

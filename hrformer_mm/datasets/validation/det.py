@@ -21,6 +21,7 @@ from .coco_file import (
     Format,
     by_image,
     check_annotation,
+    check_category_list,
     check_image,
     check_values,
     has_size,
@@ -45,6 +46,12 @@ FORMAT = Format((), (), needed=('id', 'image_id', 'category_id', 'area'),
                 strict=False)  # yapf: disable
 
 
+def objects(found: Any) -> list[Mapping]:
+    """Return the well-formed entries of a list that may be none."""
+    return [entry for entry in found if isinstance(entry, Mapping)
+            ] if is_list(found) else []  # yapf: disable
+
+
 def polygons(mask: Any) -> list[ndarray]:
     """Return the polygons [N, 2] of a mask; none for run lengths."""
     return [np.reshape(p, (-1, 2)) for p in mask] if is_list(mask) else []
@@ -67,13 +74,16 @@ def mask_fault(annotation: Mapping) -> str | None:
 
 
 def numbers_of_classes(part: Any, key: str = 'model') -> Iterator[tuple]:
-    """Yield the key and value of each ``num_classes`` in a model."""
+    """Yield the key and value of each ``num_classes`` in a model.
+
+    Region proposals have one class, and semantic heads classes of their own.
+    """
     items = part.items() if isinstance(part, Mapping) else enumerate(
         part) if isinstance(part, (list, tuple)) else ()
     for name, value in items:
         if name == 'num_classes':
             yield f'{key}.{name}', value
-        else:
+        elif 'semantic' not in str(name) and name != 'rpn_head':
             yield from numbers_of_classes(value, f'{key}.{name}')
 
 
@@ -91,8 +101,7 @@ def check_categories(content: Mapping, names: Sequence[str],
 
     MMDetection numbers those that it finds, in the order of the file.
     """
-    found = [c.get('name') for c in content.get('categories') or ()
-             if isinstance(c, Mapping)]  # yapf: disable
+    found = [c.get('name') for c in objects(content.get('categories'))]
     lacking = [name for name in names if name not in found]
     if lacking:
         yield Problem(
@@ -120,9 +129,9 @@ class DetCheck:
         self.found = read_content(content, source)
         self.reads_masks = any(
             step.get('with_mask') for step in leaf.steps())
-        self.names = {c.get('id'): c.get('name')
-                      for c in content.get('categories') or ()
-                      if isinstance(c, Mapping)}  # yapf: disable
+        self.categories = content.get('categories')
+        self.names = {hashable_id(c): hashable_id(c, 'name')
+                      for c in objects(self.categories)}  # yapf: disable
         classes = dataset.metainfo['classes'] if dataset else ()
         self.summary = Summary(classes=dict.fromkeys(classes, 0))
         self.folder = dataset.data_prefix.get('img') or '' if dataset else (
@@ -148,7 +157,7 @@ class DetCheck:
             is_empty = True
             for annotation in groups.get(hashable_id(image), ()):
                 self.check_annotation(annotation, image)
-                name = self.names.get(annotation.get('category_id'))
+                name = self.names.get(hashable_id(annotation, 'category_id'))
                 if name not in self.summary.classes:
                     counts['instances of other categories'] += 1
                 elif annotation.get('iscrowd'):
@@ -158,7 +167,9 @@ class DetCheck:
                     counts['instances'] += 1
                     self.summary.classes[name] += 1
             counts['images without instances'] += is_empty
-        if self.found.has_annotations and not counts['instances']:
+        if self.dataset is None:  # which classes count is unknown
+            counts = {}
+        elif self.found.has_annotations and not counts['instances']:
             self.summary.problems.append(
                 Problem(str(self.source), 'has no instance to train on'))
         self.summary.counts = {'images': len(chosen), **counts}
@@ -178,6 +189,8 @@ class DetCheck:
 
     def run(self, limit: int | None, workers: int) -> Summary:
         self.summary.problems += self.found.problems
+        self.summary.problems += check_category_list(self.categories,
+                                                     self.source)
         images = self.found.images
         chosen = [images[i] for i in spread_samples(len(images), limit)]
         entries = images if self.dataset is None else chosen
@@ -188,12 +201,36 @@ class DetCheck:
         return self.summary
 
 
-def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
-               workers: int) -> Summary:
-    """Check one dataset, and compare the heads with it."""
+def reads_coco(kind: Any) -> bool:
+    """Whether a dataset reads files as MMDetection's ``CocoDataset`` does."""
     from mmdet.datasets import CocoDataset
-    if not leaf.kind or not issubclass(leaf.kind, CocoDataset):
-        return skip(f"{leaf.name} does not read COCO's format")
+    return all(getattr(kind, name, None) is getattr(CocoDataset, name)
+               for name in ('load_data_list', 'parse_data_info'))
+
+
+def check_samples(dataset: Any, leaf: Leaf, limit: int | None,
+                  workers: int) -> Summary:
+    """Check the samples of a dataset of any format."""
+    infos = [
+        dataset.get_data_info(i) for i in spread_samples(len(dataset), limit)
+    ]
+    if not infos or 'img_path' not in infos[0]:
+        return skip(f'{leaf.name} does not name image files')
+    names = dataset.metainfo.get('classes') or ()
+    summary = Summary(dict(images=len(infos), instances=0),
+                      dict.fromkeys(names, 0))  # yapf: disable
+    for info in infos:
+        for instance in info.get('instances') or ():
+            summary.counts['instances'] += 1
+            if 0 <= instance.get('bbox_label', -1) < len(names):
+                summary.classes[names[instance['bbox_label']]] += 1
+    check_images([info['img_path'] for info in infos], workers, summary, leaf)
+    return summary
+
+
+def check_file(leaf: Leaf, dataset: Any, limit: int | None,
+               workers: int) -> Summary:
+    """Check a dataset by its file in COCO format."""
     source = Path(leaf.cfg.get('data_root') or '',
                   str(leaf.cfg.get('ann_file') or ''))
     try:
@@ -201,15 +238,31 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
     except ValueError as error:
         return Summary(problems=[
             Problem(str(source), str(error).removeprefix(f'{source} '))])
+    if not isinstance(content, Mapping):
+        return Summary(problems=[
+            Problem(str(source), f'is {show(content)}; it must be an object '
+                    'with images, annotations and categories')])
+    summary = DetCheck(leaf, content, source, dataset).run(limit, workers)
+    if dataset is not None:
+        summary.problems[:0] = check_categories(
+            content, dataset.metainfo['classes'], source)
+    return summary
+
+
+def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
+               workers: int) -> Summary:
+    """Check one dataset, and compare the heads with it."""
     dataset, problems = try_build(leaf)
-    check = DetCheck(leaf, content, source, dataset)
-    summary = check.run(limit, workers)
-    if dataset is None:
-        summary.problems = summary.problems or problems
-        return summary
-    names = dataset.metainfo['classes']
-    summary.problems[:0] = [*check_categories(content, names, source),
-                            *check_heads(cfg, names)]  # yapf: disable
+    if reads_coco(leaf.kind):
+        summary = check_file(leaf, dataset, limit, workers)
+        summary.problems += problems  # last: the file may show the reason
+    elif dataset is None:
+        return Summary(problems=problems)
+    else:
+        summary = check_samples(dataset, leaf, limit, workers)
+    names = dataset and dataset.metainfo.get('classes')
+    if names and not summary.skipped:
+        summary.problems[:0] = check_heads(cfg, names)
     return summary
 
 
