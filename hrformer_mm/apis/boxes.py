@@ -272,8 +272,9 @@ def choose_boxes(word: Any,
         weights_url,
     )
     if detector and word not in ('auto', 'detector'):
-        raise ValueError(f'--detector {detector} is not used with --boxes '
-                         f'{word}: leave out one of them')
+        name = detector if isinstance(detector, str) else ' '.join(detector)
+        raise ValueError(f'--detector {name} is not used with --boxes {word}: '
+                         'leave out one of them')
     if isinstance(word, BoxSource):
         return word
     if isinstance(word, os.PathLike):

@@ -12,6 +12,7 @@ from ..checkpoints.files import (
     read_checkpoint,
     urls_of,
 )
+from ..utils.paths import configs_by_name
 from ..utils.suggest import did_you_mean
 from .boxes import CountingSource, FrameBoxes
 from .categories import PERSON, Categories
@@ -33,6 +34,9 @@ def weights_url(name: str) -> str:
         ValueError: If torchvision has no such detector.
     """
     from torchvision.models import get_model_weights
+    if name.endswith('.py') or name in configs_by_name():
+        raise ValueError(f'the detector {name} is a config, which needs its '
+                         f'weights: --detector {name} WEIGHTS')
     known = list_detectors()
     if name not in known:
         raise ValueError(

@@ -126,6 +126,9 @@ def test_another_detector_is_chosen_by_name(monkeypatch, release, tmp_path):
 @pytest.mark.parametrize('word, name, words', [
     ('auto', 'fasterrcnn_resnet50_fpn_v3', "mean 'fasterrcnn_resnet50_fpn"),
     ('auto', 'yolo', 'has no detector .yolo.*fcos_resnet50_fpn'),
+    ('auto', 'my/detector.py', 'needs its weights: --detector my/d.* WEIGHTS'),
+    ('auto', 'hrformer_t_coco_800x1333_fcos', 'needs its weights'),
+    ('whole', ('a.py', 'b.pth'), '--detector a.py b.pth is not used'),
     ('whole', SMALL, 'is not used with --boxes whole'),
     ('boxes.json', SMALL, 'is not used with --boxes boxes.json')])
 def test_a_wrong_detector_is_an_error(word, name, words):
