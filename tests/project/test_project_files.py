@@ -11,6 +11,7 @@ from helpers import ROOT
 from hrformer_mm.version import __version__
 
 WORKFLOW = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())
+README = (ROOT / 'README.md').read_text()
 CONTRIBUTING = (ROOT / 'CONTRIBUTING.md').read_text()
 SCRIPT = re.compile(r'bash (tools/\w+\.sh)')
 
@@ -47,6 +48,28 @@ def test_scripts_options_and_tests_of_commands_exist(command):
 @pytest.mark.parametrize('script', ['tools/run_tests.sh'])
 def test_scripts_are_valid_bash(script):
     subprocess.run(['bash', '-n', str(ROOT / script)], check=True)
+
+
+def test_metadata_and_readme_name_the_same_python_versions():
+    setup = (ROOT / 'setup.cfg').read_text()
+    minors = re.findall(r':: Python :: 3\.(\d+)$', setup, re.MULTILINE)
+    assert f'python_requires = >=3.{minors[0]}' in setup
+    assert f'\nPython 3.{minors[0]} to 3.{minors[-1]} ' in README
+
+
+def test_readme_counts_the_configs_and_the_datasets_beyond_the_paper():
+    of_paper = {'coco', 'imagenet', 'cityscapes', 'ade20k', 'pascal-context',
+                'pascal-context-60', 'coco-stuff', 'coco-stuff-164k',
+                'synthetic', 'digits'}
+    names = [path.stem for path in (ROOT / 'configs').glob('[!_]*/*.py')
+             if not path.stem.startswith('custom')]
+    others = [name.split('_')[2] for name in names
+              if name.split('_')[2] not in of_paper]
+    datasets = {re.sub('-(split|sub)[0-9]$|-(full|upper|lower)$', '', name)
+                for name in others}
+    counted = (f'{len(names)} configs, {len(others)} of them for '
+               f'{len(datasets)} datasets')
+    assert counted in ' '.join(README.split())
 
 
 def test_reports_ask_for_the_environment():
