@@ -26,7 +26,7 @@ from ..deploy import optimize
 from ..deploy.backends import dataset_meta, open_network, plug_in
 from ..utils.cli import one_line
 from ..utils.config import bare_name
-from ..utils.dataset_leaves import metainfo_of
+from ..utils.dataset_leaves import metainfo_of, steps_of_test
 from .decode import read_image
 from .images import Results, to_frame, to_list
 from .inputs import Frame, Log, Source
@@ -113,7 +113,7 @@ class Predictor:
                              f'{device!r}; use --backend torch')
         self.device = choose_device('cpu' if session else device)
         self.batch_size = batch_size or self.default_batch
-        load, *steps = cfg.test_dataloader.dataset.pipeline
+        load, *steps = steps_of_test(cfg)
         steps = [step for step in steps if not bare_name(
             step['type']).startswith(('LoadAnnotation', 'LoadBiomedicalAnn'))]
         # Models of several frameworks may coexist in one process.

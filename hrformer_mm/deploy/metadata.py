@@ -1,5 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Describe exported models for those who use the files."""
+from collections.abc import Mapping
 from typing import (
     Any,
     cast,
@@ -11,6 +12,7 @@ from torch import nn
 from .. import zoo
 from ..tasks import get_task
 from ..utils.config import bare_name
+from ..utils.dataset_leaves import steps_of_test
 from ..visualization.drawing import make_palette
 from .postprocess import slides
 
@@ -43,9 +45,9 @@ def divisor(model: Any) -> int:
     return getattr(model.data_preprocessor, 'pad_size_divisor', 1)
 
 
-def find_step(cfg: Config, name: str) -> dict:
+def find_step(cfg: Config, name: str) -> Mapping[str, Any]:
     """Return the step of the test pipeline with a name; empty if absent."""
-    steps = cfg.test_dataloader.dataset.pipeline
+    steps = steps_of_test(cfg)
     return next((s for s in steps if bare_name(s['type']) == name), {})
 
 

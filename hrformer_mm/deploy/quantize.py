@@ -26,7 +26,7 @@ from ..datasets.validation.common import spread_samples
 from ..tasks import get_task
 from ..utils.config import bare_name
 from ..utils.config_checks import check_inputs
-from ..utils.dataset_leaves import metainfo_of
+from ..utils.dataset_leaves import metainfo_of, steps_of_test
 from .backends import plug_in
 from .runtimes import HINT, Session
 
@@ -55,7 +55,7 @@ def folder_images(cfg: Config, model: Any, folder: str | os.PathLike,
                            case_sensitive=False))  # yapf: disable
     if not paths:
         raise ValueError(f'{folder} has no images to calibrate with')
-    load, *steps = cfg.test_dataloader.dataset.pipeline
+    load, *steps = steps_of_test(cfg)
     steps = [s for s in steps
              if not bare_name(s['type']).startswith('LoadAnnotation')]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

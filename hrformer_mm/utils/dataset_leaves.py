@@ -166,15 +166,22 @@ def datasets_of(cfg: Config, loader: str) -> list[Leaf]:
     return leaves
 
 
+def steps_of_test(cfg: Config) -> list[Mapping[str, Any]]:
+    """Return the transforms that prepare images of the test data.
+
+    Those of a wrapper follow those of its first dataset; conversions of
+    labelled keypoints are left out.
+    """
+    return [step for step in datasets_of(cfg, 'test_dataloader')[0].steps()
+            if type_name(step) != 'KeypointConverter']  # yapf: disable
+
+
 def metainfo_of(cfg: Config) -> dict:
     """Return the meta information of the test dataset of a config.
 
     It has the names of classes or keypoints, and their colors.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'type' in dataset and ('dataset' in dataset
-                                 or 'datasets' in dataset):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        found = registry.get(dataset.type)
-    return found._load_metainfo(dataset.get('metainfo')) if found else {}
+    leaf = datasets_of(cfg, 'test_dataloader')[0]
+    kind: Any = leaf.kind
+    infos = [part.get('metainfo') for part in (*leaf.wrappers, leaf.cfg)]
+    return kind._load_metainfo(next(filter(None, infos), None)) if kind else {}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SHARED
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from predicting import (
     COCO,
@@ -45,6 +46,30 @@ def predictors(saved):
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp('photos'))
+
+
+@pytest.mark.parametrize('task', ['pose', 'seg', 'cls'])
+def test_datasets_inside_wrappers_give_the_same_predictions(
+        task, saved, predictors, photos):
+    config, weights = saved[task]
+    cfg = Config.fromfile(config)
+    inner = cfg.test_dataloader.dataset
+    wrapper = dict(type='ConcatDataset', datasets=[inner, inner])
+    if task == 'pose':  # its keypoints are those of the wrapper
+        wrapper = dict(
+            type='CombinedDataset', pipeline=inner.pop('pipeline'),
+            metainfo=dict(from_file='configs/_base_/datasets/coco.py'),
+            datasets=[dict(inner, type='AicDataset', pipeline=[
+                dict(type='KeypointConverter', num_keypoints=17, mapping=[])
+            ])])  # yapf: disable
+    cfg.test_dataloader.dataset = wrapper
+    options = dict(boxes='whole') if task == 'pose' else {}
+    found = load_predictor(cfg, weights, device='cpu', **options)
+    assert str(found.meta) == str(predictors[task].meta)
+    path = str(min(photos.iterdir()))
+    for a, b in zip(found([path]), predictors[task]([path]), strict=True):
+        a, b = (x.keypoints if task == 'pose' else x for x in (a, b))
+        assert np.array_equal(np.asarray(a), np.asarray(b))
 
 
 # The same as the frameworks say. Folding batch norms moves the last digits.
