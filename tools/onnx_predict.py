@@ -117,4 +117,4 @@ if __name__ == '__main__':
         cv2.utils.logging.setLogLevel(0)
         main()
     except Exception as error:  # the runtimes and OpenCV have their own kinds
-        raise SystemExit(f'error: {error}') from None
+        ArgumentParser().exit(2, f'error: {error}\n')

@@ -62,6 +62,8 @@ def main(argv=None):
                                args.data_root, args.imagenet,
                                args.from_scratch, args.cfg_options)
     seconds = args.step_seconds
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f'--step-seconds must be more than 0, got {seconds}')
     if args.measure:
         seconds = reproduce.measure_step(plan, args.data_root,
                                          args.cfg_options)

@@ -270,3 +270,12 @@ def test_a_chain_is_measured_run_and_not_run_twice(here, capfd, monkeypatch):
     tool(*arguments)
     out = capfd.readouterr().out
     assert '1. training: done' in out and '2. test: done' in out
+
+
+@pytest.mark.parametrize('seconds', ['0', '-1', 'nan'])
+def test_steps_must_take_time(seconds, capsys):
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(ROOT / 'tools/reproduce.py'))['main'](
+            [NAME, f'--step-seconds={seconds}'])
+    assert error.value.code == 2
+    assert 'must be more than 0' in capsys.readouterr().err
