@@ -119,7 +119,7 @@ def measure(name: str, subject: str, size: Sequence[int], batch: int,
         x = torch.empty(batch, 3, *size, device=DEVICE)
 
         def step() -> Any:
-            maps: list[Tensor] = list(tensors_of(flops.forward(found, x)))
+            maps: list[Tensor] = list(tensors_of(flops.run_networks(found, x)))
             if not training:
                 return maps
             return sum(y.float().square().mean() for y in maps)

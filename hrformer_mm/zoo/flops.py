@@ -307,7 +307,7 @@ def padded_shape(model: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def forward(model: nn.Module, images: Tensor) -> Any:
+def run_networks(model: nn.Module, images: Tensor) -> Any:
     """Run the networks of a backbone or a model, without post-processing."""
     if hasattr(model, 'roi_head'):
         return forward_two_stages(model, images)
@@ -335,7 +335,7 @@ def record(model: nn.Module, shape: Sequence[int]) -> list[Op]:
     model.eval()
     with torch.no_grad(), attention_in_the_open(), OperationRecorder(
             model) as recorder:
-        forward(model, image)
+        run_networks(model, image)
     model.train(was_training)
     return recorder.ops
 

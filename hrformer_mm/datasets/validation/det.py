@@ -228,7 +228,7 @@ def check_samples(dataset: Any, leaf: Leaf, limit: int | None,
     return summary
 
 
-def check_file(leaf: Leaf, dataset: Any, limit: int | None,
+def check_coco_file(leaf: Leaf, dataset: Any, limit: int | None,
                workers: int) -> Summary:
     """Check a dataset by its file in COCO format."""
     source = Path(leaf.cfg.get('data_root') or '',
@@ -254,7 +254,7 @@ def check_leaf(cfg: Config, leaf: Leaf, limit: int | None,
     """Check one dataset, and compare the heads with it."""
     dataset, problems = try_build(leaf)
     if reads_coco(leaf.kind):
-        summary = check_file(leaf, dataset, limit, workers)
+        summary = check_coco_file(leaf, dataset, limit, workers)
         summary.problems += problems  # last: the file may show the reason
     elif dataset is None:
         return Summary(problems=problems)
