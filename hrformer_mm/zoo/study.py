@@ -125,6 +125,29 @@ def study_table(trials: Sequence[Mapping[str, Any]]) -> str:
                            'GMACs', 'result'), lines)
 
 
+def network_of(trained: Trained) -> str:
+    """Return the network in a name, as ``hrformer_t, nodw``."""
+    study = trained.first['study']
+    network, _, rest = trained.name.partition(f'_{study}_')
+    return ', '.join(filter(None, (network, rest.partition('_')[2])))
+
+
+def study_summary(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Format the main metric, one line per dataset, one column per network."""
+    groups = group(trials)
+    networks = sorted({network_of(t) for t in groups})
+    lines = []
+    for study in dict.fromkeys(t.first['study'] for t in groups):
+        found = {network_of(t): t for t in groups if t.first['study'] == study}
+        some = next(iter(found.values()))
+        metric = some.main_metric
+        lines.append([
+            f"{study}, {some.first['split']}", TITLES[metric],
+            *(found[n].text(metric) if n in found else '' for n in networks)
+        ])
+    return markdown_table(('dataset', 'metric', *networks), lines)
+
+
 def contradictions(entries: Sequence[Any]) -> list[str]:
     """Describe metafile entries that differ from the results of the study.
 

@@ -323,6 +323,8 @@ def summary_table(base: Path | None) -> str:
             cells = cost_cells(entry, printed)
             link = '' if base is None else os.path.relpath(entry.path, base)
             official = entry.official.metrics if entry.official else ''
+            if printed.metrics == 'unknown':
+                continue
             lines.append([
                 f'[{printed.row}]({link})' if link else entry.name,
                 data_of(entry),
@@ -339,8 +341,9 @@ def render(name: str, base: Path | None = None) -> str:
 
     Args:
         name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
-            ``'summary'``; ``'study'``, trainings on small real datasets; or
-            the results of a benchmark, a file that ends in ``.json``.
+            ``'summary'``; ``'study'``, trainings on small real datasets, or
+            ``'study-summary'``, its main metrics; or the results of a
+            benchmark, a file that ends in ``.json``.
         base: Folder that links to configs and file names are relative to; no
             links if None.
     """
@@ -348,6 +351,8 @@ def render(name: str, base: Path | None = None) -> str:
         return summary_table(base)
     if name == 'study':
         return study.study_table(study.read_trials())
+    if name == 'study-summary':
+        return study.study_summary(study.read_trials())
     if name == 'table-2':
         return instances_table()
     if name.endswith('.json'):

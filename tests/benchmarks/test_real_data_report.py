@@ -19,8 +19,8 @@ METAFILE = """Models:
   - Task: Body 2D Keypoint
     Dataset: LSPET
     Metrics: {}
-- Name: net_t_nodw
-  Config: configs/pose/net_t_nodw.py
+- Name: net_t_lspet_112x112_nodw
+  Config: configs/pose/net_t_lspet_112x112_nodw.py
   Results:
   - Task: Body 2D Keypoint
     Dataset: LSPET
@@ -47,7 +47,7 @@ def project(tmp_path, monkeypatch):
     folder = tmp_path / study.FOLDER
     folder.mkdir(parents=True)
     for t in (trial(), trial(seed=1, tpck=.6),
-              trial('pose/net_t_nodw', tpck=.4)):
+              trial('pose/net_t_lspet_112x112_nodw', tpck=.4)):
         name = f"{t['config'].rpartition('/')[2]}_seed{t['seed']}.json"
         (folder / name).write_text(json.dumps(t))
     metafile = tmp_path / 'configs/pose/metafile.yml'
@@ -70,7 +70,13 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
                    if 'net_t' in line]
     assert best == ('| lspet | net_t | 112x112 | 20 epochs, batch 32 | 2.50M |'
                     ' 1.250 | PCK@0.2 of the torso: 55.00 (50.00 to 60.00) |')
-    assert 'net_t_nodw' in other and ': 40.00 |' in other
+    assert 'net_t_lspet_112x112_nodw' in other and ': 40.00 |' in other
+    short = tables.render('study-summary').splitlines()
+    assert [[cell.strip() for cell in line.split('|')[1:-1]]
+            for line in (short[0], short[2])] == [
+        ['dataset', 'metric', 'net_t', 'net_t, nodw'],
+        ['lspet, val, 500 people', 'PCK@0.2 of the torso',
+         '55.00 (50.00 to 60.00)', '40.00']]
     entries = yaml.safe_load(
         (project / 'configs/pose/metafile.yml').read_text())['Models']
     (first, ), (second, ) = (entry['Results'] for entry in entries)
