@@ -311,7 +311,7 @@ def benchmark_table(path: Path) -> str:
 
 
 def summary_table(base: Path | None) -> str:
-    """Format HRFormer's configs of the paper's tasks for a README."""
+    """Format the paper's results of HRFormer for a README."""
 
     def best(metrics: zoo.Metrics | str, task: str) -> str:
         text = metric_text(metrics, [MAIN_METRIC[task]])
@@ -323,8 +323,8 @@ def summary_table(base: Path | None) -> str:
             cells = cost_cells(entry, printed)
             link = '' if base is None else os.path.relpath(entry.path, base)
             official = entry.official.metrics if entry.official else ''
-            if printed.metrics == 'unknown':
-                continue
+            if isinstance(printed.metrics, str) or not printed.metrics:
+                continue  # unknown, or a result of the official code only
             lines.append([
                 f'[{printed.row}]({link})' if link else entry.name,
                 data_of(entry),
