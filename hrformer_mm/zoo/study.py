@@ -62,6 +62,7 @@ class Trained:
         """Return the block ``Measured`` of a metafile."""
         machine = self.first['machine']
         seeds = ', '.join(str(t['seed']) for t in self.trials)
+        which = 'mean of seeds' if len(self.trials) > 1 else 'seed'
         hours = mean(t['training_seconds'] for t in self.trials) / 3600
         return dict(
             Command=self.first['command'].replace(
