@@ -70,7 +70,7 @@ class Trained:
             ) if len(self.trials) > 1 else self.first['command'],
             Commit=machine['commit'],
             Machine=f"{machine['device']}, torch {machine['torch']}",
-            Note=f"{self.first['split']}; mean of the seeds {seeds}; "
+            Note=f"{self.first['split']}; {which} {seeds}; "
             f'{hours:.2f} hours per training')
 
 
