@@ -23,6 +23,7 @@ mkdir -p "$work/results"
 
 if [ "${REHEARSE:-}" ]; then
     export TORCHDYNAMO_DISABLE=1  # compiled networks, without the compiler
+    export TRITON_INTERPRET=0  # Triton's interpreter has no bf16 arithmetic
     large=tiny small=tiny pose=64x64 pose_large=96x64 seg=64x128
     batch=2 few=1 device=cpu collect=--collect-only
     rounds=2
