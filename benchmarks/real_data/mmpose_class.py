@@ -141,6 +141,10 @@ def main(argv: Sequence[str] | None = None):
         metavar='KEY=VALUE',
         help='changes to both configs')
     args = parser.parse_args(argv)
+    data = args.data_root / 'lspet'
+    if not data.is_dir():
+        parser.error(f'--data-root: {data} does not exist; '
+                     'docs/small-data.md says where it comes from')
     try:
         content = compare(args)
     except (FileNotFoundError, RuntimeError, ValueError) as error:

@@ -20,6 +20,15 @@ def test_all_input_sizes_of_nested_values_change():
         pipeline=[dict(input_size=(96, 96), padding=1.)])
 
 
+def test_missing_data_are_an_error_before_anything_is_built(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        mmpose_class.main(['--data-root', str(tmp_path), '--work-dir',
+                           str(tmp_path / 'work')])
+    assert error.value.code == 2
+    assert 'lspet does not exist' in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.mark.slow
 def test_both_classes_have_the_same_curves(tmp_path):
     pytest.importorskip('mmpose')
