@@ -96,6 +96,8 @@ def update_metafiles(groups: Sequence[study.Trained]):
     for trained in groups:
         task = trained.first['config'].partition('/')[0]
         path = ROOT / f'configs/{task}/metafile.yml'
+        if task == '..':  # a template, which no metafile lists
+            continue
         write_text(path, write_results(read_text(path), trained))
 
 

@@ -12,6 +12,9 @@ import torch
 from helpers import ROOT
 from small_data import WRITERS
 
+from benchmarks.real_data import run
+from hrformer_mm.engine.train import read_config
+
 NAME = 'hrformer_t_openfield_252x336_seed0'
 OPTIONS = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1',
            'default_hooks.checkpoint.interval=1',
@@ -60,3 +63,37 @@ def test_a_killed_trial_continues_and_ends_the_same(tmp_path):
         w.values() for w in weights)))
     # What is done is not done again.
     assert 'done before' in study(tmp_path / 'killed')
+
+
+@pytest.mark.parametrize('name, template', [
+    ('hrformer_s_openfield_256x192_template', 'pose/custom_keypoints'),
+    ('hrformer_s_camvid_520x520_template', 'seg/custom_labels')])
+def test_templates_have_the_recipe_that_users_copy(name, template):
+    ours, theirs = (read_config(str(ROOT / path)) for path in (
+        f'benchmarks/real_data/templates/{name}.py',
+        f'configs/{template}.py'))
+    for key in ('optim_wrapper', 'param_scheduler', 'train_dataloader',
+                'val_dataloader'):
+        for cfg in (ours, theirs):
+            if key.endswith('dataloader'):
+                for part in ('ann_file', 'data_prefix', 'metainfo'):
+                    cfg[key].dataset.pop(part, None)
+        assert ours[key] == theirs[key], key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('study, folder, options', [
+    ('openfield', 'mouse_openfield', OPTIONS),
+    ('camvid', 'camvid', ['train_cfg.max_iters=1', 'train_cfg.val_interval=1',
+                          'default_hooks.checkpoint.interval=1',
+                          *OPTIONS[3:]])])
+def test_templates_are_trained_and_tested(study, folder, options, tmp_path):
+    pytest.importorskip('mmpose' if study == 'openfield' else 'mmseg')
+    WRITERS[study](tmp_path / folder)
+    results = tmp_path / 'results'
+    run.main([study, '--data-root', str(tmp_path), '--only', '*template*',
+              '--work-dir', str(tmp_path / 'work'), '--results', str(results),
+              '--cfg-options', *options])
+    found, = (json.loads(p.read_text()) for p in results.iterdir())
+    assert found['metrics'] and found['parameters'] > 7e6
+    assert found['config'].endswith('_template')

@@ -32,6 +32,18 @@ def resumed(folder, **options):
     return log
 
 
+# Names in the config
+
+
+def test_a_metric_that_does_not_exist_is_named_with_the_fix(tmp_path):
+    key = 'default_hooks.checkpoint.save_best'
+    cfg = toy_config(tmp_path, **{key: 'Value'})
+    with pytest.raises(ValueError, match=rf"{key} is 'Value'.*'value'\]; .*"
+                       rf'--resume --cfg-options {key}=value'):
+        QuietRunner.from_cfg(cfg).train()
+    assert 'epoch: 1' in resumed(tmp_path)
+
+
 # Damaged checkpoints
 
 

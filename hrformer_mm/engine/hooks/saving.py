@@ -1,8 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Save checkpoints that stay valid after kills and on full disks."""
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ from .starting import candidates
 
 INTERRUPTED = 'interrupted.pth'  # checkpoint of a run stopped by SIGTERM
 WHOLE = 'hrformer_mm.whole'
+
+
+def unknown_metrics(save_best: Iterable[str], metrics: Iterable[str]
+                    ) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with each name in ``save_best``, and the fix."""
+    same = {name.lower(): name for name in metrics}
+    for wanted in save_best:
+        if wanted != 'auto' and wanted not in same.values():
+            near = get_close_matches(wanted.lower(), same, 1, 0.)
+            yield (f'default_hooks.checkpoint.save_best is {wanted!r}, which '
+                   f'is not one of the metrics {sorted(same.values())}',
+                   'default_hooks.checkpoint.save_best=' +
+                   (same[near[0]] if near else 'auto'))
 
 
 @register_backend(WHOLE, force=True)
@@ -220,6 +234,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics: dict):
         if self.save_best:
+            for problem, fix in unknown_metrics(self.key_indicators, metrics):
+                raise ValueError(f'{problem}; continue with --resume '
+                                 f'--cfg-options {fix}')
             with self.saving(runner, runner.iter):
                 super()._save_best_checkpoint(runner, metrics)
 

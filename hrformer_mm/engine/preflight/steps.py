@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ from rich.filesize import decimal as size
 from ...checkpoints.convert import first_few
 from ...utils import costs
 from ..hooks.lengths import Length, build, remarks
+from ..hooks.saving import unknown_metrics
 from .inputs import items_of
 from .rehearsal import STEPS, Rehearsal
 from .report import FAIL, OK, SKIP, WARN, Flight, findings_about
@@ -111,15 +111,9 @@ def check_evaluation(flight: Flight) -> Iterator[tuple]:
     metrics = flight.rehearsal.evaluate()
     flight.evaluating = metrics.pop('seconds')
     hook = flight.cfg.get('default_hooks', {}).get('checkpoint') or {}
-    wrong = [name for name in items_of(hook.get('save_best'))
-             if name != 'auto' and name not in metrics]
-    same = {key.lower(): key for key in metrics}
-    for name in wrong:
-        near = get_close_matches(name.lower(), same, 1, 0.)
-        yield (FAIL, f'default_hooks.checkpoint.save_best is {name!r}, which '
-               f'is not one of the metrics {sorted(metrics)}',
-               'default_hooks.checkpoint.save_best=' +
-               (same[near[0]] if near else 'auto'))
+    wrong = list(unknown_metrics(items_of(hook.get('save_best')), metrics))
+    for problem, fix in wrong:
+        yield FAIL, problem, fix
     if not wrong:
         yield OK, (f'{flight.evaluating:.3g} s per sample, {len(metrics)} '
                    f'metrics{first_few(sorted(metrics))}')
