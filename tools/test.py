@@ -5,7 +5,8 @@ from functools import partial
 
 from mmengine.logging import print_log
 
-from hrformer_mm.deploy.backends import open_network, plug_in
+from hrformer_mm.deploy.backends import open_network
+from hrformer_mm.deploy.runtimes import plug_in
 from hrformer_mm.engine import train as training
 from hrformer_mm.utils import cli
 

@@ -3,8 +3,9 @@
 import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,3 +195,21 @@ class Matcher:
         if rivals:
             return None, f'{str(entry)!r} fits {rivals[0]} as well'
         return entry, ''
+
+
+def image_ids(files: Sequence[str], known: Sequence[Any]) -> list[Any]:
+    """Return an id for each file or frame.
+
+    Images of a dataset keep their id; the others get the next free numbers.
+    If no id is known and all file names are numbers, as COCO's are, the
+    number is the id; otherwise ids count from 1.
+    """
+    stems = [Path(file).stem for file in files]
+    if any(number is not None for number in known):
+        taken = {number for number in known if number is not None}
+        highest = max((n for n in taken if isinstance(n, int)), default=0)
+        fresh = count(highest + 1)
+        return [next(fresh) if n is None else n for n in known]
+    if all(map(str.isdigit, stems)) and len({*map(int, stems)}) == len(files):
+        return list(map(int, stems))
+    return list(range(1, len(files) + 1))

@@ -1,18 +1,13 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Boxes of the objects in an image: from a file, a detector, or the image."""
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import (
-    Any,
-    NamedTuple,
-)
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from ..utils.cli import one_line
 from ..utils.io import read_json
 from .box_files import Matcher, Row, read_entries
 from .categories import Categories
@@ -240,61 +235,3 @@ def read_boxes(path: str, threshold: float,
         raise FileNotFoundError(f'no boxes at {path}: --boxes must be '
                                 'whole, detector or a JSON file')
     return BoxTable(read_json(path), threshold, categories, str(path))
-
-
-def choose_boxes(word: Any,
-                 device: str,
-                 threshold: float,
-                 categories: Categories | None = None,
-                 detector: str | Sequence[str] | None = None) -> BoxSource:
-    """Return the source of boxes that ``--boxes`` selects.
-
-    Args:
-        word: ``whole``, ``detector``, the path of a JSON file, or ``auto``:
-            the detector if it has the model's categories and its weights can
-            be found or downloaded, otherwise the whole image. Also the
-            content of a JSON file, or any :class:`BoxSource`.
-        device: Device of the detector.
-        threshold: Minimum score.
-        categories: Decides which boxes count.
-        detector: Name of a detector of torchvision, or config and weights of
-            one of MMDetection.
-
-    Raises:
-        FileNotFoundError: If the file or the detector's weights are missing.
-        ValueError: If the file has another format, or torchvision has no such
-            detector.
-    """
-    from .detector import (  # needs this module
-        DETECTOR,
-        ConfigDetector,
-        Detector,
-        weights_url,
-    )
-    if detector and word not in ('auto', 'detector'):
-        name = detector if isinstance(detector, str) else ' '.join(detector)
-        raise ValueError(f'--detector {name} is not used with --boxes {word}: '
-                         'leave out one of them')
-    if isinstance(word, BoxSource):
-        return word
-    if isinstance(word, os.PathLike):
-        word = os.fspath(word)
-    if not isinstance(word, str):
-        return BoxTable(word, threshold, categories)
-    if word == 'whole':
-        return WholeImage()
-    if word not in ('auto', 'detector'):
-        return read_boxes(word, threshold, categories)
-    if detector is not None and not isinstance(detector, str):
-        config, weights = detector
-        return ConfigDetector(config, weights, device, threshold, categories)
-    if detector:
-        weights_url(detector)
-    try:
-        return Detector(detector or DETECTOR, device, threshold, categories)
-    except (OSError, ValueError, ImportError) as error:
-        is_mistake = isinstance(error, ValueError) and bool(
-            categories and categories.chosen)
-        if word == 'detector' or is_mistake:
-            raise
-        return WholeImage(one_line(error))

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from numpy import ndarray
 
 from ..visualization.drawing import as_bgr8, draw_instances, make_palette
+from .box_files import image_ids
 from .inputs import Frame
-from .pose import image_ids
 from .predictor import Predictor
 
 

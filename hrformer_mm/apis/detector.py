@@ -1,6 +1,9 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Objects found by a detector of torchvision or of MMDetection."""
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +15,19 @@ from ..checkpoints.files import (
     read_checkpoint,
     urls_of,
 )
+from ..utils.cli import one_line
 from ..utils.paths import configs_by_name
 from ..utils.suggest import did_you_mean
-from .boxes import CountingSource, FrameBoxes
+from .boxes import (
+    BoxSource,
+    BoxTable,
+    CountingSource,
+    FrameBoxes,
+    WholeImage,
+    read_boxes,
+)
 from .categories import PERSON, Categories
+from .det import DetPredictor
 from .inputs import Frame
 
 DETECTOR = 'fasterrcnn_resnet50_fpn_v2'
@@ -171,7 +183,6 @@ class ConfigDetector(CountingSource):
                  categories: Categories | None = None):
         from ..engine.run_config import read_config
         from ..utils.config_checks import check_checkpoint
-        from .det import DetPredictor
         super().__init__(threshold)
         cfg = read_config(config)
         if cfg.get('default_scope') != 'mmdet':
@@ -191,3 +202,55 @@ class ConfigDetector(CountingSource):
         x1, y1, x2, y2 = found.boxes[chosen].T
         rows = np.stack([x1, y1, x2 - x1, y2 - y1, found.scores[chosen]], 1)
         return self.make(rows.tolist(), kinds[chosen].tolist())
+
+
+def choose_boxes(word: Any,
+                 device: str,
+                 threshold: float,
+                 categories: Categories | None = None,
+                 detector: str | Sequence[str] | None = None) -> BoxSource:
+    """Return the source of boxes that ``--boxes`` selects.
+
+    Args:
+        word: ``whole``, ``detector``, the path of a JSON file, or ``auto``:
+            the detector if it has the model's categories and its weights can
+            be found or downloaded, otherwise the whole image. Also the
+            content of a JSON file, or any :class:`BoxSource`.
+        device: Device of the detector.
+        threshold: Minimum score.
+        categories: Decides which boxes count.
+        detector: Name of a detector of torchvision, or config and weights of
+            one of MMDetection.
+
+    Raises:
+        FileNotFoundError: If the file or the detector's weights are missing.
+        ValueError: If the file has another format, or torchvision has no such
+            detector.
+    """
+    if detector and word not in ('auto', 'detector'):
+        name = detector if isinstance(detector, str) else ' '.join(detector)
+        raise ValueError(f'--detector {name} is not used with --boxes {word}: '
+                         'leave out one of them')
+    if isinstance(word, BoxSource):
+        return word
+    if isinstance(word, os.PathLike):
+        word = os.fspath(word)
+    if not isinstance(word, str):
+        return BoxTable(word, threshold, categories)
+    if word == 'whole':
+        return WholeImage()
+    if word not in ('auto', 'detector'):
+        return read_boxes(word, threshold, categories)
+    if detector is not None and not isinstance(detector, str):
+        config, weights = detector
+        return ConfigDetector(config, weights, device, threshold, categories)
+    if detector:
+        weights_url(detector)
+    try:
+        return Detector(detector or DETECTOR, device, threshold, categories)
+    except (OSError, ValueError, ImportError) as error:
+        is_mistake = isinstance(error, ValueError) and bool(
+            categories and categories.chosen)
+        if word == 'detector' or is_mistake:
+            raise
+        return WholeImage(one_line(error))

@@ -1,8 +1,6 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Keypoints of people and other objects, in COCO's results format."""
 from collections.abc import Iterable, Sequence
-from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +8,10 @@ from mmengine.config import Config
 from numpy import ndarray
 
 from ..visualization.drawing import as_bgr8, draw_box, draw_skeleton
-from .boxes import FrameBoxes, choose_boxes, make_boxes
+from .box_files import image_ids
+from .boxes import FrameBoxes, make_boxes
 from .categories import Categories, from_annotations, id_key
+from .detector import choose_boxes
 from .inputs import Frame, Log, Source
 from .predictor import Predictor
 from .tracking import Tracker, pairwise_iou
@@ -59,30 +59,12 @@ def iou_nms(corners: ndarray, scores: ndarray, threshold: float) -> list[int]:
     return kept
 
 
-def image_ids(files: Sequence[str], known: Sequence[Any]) -> list[Any]:
-    """Return an id for each file or frame.
-
-    Images of a dataset keep their id; the others get the next free numbers.
-    If no id is known and all file names are numbers, as COCO's are, the
-    number is the id; otherwise ids count from 1.
-    """
-    stems = [Path(file).stem for file in files]
-    if any(number is not None for number in known):
-        taken = {number for number in known if number is not None}
-        highest = max((n for n in taken if isinstance(n, int)), default=0)
-        fresh = count(highest + 1)
-        return [next(fresh) if n is None else n for n in known]
-    if all(map(str.isdigit, stems)) and len({*map(int, stems)}) == len(files):
-        return list(map(int, stems))
-    return list(range(1, len(files) + 1))
-
-
 class PosePredictor(Predictor):
     """Top-down pose estimation.
 
     Args:
         boxes: ``auto``, ``whole``, ``detector``, a file or its content; see
-            :func:`.boxes.choose_boxes`.
+            :func:`.detector.choose_boxes`.
         box_threshold: Minimum score of a box.
         keypoint_threshold: Minimum score of a keypoint that is drawn.
         box_categories: Names or ids of the categories whose boxes count; see

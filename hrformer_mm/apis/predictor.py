@@ -23,7 +23,8 @@ from PIL.Image import DecompressionBombError
 from ..checkpoints.loading import load_weights
 from ..core.hrformer import HRFormer
 from ..deploy import optimize
-from ..deploy.backends import dataset_meta, open_network, plug_in
+from ..deploy.backends import dataset_meta, open_network
+from ..deploy.runtimes import plug_in
 from ..utils.cli import one_line
 from ..utils.config import bare_name
 from ..utils.dataset_leaves import metainfo_of, steps_of_test

@@ -11,11 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import Tensor, nn
 
 from ..tasks import get_task
 from ..utils.cli import BACKENDS
@@ -100,7 +97,7 @@ def open_network(cfg: Config,
 def export_and_open(cfg: Config, weights: str | os.PathLike, backend: str,
                     precision: str | None) -> Session:
     """Export a checkpoint to a temporary file and open it."""
-    from .export import OPEN_SIZES, export
+    from .export import OPEN_SIZES, export  # rarely needed here
     format = 'onnx' if backend == 'onnxruntime' else 'openvino'
     print_log(f'exporting {weights} for {backend}; tools/export.py --dynamic '
               f'--format {format} writes a file to use again')
@@ -126,47 +123,6 @@ def check_session(session: Session, cfg: Config):
     if meta['post']:
         raise ValueError(f'{session.label} was exported with --post, for '
                          'tools/onnx_predict.py; export it without')
-
-
-class FileNetwork(nn.Module):
-    """Take the place of a backbone; return the outputs of the head.
-
-    Args:
-        session: Exported network.
-    """
-
-    def __init__(self, session: Session):
-        super().__init__()
-        self.session = session
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self.session(images.detach().cpu().numpy())
-        return tuple(torch.from_numpy(y).to(images.device) for y in found)
-
-
-def plug_in(model: Any, session: Session):
-    """Replace the network of a model, in place, by an exported one.
-
-    Args:
-        model: Model of MMPose, MMSegmentation or MMPretrain, or wrapped.
-        session: Network to use, see :func:`open_network`.
-
-    Raises:
-        ValueError: If it has another number of outputs than the model.
-    """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    head = getattr(model, 'decode_head', None) or model.head
-    count = getattr(head, 'num_classes', None) or head.out_channels
-    if len(session.meta['names']) != count:
-        raise ValueError(
-            f"{session.label} is of another config: it predicts "
-            f"{len(session.meta['names'])} classes or keypoints, but the "
-            f'model has {count}')
-    model.backbone, model.neck = FileNetwork(session), None
-    head.forward = lambda maps: maps[-1]
-    if 'slide' in session.meta:  # the graph contains the windows
-        model.test_cfg.mode = 'whole'
 
 
 def dataset_meta(session: Session) -> dict[str, Any]:

@@ -27,8 +27,7 @@ from ..tasks import get_task
 from ..utils.config import bare_name
 from ..utils.config_checks import check_inputs
 from ..utils.dataset_leaves import metainfo_of, steps_of_test
-from .backends import plug_in
-from .runtimes import HINT, Session
+from .runtimes import HINT, Session, plug_in
 
 # Shares of the activations to keep in higher precision, one after the other.
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)

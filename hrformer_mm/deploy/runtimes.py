@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.utils import digit_version
 from numpy import ndarray
+from torch import Tensor, nn
 
 from ..registry import install_line
 
@@ -192,3 +195,44 @@ class Session:
             return list(self.run(images))
         each = [self.run(images[i:i + 1]) for i in range(len(images))]
         return [np.concatenate(outputs) for outputs in zip(*each)]
+
+
+class FileNetwork(nn.Module):
+    """Take the place of a backbone; return the outputs of the head.
+
+    Args:
+        session: Exported network.
+    """
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self.session = session
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.session(images.detach().cpu().numpy())
+        return tuple(torch.from_numpy(y).to(images.device) for y in found)
+
+
+def plug_in(model: Any, session: Session):
+    """Replace the network of a model, in place, by an exported one.
+
+    Args:
+        model: Model of MMPose, MMSegmentation or MMPretrain, or wrapped.
+        session: Network to use, see :func:`.backends.open_network`.
+
+    Raises:
+        ValueError: If it has another number of outputs than the model.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    head = getattr(model, 'decode_head', None) or model.head
+    count = getattr(head, 'num_classes', None) or head.out_channels
+    if len(session.meta['names']) != count:
+        raise ValueError(
+            f"{session.label} is of another config: it predicts "
+            f"{len(session.meta['names'])} classes or keypoints, but the "
+            f'model has {count}')
+    model.backbone, model.neck = FileNetwork(session), None
+    head.forward = lambda maps: maps[-1]
+    if 'slide' in session.meta:  # the graph contains the windows
+        model.test_cfg.mode = 'whole'

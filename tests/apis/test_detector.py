@@ -61,7 +61,7 @@ def server(release, monkeypatch, tmp_path):
 def test_the_weights_are_downloaded_once_with_one_notice(server, capfd,
                                                          tmp_path, release):
     for _ in range(2):
-        found = boxes.choose_boxes('auto', 'cpu', .5)
+        found = detector.choose_boxes('auto', 'cpu', .5)
         assert found.words == SMALL and not found.problem
     assert server.requests == 1
     assert (tmp_path / 'torch/hub/checkpoints' / release.name).is_file()
@@ -70,7 +70,7 @@ def test_the_weights_are_downloaded_once_with_one_notice(server, capfd,
 
 def test_boxes_of_people_above_the_threshold_are_returned(server,
                                                           monkeypatch):
-    found = boxes.choose_boxes('detector', 'cpu', .5)
+    found = detector.choose_boxes('detector', 'cpu', .5)
     assert found(FRAME).corners.shape[1] == 4
     answer = dict(boxes=torch.tensor([[1., 2, 3, 5], [4., 4, 9, 9],
                                       [5., 5, 8, 8]]),
@@ -92,16 +92,16 @@ def test_without_weights_the_whole_image_is_used_with_a_warning(
         server.url = server.url.replace('ssd-', 'other-')
     else:
         monkeypatch.setattr(files, 'hash_of', lambda name: '0' * 64)
-    found = boxes.choose_boxes('auto', 'cpu', .5)
+    found = detector.choose_boxes('auto', 'cpu', .5)
     assert type(found) is boxes.WholeImage
     assert words in found.problem and 'using the whole image' in found.problem
     with pytest.raises((FileNotFoundError, ValueError), match=words):
-        boxes.choose_boxes('detector', 'cpu', .5)
+        detector.choose_boxes('detector', 'cpu', .5)
 
 
 def test_a_model_of_other_objects_uses_the_whole_image_with_a_warning(server):
     hands = Categories([dict(id=1, name='hand')])
-    found = boxes.choose_boxes('auto', 'cpu', .5, hands)
+    found = detector.choose_boxes('auto', 'cpu', .5, hands)
     assert type(found) is boxes.WholeImage
     assert 'not the classes of this' in found.problem
     assert server.requests == 0
@@ -110,7 +110,7 @@ def test_a_model_of_other_objects_uses_the_whole_image_with_a_warning(server):
 def test_a_category_that_detectors_lack_is_an_error(server):
     wish = Categories([dict(id=1, name='hand')], chosen=['hand'])
     with pytest.raises(ValueError, match='hand: the boxes have'):
-        boxes.choose_boxes('auto', 'cpu', .5, wish)
+        detector.choose_boxes('auto', 'cpu', .5, wish)
 
 
 def test_another_detector_is_chosen_by_name(monkeypatch, release, tmp_path):
@@ -119,7 +119,7 @@ def test_another_detector_is_chosen_by_name(monkeypatch, release, tmp_path):
     name = detector.weights_url(SMALL).rpartition('/')[2]
     (tmp_path / 'hub/checkpoints').mkdir(parents=True)
     (tmp_path / 'hub/checkpoints' / name).symlink_to(release)
-    found = boxes.choose_boxes('auto', 'cpu', .5, detector=SMALL)
+    found = detector.choose_boxes('auto', 'cpu', .5, detector=SMALL)
     assert found.words == SMALL
 
 
@@ -133,4 +133,4 @@ def test_another_detector_is_chosen_by_name(monkeypatch, release, tmp_path):
     ('boxes.json', SMALL, 'is not used with --boxes boxes.json')])
 def test_a_wrong_detector_is_an_error(word, name, words):
     with pytest.raises(ValueError, match=words):
-        boxes.choose_boxes(word, 'cpu', .5, detector=name)
+        detector.choose_boxes(word, 'cpu', .5, detector=name)

@@ -20,10 +20,11 @@ from predicting import (
 )
 
 from hrformer_mm.apis import detector, inputs, load_predictor, predict
+from hrformer_mm.apis.box_files import image_ids
 from hrformer_mm.apis.boxes import BoxTable
 from hrformer_mm.apis.categories import Categories
 from hrformer_mm.apis.cls import ClsPredictor
-from hrformer_mm.apis.pose import image_ids, iou_nms
+from hrformer_mm.apis.pose import iou_nms
 
 OTHER = [5., 5., 50., 60.]
 PEOPLE = dict(keypoint_name2id={'left_wrist': 0, 'left_knee': 1},

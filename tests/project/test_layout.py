@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import warnings
+from graphlib import TopologicalSorter
 from importlib import import_module
 
 import pytest
@@ -76,6 +77,16 @@ def test_no_part_imports_a_higher_layer():
 def test_there_are_no_circular_imports_between_parts():
     found = arrows()
     assert not [pair for pair in found if pair[::-1] in found]
+
+
+def test_no_module_imports_itself_through_others():
+    files = {'.'.join(path.relative_to(ROOT).with_suffix('').parts
+                      ).removesuffix('.__init__'): path
+             for path in MODULES if '.mim' not in path.parts}
+    graph = {module: {name if name in files else name.rpartition('.')[0]
+                      for name in imports(path)} & files.keys() - {module}
+             for module, path in files.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules
 
 
 @pytest.mark.parametrize('part', ['core'])
