@@ -42,10 +42,11 @@ def draw_study(groups: Sequence[study.Trained], title: str):
     figure = new_figure(13.5, 3.8)
     curves, *panels = figure.subplots(1, 3)
     for i, trained in enumerate(groups):
+        network = study.network_of(trained)
         points = band(trained, metric)
         if points:
             at, middle, low, high = zip(*points)
-            curves.plot(at, middle, color=f'C{i}', label=trained.name)
+            curves.plot(at, middle, color=f'C{i}', label=network)
             curves.fill_between(at, low, high, color=f'C{i}', alpha=.2)
         values = trained.values(metric)
         for panel, key, scale in zip(panels, ('parameters', 'macs'),
@@ -53,7 +54,7 @@ def draw_study(groups: Sequence[study.Trained], title: str):
             x = trained.first[key] / scale
             panel.plot([x] * len(values), values, 'o', color=f'C{i}',
                        alpha=.5)
-            panel.annotate(trained.name, (x, mean(values)), (5, 0),
+            panel.annotate(network, (x, mean(values)), (5, 0),
                            textcoords='offset points', fontsize=7)
     curves.set(xlabel='iteration', title=f'{title}: validation')
     curves.legend(frameon=False, fontsize=7)
