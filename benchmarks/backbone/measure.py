@@ -219,8 +219,13 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
     for step in steps.values():
         step()
         step()
+    # Idle threads of one runtime spin for a while, and slow the next one down:
+    # an untimed step of the same network comes between them.
+    is_mixed = any(isinstance(s.model, FileBackbone) for s in steps.values())
     for _ in range(repeats):
         for name, step in steps.items():
+            if is_mixed:
+                step()
             times[name].append(seconds(step, device))
     rows = {}
     for name, step in steps.items():

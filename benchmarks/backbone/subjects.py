@@ -103,8 +103,13 @@ def ours(case: Case, **kwargs) -> nn.Module:
 
 
 def our_graph(case: Case) -> nn.Module:
-    """Return HRFormer as tools/export.py traces it."""
+    """Return HRFormer as tools/export.py traces it for ONNX."""
     return simplify(optimize(ours(case)))
+
+
+def our_openvino_graph(case: Case) -> nn.Module:
+    """Return HRFormer as tools/export.py traces it for OpenVINO."""
+    return simplify(optimize(ours(case)), fused=False)
 
 
 @lru_cache
@@ -161,10 +166,12 @@ class FileBackbone(nn.Module):
 def runtime_subjects() -> dict[str, tuple[bool, Callable]]:
     """Return the subjects of runtimes, for our graph and MMPose's export."""
     found: dict[str, tuple[bool, Callable]] = {}
-    for prefix, graph in (('', our_graph), ('mmpose-', mmpose_copy)):
+    for prefix, graphs in (('', (our_graph, our_openvino_graph)),
+                           ('mmpose-', (mmpose_copy, mmpose_copy))):
         for backend, precision in (('onnxruntime', 'fp32'),
                                    ('openvino', 'fp32'), ('openvino', 'bf16'),
                                    ('openvino', 'int8')):
+            graph = graphs[backend == 'openvino']
             name = prefix + backend
             name += '' if precision == 'fp32' else f'-{precision}'
             found[name] = (

@@ -399,7 +399,9 @@ def export(cfg: Config,
     check_shape(model, shape, dynamic)
     reference = Network(model, task, post)
     dtype = torch.float16 if half else torch.float32
-    fused = format == 'torch-export' or opset >= FUSED_OPSET
+    # OpenVINO would decompose the operator, with checks for NaN.
+    fused = format == 'torch-export' or (
+        format == 'onnx' and opset >= FUSED_OPSET)
     network = Network(simplify(optimize(model, dtype), fused), task, post)
     dimensions = open_dimensions(task, dynamic)
     images: Iterable[ndarray] = noise(

@@ -7,12 +7,14 @@ size of a map may be open, a ``torch.SymInt``, where the core would branch on
 whether it needs padding.
 """
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import attention, blocks
+from ..core.hrformer import TransformerBranch
 
 
 def pad(x: Tensor, pads: Sequence[int]) -> Tensor:
@@ -69,45 +71,94 @@ class WindowAttention(nn.Module):
         return self.proj(pad(x, [-n for n in pads]))
 
 
-def as_conv(source: blocks.PointwiseConv) -> nn.Conv2d:
+def as_conv(source: nn.Conv2d | nn.Linear) -> nn.Conv2d:
     """Return the same 1x1 convolution for [B, C, H, W]."""
-    conv = nn.Conv2d(source.in_channels, source.out_channels, 1)
-    conv.weight, conv.bias = source.weight, source.bias
+    c_out, c_in = source.weight.shape[:2]
+    conv = nn.Conv2d(c_in, c_out, 1)
+    weight = source.weight.reshape(c_out, c_in, 1, 1)
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    conv.bias = source.bias
     return conv
 
 
-class FFN(nn.Module):
-    """The core's feed-forward network on a [B, H, W, C] map, as convolutions.
+def as_convolutions(source: nn.Module) -> nn.Sequential | None:
+    """Return a feed-forward network as convolutions on [B, C, H, W].
+
+    ``None`` if it is not one of the core's.
+    """
+    layers = [m for m in source.children() if not isinstance(m, nn.Identity)]
+    if type(source) is blocks.MLP:
+        if not all(type(m) in (nn.Linear, nn.GELU) for m in layers):
+            return None
+    elif type(source) is not blocks.FFN:
+        return None
+    pointwise = (blocks.PointwiseConv, nn.Linear)
+    return nn.Sequential(
+        *(as_conv(m) if isinstance(m, pointwise) else m for m in layers))
+
+
+def as_attention(source: nn.Module, fused: bool) -> nn.Module:
+    """Return the module above, or the same if it has shifts or masks."""
+    if source.shift or source.mask_padding:
+        return source
+    return WindowAttention(cast(attention.WindowAttention, source), fused)
+
+
+class Block(nn.Module):
+    """The core's block on a [B, C, H, W] map.
+
+    The residuals have the layout of the convolutions, so that runtimes add
+    them in the same pass, and norms see [B, H*W, C], as OpenVINO decomposes a
+    layer norm of four axes. Both together make OpenVINO a third faster.
 
     Args:
-        source: Module whose layers are used.
+        source: Block whose parameters are used.
+        ffn: Its feed-forward network for [B, C, H, W].
+        fused: See :class:`WindowAttention`.
     """
 
-    def __init__(self, source: blocks.FFN):
+    def __init__(self, source: blocks.Block, ffn: nn.Module, fused: bool):
         super().__init__()
-        layers = [
-            as_conv(m) if isinstance(m, blocks.PointwiseConv) else m
-            for m in source.children() if not isinstance(m, nn.Identity)
-        ]
-        self.layers = nn.Sequential(*layers)
+        self.norm1, self.norm2, self.ffn = source.norm1, source.norm2, ffn
+        self.attn = as_attention(source.attn, fused)
+
+    def normalize(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """Normalize [B, C, H, W] and return [B, H, W, C]."""
+        B, C, H, W = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
+        return norm(x).reshape(B, H, W, C)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = self.attn(self.normalize(self.norm1, x))
+        x = x + y.permute(0, 3, 1, 2)
+        y = self.normalize(self.norm2, x)
+        return x + self.ffn(y.permute(0, 3, 1, 2))
+
+
+def as_graph(source: TransformerBranch, fused: bool) -> nn.Module:
+    """Return a branch of the blocks above.
+
+    If one of them is not the core's, only their attention is replaced.
+    """
+    found = [(m, as_convolutions(m.ffn)) for m in source
+             if isinstance(m, blocks.Block)]
+    if all(type(m) is blocks.Block and ffn for m, ffn in found):
+        return nn.Sequential(
+            *(Block(m, ffn, fused) for m, ffn in found if ffn))
+    for block, _ in found:
+        block.add_module('attn', as_attention(block.attn, fused))
+    return source
 
 
 def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
-    """Replace blocks in the output of :func:`hrformer_mm.deploy.optimize`.
+    """Replace branches in the output of :func:`hrformer_mm.deploy.optimize`.
 
     Args:
         model: Model to change in place.
         fused: See :class:`WindowAttention`.
     """
-    for module in model.modules():
-        if not isinstance(module, blocks.Block):
-            continue
-        if not (module.attn.shift or module.attn.mask_padding):
-            attn: nn.Module = WindowAttention(module.attn, fused)
-            module.add_module('attn', attn)
-        if isinstance(module.ffn, blocks.FFN):
-            module.add_module('ffn', FFN(module.ffn))
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, TransformerBranch):
+                module.add_module(name, as_graph(child, fused))
     return model

@@ -14,12 +14,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from predicting import PERSON, smooth, write_config
 from tool_runs import error_of, tool
+from torch import nn
 
 from hrformer_mm.apis import load_predictor
 from hrformer_mm.core import HRFormer
-from hrformer_mm.core.blocks import Block
+from hrformer_mm.core.blocks import FFN, Block
 from hrformer_mm.core.versions import can_export
-from hrformer_mm.deploy import optimize
+from hrformer_mm.deploy import onnx_modules, optimize
 from hrformer_mm.deploy.onnx_modules import WindowAttention, simplify
 from hrformer_mm.deploy.postprocess import QuarterKeypoints, keypoints_of
 
@@ -87,8 +88,29 @@ def test_simplified_blocks_have_equal_outputs(options, fused):
 def test_blocks_with_masks_are_not_simplified():
     model = simplify(optimize(HRFormer(ARCH, attention='shifted')))
     kinds = {type(m.attn) is WindowAttention: m.attn
-             for m in model.modules() if isinstance(m, Block)}
+             for m in model.modules() if isinstance(m, onnx_modules.Block)}
     assert set(kinds) == {True, False} and kinds[False].shift
+
+
+class OwnFFN(FFN):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize('ffn', ['dwconv', 'mlp'])
+def test_blocks_of_others_are_exported_as_they_are(ffn):
+    torch.manual_seed(0)
+    model = HRFormer(ARCH, ffn=ffn).eval()
+    changed = next(m for m in model.modules() if isinstance(m, Block))
+    if ffn == 'dwconv':
+        changed.ffn.__class__ = OwnFFN
+    else:
+        changed.ffn.fc2 = nn.Sequential(changed.ffn.fc2, nn.Tanh())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        wanted, found = model(x), simplify(optimize(model))(x)
+    for a, b in zip(found, wanted):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
 # Keypoints out of heatmaps
