@@ -12,7 +12,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=50),
     dict(type='CosineAnnealingLR', convert_to_iter_based=True, eta_min=1e-6),
 ]
-train_cfg = dict(max_epochs=6, val_interval=2)
+train_cfg = dict(max_epochs=5, val_interval=2)
 default_hooks = dict(
     checkpoint=dict(interval=2, save_best=None), logger=dict(interval=10))
 sync_bn = None
