@@ -135,7 +135,7 @@ def test_the_top_of_the_package_is_small():
 LAYERS = 'the same operation: for PyTorch, and in Triton below it'
 PER_TASK = 'the same step for each task, called by the name of its module'
 SHARED_NAMES = {  # name: why several modules may define it
-    'FFN': 'the layer of the core, and how ONNX gets it',
+    'Block': 'the layer of the core, and how ONNX gets it',
     'HRFormer': 'the network of the core, and its wrappers',
     'WindowAttention': 'the layer of the core, and how ONNX gets it',
     'add_norm': LAYERS, 'add_norm_backward': LAYERS,
