@@ -136,22 +136,19 @@ class Block(nn.Module):
 
 
 def as_graph(source: TransformerBranch, fused: bool) -> nn.Module:
-    """Return a branch of the blocks above.
-
-    If one of them is not the core's, only their attention is replaced.
-    """
+    """Return a branch of the blocks above, or the same if one is another's."""
     found = [(m, as_convolutions(m.ffn)) for m in source
-             if isinstance(m, blocks.Block)]
-    if all(type(m) is blocks.Block and ffn for m, ffn in found):
-        return nn.Sequential(
-            *(Block(m, ffn, fused) for m, ffn in found if ffn))
-    for block, _ in found:
-        block.add_module('attn', as_attention(block.attn, fused))
-    return source
+             if type(m) is blocks.Block]
+    if len(found) < len(source) or not all(ffn for _, ffn in found):
+        return source
+    return nn.Sequential(*(Block(m, ffn, fused) for m, ffn in found if ffn))
 
 
 def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
     """Replace branches in the output of :func:`hrformer_mm.deploy.optimize`.
+
+    Of blocks that are somewhere else, as in Swin, or that someone changed,
+    only the attention is replaced.
 
     Args:
         model: Model to change in place.
@@ -161,4 +158,7 @@ def simplify(model: nn.Module, fused: bool = True) -> nn.Module:
         for name, child in list(module.named_children()):
             if isinstance(child, TransformerBranch):
                 module.add_module(name, as_graph(child, fused))
+    for module in list(model.modules()):
+        if isinstance(module, blocks.Block):
+            module.add_module('attn', as_attention(module.attn, fused))
     return model

@@ -108,9 +108,22 @@ def test_blocks_of_others_are_exported_as_they_are(ffn):
         changed.ffn.fc2 = nn.Sequential(changed.ffn.fc2, nn.Tanh())
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        wanted, found = model(x), simplify(optimize(model))(x)
+        wanted = model(x)
+        found = simplify(optimize(model))
+        assert any(isinstance(m, Block) and isinstance(m.attn, WindowAttention)
+                   for m in found.modules())
+        found = found(x)
     for a, b in zip(found, wanted):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+def test_attention_outside_of_branches_is_simplified():
+    model = nn.Sequential(Block(8, 2, ffn='mlp')).eval()
+    x = torch.rand(1, 9, 12, 8)
+    with torch.no_grad():
+        wanted, found = model(x), simplify(optimize(model))
+        assert isinstance(found[0].attn, WindowAttention)
+        assert (found(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 # Keypoints out of heatmaps
