@@ -4,7 +4,7 @@
 Trains from scratch, without augmentation, and evaluates on the same images. If
 model, loss, data pipeline and metric work together, the metric reaches the
 target. This finds errors before a long training does. Exits with code 1 if the
-metric stays below the target.
+metric does not reach the target.
 """
 import copy
 import sys
@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from hrformer_mm.engine.train import merge_options, read_config, set_data_root
 from hrformer_mm.quickstart.runner import HISTORY, LOG, fit_and_evaluate
-from hrformer_mm.tasks import get_task
+from hrformer_mm.tasks import best_metric, get_task
 from hrformer_mm.utils import cli
 from hrformer_mm.utils.config import bare_name
 from hrformer_mm.utils.config_checks import check_inputs
@@ -87,8 +87,11 @@ def overfit(config: str,
             iters: int = 100,
             batch_size: int = 12,
             lr: float = 1e-3,
-            cfg_options: dict | None = None) -> dict[str, Any]:
+            cfg_options: dict | None = None,
+            target: float | None = None) -> dict[str, Any]:
     """Train a config on its training images and evaluate on the same ones.
+
+    The metric is that of ``save_best``, else the headline metric of the task.
 
     Args:
         config: Path of the config.
@@ -99,32 +102,46 @@ def overfit(config: str,
         lr: Learning rate.
         cfg_options: Options merged into the config before it is simplified,
             for example to select other files.
+        target: Value of the metric to reach. Default: that of the task.
 
     Returns:
         Settings and results, as in ``overfit.json``.
 
     Raises:
         FileNotFoundError: If data is missing.
+        ValueError: If smaller values of the metric are better, and no target
+            is given.
     """
     cfg = read_config(config)
     if data_root:
         set_data_root(cfg, data_root)
     merge_options(cfg, cfg_options)
+    named, smaller_is_better = best_metric(cfg)
     use_few_images(cfg)
     disable_regularization(cfg, iters, lr)
     cfg.train_dataloader.batch_size = batch_size
     cfg.work_dir = work_dir
     check_inputs(cfg, 'train_dataloader', 'val_dataloader')
     task = get_task(cfg)
-    metric, target = task.metric, task.overfit_target
+    metric = named or task.metric
+    if target is None and smaller_is_better:
+        raise ValueError(f'smaller values of {metric} are better; give the '
+                         'value to reach by --target')
+    target = task.overfit_target if target is None else target
+    label = task.metric_label if metric == task.metric else metric
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     stream = sys.stdout  # inside the block, sys.stdout is the log
     with redirect_output(Path(work_dir) / LOG):
-        metrics = fit_and_evaluate(cfg, metric, task.metric_label, stream)
+        metrics = fit_and_evaluate(cfg, metric, label, stream)
+    if metric not in metrics:
+        raise ValueError(f'the evaluation has no {metric!r}; set default_hooks'
+                         f'.checkpoint.save_best to one of {sorted(metrics)}')
     losses = [r['loss'] for r in read_history(Path(work_dir) / HISTORY)
               if 'loss' in r]
-    report = dict(config=config, metric=metric, value=metrics[metric],
-                  target=target, loss=losses[-1], iters=iters,
+    value = metrics[metric]
+    report = dict(config=config, metric=metric, value=value, target=target,
+                  passed=value <= target if smaller_is_better else
+                  value >= target, loss=losses[-1], iters=iters,
                   batch_size=batch_size, lr=lr, metrics=metrics)
     write_json(Path(work_dir) / 'overfit.json', report, indent=2)
     return report
@@ -150,8 +167,8 @@ def parse_args(argv=None) -> Namespace:
     parser.add_argument(
         '--target',
         type=float,
-        help='smallest metric that exits with code 0 (default: that of the '
-        'task)')
+        help='value of the metric to reach for exit code 0 (default: that of '
+        'the task)')
     return parser.parse_args(argv)
 
 
@@ -162,12 +179,11 @@ def main(argv=None):
     if Path(work_dir).exists() and any(Path(work_dir).iterdir()):
         raise ValueError(f'{work_dir} is not empty; give a new --work-dir')
     report = overfit(args.config, work_dir, args.data_root, args.iters,
-                     args.batch_size, args.lr, args.cfg_options)
-    target = report['target'] if args.target is None else args.target
+                     args.batch_size, args.lr, args.cfg_options, args.target)
     print(f"{report['metric']} {report['value']:.3f} on the training images "
-          f"after {args.iters} iterations, target {target}; "
+          f"after {args.iters} iterations, target {report['target']}; "
           f"loss {report['loss']:.4g}; see {work_dir}/overfit.json")
-    raise SystemExit(report['value'] < target)
+    raise SystemExit(not report['passed'])
 
 
 if __name__ == '__main__':

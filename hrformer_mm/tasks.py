@@ -57,3 +57,20 @@ def get_task(cfg: Mapping[str, Any]) -> Task:
         raise ValueError(f'default_scope of {getattr(cfg, "filename", None)} '
                          f'must be one of {sorted(TASKS)}, got {scope!r}')
     return TASKS[scope]
+
+
+def best_metric(cfg: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Return the metric that selects the best checkpoint of a config.
+
+    Returns:
+        Its name, or None if the config does not name one, and whether smaller
+        values are better.
+    """
+    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
+    best = hook.get('save_best')
+    if isinstance(best, (list, tuple)):
+        best = best[0] if best else None
+    rule = hook.get('rule')
+    if isinstance(rule, (list, tuple)):
+        rule = rule[0] if rule else None
+    return None if best == 'auto' else best, rule == 'less'

@@ -23,7 +23,7 @@ from mmengine.utils import scandir
 from numpy import ndarray
 
 from ..datasets.validation.common import spread_samples
-from ..tasks import get_task
+from ..tasks import best_metric, get_task
 from ..utils.config import bare_name
 from ..utils.config_checks import check_inputs
 from ..utils.dataset_leaves import metainfo_of, steps_of_test
@@ -93,13 +93,12 @@ class Validation:
         self.dataset: Any = self.loader.dataset
         self.evaluator.dataset_meta = self.dataset.metainfo
         task = get_task(cfg)
-        best = cfg.get('default_hooks', {}).get('checkpoint', {})
-        wanted = best.get('save_best')
-        self.is_named = wanted not in (None, 'auto')
-        self.name: str = wanted if self.is_named else task.metric
+        named, smaller_is_better = best_metric(cfg)
+        self.is_named = named is not None
+        self.name: str = named or task.metric
         # mmseg and mmpretrain return percents.
         self.scale = 1 if task.name in ('seg', 'cls') else 100
-        if best.get('rule') == 'less':
+        if smaller_is_better:
             self.scale *= -1
 
     def images(self, samples: int) -> list[ndarray]:
