@@ -44,14 +44,15 @@ PRESETS: dict[str, Any] = {
     ],
     # Runtimes on CPUs, for all tasks.
     'runtimes': [
-        *((Case(arch, POSE, 4, 'forward'), ON_CPU)
+        *((Case(arch, POSE, 4, 'forward', heatmaps=True), ON_CPU)
           for arch in ('small', 'base')),
         (Case('small', SEG, 1, 'forward'), ON_CPU),
         (Case('small', CLS, 4, 'forward'), ON_CPU),
     ],
     # How they depend on the batch and on threads.
     'runtimes-grid': [
-        (Case(arch, POSE, batch, 'forward', threads=threads), ON_CPU)
+        (Case(arch, POSE, batch, 'forward', threads=threads, heatmaps=True),
+         ON_CPU)
         for threads in (1, 2) for arch in ('small', 'base')
         for batch in (1, 4, 16)
     ],
@@ -117,6 +118,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--threads', nargs='+', type=positive, default=[None],
         help='numbers of threads on CPUs (default: that of PyTorch)')
     parser.add_argument(
+        '--heatmaps', action='store_true',
+        help='with the 1x1 convolution of pose estimation, from the map of '
+        'highest resolution to 17 heatmaps (default: four maps)')
+    parser.add_argument(
         '--subjects', nargs='+', choices=list(SUBJECTS),
         default=['mmpose', 'ours'],
         help='networks; ratios are relative to the first one (default: '
@@ -149,7 +154,8 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[Case, Sequence[str]]]:
             yield from PRESETS[name]
         return
     grid = itertools.product(args.arch, args.size, args.batch, args.mode,
-                             args.dtype, args.window, args.threads)
+                             args.dtype, args.window, args.threads,
+                             [args.heatmaps])
     for values in grid:
         yield Case(*values), args.subjects
 

@@ -35,6 +35,8 @@ class Case:
         dtype: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` under autocast.
         window: Window size of attention.
         threads: Number of threads on CPUs; by default that of the process.
+        heatmaps: Whether a head of pose estimation follows: a 1x1 convolution
+            of the map of highest resolution, the only one then.
     """
     arch: str
     size: tuple[int, int]
@@ -43,6 +45,7 @@ class Case:
     dtype: str = 'fp32'
     window: int = 7
     threads: int | None = None
+    heatmaps: bool = False
 
     def __str__(self) -> str:
         return case_name(vars(self))
@@ -50,8 +53,9 @@ class Case:
 
 def mmpose_extra(arch: str,
                  window: int = 7,
-                 rel_pos_bias: bool = True) -> dict:
-    """Return the ``extra`` of MMPose's HRFormer, with four outputs."""
+                 rel_pos_bias: bool = True,
+                 multiscale_output: bool = True) -> dict:
+    """Return the ``extra`` of MMPose's HRFormer, with four outputs or one."""
     size = ARCHS[arch]
 
     def stage(branches: int) -> dict:
@@ -76,30 +80,59 @@ def mmpose_extra(arch: str,
             num_channels=(64, )),
         stage2=stage(2),
         stage3=stage(3),
-        stage4=dict(stage(4), multiscale_output=True))
+        stage4=dict(stage(4), multiscale_output=multiscale_output))
+
+
+class PoseNetwork(nn.Module):
+    """A backbone with the 1x1 convolution of heatmap heads."""
+
+    def __init__(self, backbone: nn.Module, channels: int):
+        super().__init__()
+        self.backbone = backbone
+        torch.manual_seed(0)
+        self.head = nn.Conv2d(channels, 17, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.head(self.backbone(x)[0])]
 
 
 @lru_cache(maxsize=1)
-def mmpose_hrformer(arch: str, window: int) -> nn.Module:
+def mmpose_hrformer(arch: str, window: int,
+                    multiscale_output: bool) -> nn.Module:
     from mmpose.models.backbones import HRFormer as Peer
     torch.manual_seed(0)
-    return Peer(mmpose_extra(arch, window), norm_cfg=dict(type='BN'))
+    extra = mmpose_extra(arch, window, multiscale_output=multiscale_output)
+    return Peer(extra, norm_cfg=dict(type='BN'))
+
+
+def peer_of(case: Case) -> nn.Module:
+    return mmpose_hrformer(case.arch, case.window, not case.heatmaps)
+
+
+def with_head(backbone: nn.Module, case: Case) -> nn.Module:
+    """Add the head of pose estimation, if the case has one."""
+    if not case.heatmaps:
+        return backbone
+    return PoseNetwork(backbone, ARCHS[case.arch].channels[0])
 
 
 def mmpose_copy(case: Case) -> nn.Module:
-    return deepcopy(mmpose_hrformer(case.arch, case.window))
+    return with_head(deepcopy(peer_of(case)), case)
 
 
 def ours(case: Case, **kwargs) -> nn.Module:
     """Build HRFormer, with the weights of MMPose's if it is installed."""
     model = HRFormer(
-        case.arch, window_size=case.window, upsample='bilinear', **kwargs)
+        case.arch,
+        window_size=case.window,
+        upsample='bilinear',
+        out_indices=(0, ) if case.heatmaps else (0, 1, 2, 3),
+        **kwargs)
     try:
-        peer = mmpose_hrformer(case.arch, case.window)
+        model.load_state_dict(peer_of(case).state_dict())
     except ImportError:
-        return model
-    model.load_state_dict(peer.state_dict())
-    return model
+        pass  # times do not depend on the weights
+    return with_head(model, case)
 
 
 def our_graph(case: Case) -> nn.Module:
@@ -127,7 +160,8 @@ def exported(build: Callable[[Case], nn.Module], case: Case) -> Path:
     model.eval()  # MMPose's returns None
     path = Path(scratch().name, f'{build.__name__}.onnx')
     program = trace(model, (case.batch, 3, *case.size), {})
-    write_onnx(program, path, {}, [f'map{i}' for i in range(4)], FUSED_OPSET,
+    outputs = range(1 if case.heatmaps else 4)
+    write_onnx(program, path, {}, [f'map{i}' for i in outputs], FUSED_OPSET,
                {})
     return path
 
@@ -260,7 +294,8 @@ def build(name: str, case: Case, device: torch.device) -> nn.Module:
     """Build a network for a case.
 
     Raises:
-        ValueError: If the network is unknown or cannot be trained.
+        ValueError: If the network is unknown, cannot be trained or has no
+            head of pose estimation here.
     """
     if name not in SUBJECTS:
         raise ValueError(f'unknown subject {name!r}; choose from '
@@ -268,6 +303,8 @@ def build(name: str, case: Case, device: torch.device) -> nn.Module:
     training = case.mode == 'train'
     if training and name in INFERENCE_ONLY:
         raise ValueError(f'{name} cannot be trained: use --mode forward')
+    if case.heatmaps and not SUBJECTS[name][0]:
+        raise ValueError(f'{name} has no heatmaps: leave out --heatmaps')
     model = SUBJECTS[name][1](case).to(device)
     model.train(training)  # MMPose's train() returns None
     return model

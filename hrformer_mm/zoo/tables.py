@@ -270,9 +270,11 @@ def case_name(case: Mapping[str, Any]) -> str:
     window = '' if case['window'] == 7 else f" w{case['window']}"
     count = case.get('threads')
     threads = f' {count} threads' if count else ''
+    output = ' heatmaps' if case.get('heatmaps') else ''
     height, width = case['size']
     return (f"{case['arch']}{window} {height}x{width} "
-            f"x{case['batch']} {case['mode']} {case['dtype']}{threads}")
+            f"x{case['batch']} {case['mode']} {case['dtype']}{output}"
+            f'{threads}')
 
 
 def mib(value: int | None) -> str:

@@ -181,6 +181,19 @@ def test_a_case_names_its_threads():
     assert str(case) == f'{CASE} 2 threads'
 
 
+def test_networks_with_a_head_have_equal_heatmaps():
+    case = Case('tiny', (64, 64), 1, 'forward', heatmaps=True)
+    assert str(case) == f'{CASE} heatmaps'
+    x = torch.randn(1, 3, 64, 64)
+    found = [measure.Step(subjects.build(name, case, CPU), case, x).forward()
+             for name in ('mmpose', 'ours', 'optimized')]
+    for maps in found:
+        assert [y.shape for y in maps] == [(1, 17, 16, 16)]
+        assert measure.difference(maps, found[0]) < 1e-4
+    with pytest.raises(ValueError, match='hrnet_w32 has no heatmaps'):
+        subjects.build('hrnet_w32', case, CPU)
+
+
 @pytest.mark.slow
 def test_networks_in_other_runtimes_are_compared(tool, tmp_path):
     for package in ('openvino', 'nncf', 'onnxruntime', 'onnxscript'):
