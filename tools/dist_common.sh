@@ -1,5 +1,6 @@
 # Shared functions of dist_train.sh and dist_test.sh, which source this file.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}

@@ -8,6 +8,7 @@
 #   bash tools/run_tests.sh --lint              # linters only
 #   bash tools/run_tests.sh tests/zoo -k row   # arguments of pytest
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${1:-}" = --slow ]; then
     shift

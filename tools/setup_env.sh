@@ -13,6 +13,7 @@
 #
 # CONSTRAINTS is a file of versions (default: requirements/tested.txt).
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore
 versions=${CONSTRAINTS:-$root/requirements/tested.txt}

@@ -1,5 +1,6 @@
 # Shared functions of slurm_train.sh and slurm_test.sh, which source this file.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 PYTHON=${PYTHON:-python}
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}

@@ -13,6 +13,7 @@
 # Runs the tests of core, compat, parity and packaging, or the given ones, and
 # then one short training of each task. The first use takes minutes to install.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TESTS=(core/test_versions compat/test_compat compat/test_xtcocotools
     utils/test_check_env core/test_parity core/test_core_attention

@@ -23,6 +23,7 @@ import yaml
 
 from hrformer_mm import zoo
 from hrformer_mm.engine.train import read_config
+from hrformer_mm.utils.cli import one_line_errors
 from hrformer_mm.utils.io import read_records
 from hrformer_mm.visualization import curves
 from hrformer_mm.zoo import flops
@@ -239,22 +240,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@one_line_errors
 def main(argv: Sequence[str] | None = None):
     args = parse_args(argv)
-    try:
-        trials = list_trials(args.study, args.only)
-        if args.dry_run:
-            for trial in trials:
-                print(shlex.join(train_command(
-                    trial, args.data_root, args.work_dir / trial.name,
-                    args.cfg_options)))  # yapf: disable
-            return
-        for trial in missing(trials, args.results):
+    trials = list_trials(args.study, args.only)
+    if args.dry_run:
+        for trial in trials:
+            print(shlex.join(train_command(
+                trial, args.data_root, args.work_dir / trial.name,
+                args.cfg_options)))  # yapf: disable
+        return
+    for trial in missing(trials, args.results):
+        try:
             result = run_trial(trial, args.data_root, args.work_dir,
                                args.results, args.cfg_options)
-            print(f"    {result['metrics']}", flush=True)
-    except (ValueError, RuntimeError) as error:
-        raise SystemExit(f'error: {error}')
+        except RuntimeError as error:  # a training failed: not a wrong input
+            raise SystemExit(f'error: {error}')
+        print(f"    {result['metrics']}", flush=True)
 
 
 if __name__ == '__main__':

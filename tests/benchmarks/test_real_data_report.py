@@ -134,6 +134,13 @@ def test_the_trials_of_the_study_name_configs_that_exist():
         run.list_trials('lspet', 'resnet*')
 
 
+def test_a_wrong_name_of_a_study_ends_in_one_line(capsys):
+    with pytest.raises(SystemExit) as error:
+        run.main(['coco', '--data-root', 'data'])
+    assert error.value.code == 2
+    assert 'choose from' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('metrics, cell', [
     (dict(tPCK=29.07, PCK=70.6), 'tPCK 29.07, PCK 70.6'),
     (dict(AP=75.1, tPCK=29.07), 'AP 75.1')])

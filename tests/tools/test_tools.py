@@ -521,6 +521,17 @@ def test_scripts_without_arguments_print_their_usage(name, words, script):
     assert done.returncode == 2 and words in done.stderr
 
 
+@pytest.mark.parametrize('name', [
+    'dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh',
+    'setup_env.sh', 'run_tests.sh', 'test_matrix.sh', 'quickstart.sh'])
+def test_scripts_explain_themselves(name):
+    done = subprocess.run(['bash', str(ROOT / 'tools' / name), '--help'],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert f'tools/{name}' in done.stdout or name == 'quickstart.sh'
+    assert 'pipefail' not in done.stdout and len(done.stdout) > 80
+
+
 def test_a_base_of_an_old_config_that_moved_is_located(tmp_path):
     config = tmp_path / 'own.py'
     config.write_text(
