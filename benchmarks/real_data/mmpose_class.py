@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from hrformer_mm.engine.train import read_config
@@ -54,7 +55,11 @@ def make_configs(work_dir: Path, epochs: int, seed: int) -> dict[str, Path]:
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')  # it lists every parameter otherwise
     model.init_weights()
+    logger.setLevel(level)
     torch.save(dict(state_dict=model.state_dict()), start)
     cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(start))
     paths = {name: work_dir / f'{name}.py' for name in NAMES}
