@@ -17,7 +17,6 @@ from typing import (
     Any,
 )
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -30,6 +29,7 @@ from ..core.versions import can_export
 from ..tasks import get_task
 from ..utils.config import name_types
 from ..utils.dataset_leaves import metainfo_of
+from .comparison import TOLERANCES, compare, noise
 from .metadata import describe, divisor, input_shape
 from .onnx_modules import simplify
 from .opsets import OLDEST_OPSET, WRITTEN_OPSET, lower
@@ -48,23 +48,6 @@ OPSETS = range(OLDEST_OPSET, FUSED_OPSET + 1)
 OPEN_SIZES = ((97, 131), (160, 224), (250, 190))
 OPEN_EXAMPLE = (490, 554)  # sides of all its maps are distinct and above 1
 CALIBRATED = 4  # images of the calibration to compare int8 with
-# Outputs that are decisions: ties may be resolved either way.
-DECISIONS = dict(keypoints=0.1, labels=0.)  # larger differences count
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Maximum difference to PyTorch's outputs in float32."""
-    values: float  # largest difference / largest value
-    decisions: float  # share of keypoints or labels that differ
-
-
-# On noise, many values are close to the maximum: float16 decides differently.
-TOLERANCES = dict(
-    fp32=Tolerance(1e-4, 1e-2),
-    fp16=Tolerance(2e-2, 0.2),
-    bf16=Tolerance(8e-2, 0.4),
-    int8=Tolerance(float('inf'), 1.))  # its check is the metric
 
 
 @dataclass
@@ -283,19 +266,6 @@ def open_file(path: Path,
     return lambda image: [y.numpy() for y in module(torch.from_numpy(image))]
 
 
-def difference(name: str, found: ndarray, wanted: ndarray) -> float:
-    """Compute the difference between an output and its reference.
-
-    For values: the largest difference, relative to the largest reference
-    value. For decisions: the share that differs.
-    """
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    apart = np.abs(found - wanted)
-    if name in DECISIONS:
-        return float((apart > DECISIONS[name]).mean())
-    return float(apart.max() / np.abs(wanted).max())
-
-
 def shapes_to_check(shape: tuple[int, int], dimensions: dict[int, Any],
                     thorough: bool) -> list[tuple[int, ...]]:
     """List the shapes of the images to compare with."""
@@ -304,47 +274,6 @@ def shapes_to_check(shape: tuple[int, int], dimensions: dict[int, Any],
     if thorough and 0 in dimensions:
         shapes += [(n, 3, *sizes[-1]) for n in (2, 3, 8)]
     return [*shapes] if thorough else shapes[:1]
-
-
-def noise(shapes: Iterable[tuple[int, ...]]) -> Iterator[ndarray]:
-    """Yield a random image of each shape."""
-    random = torch.Generator().manual_seed(0)
-    for shape in shapes:
-        yield torch.randn(shape, generator=random).numpy()
-
-
-def compare(run: Callable[[ndarray], Sequence[ndarray]], network: Network,
-            images: Iterable[ndarray],
-            tolerance: Tolerance) -> dict[tuple[int, ...], dict[str, float]]:
-    """Compare all outputs on images; return differences by shape.
-
-    Args:
-        run: Exported file as a function.
-        network: Network as built by its framework.
-        images: Images [B, 3, h, w].
-        tolerance: Maximum differences.
-
-    Raises:
-        ValueError: If an output differs more.
-    """
-    result = {}
-    for image in images:
-        with torch.no_grad():
-            wanted = network(torch.from_numpy(image))
-        result[image.shape] = {
-            name: difference(name, y, want.numpy())
-            for name, y, want in zip(network.names, run(image), wanted)
-        }
-        for name, value in result[image.shape].items():
-            limit = (
-                tolerance.decisions
-                if name in DECISIONS else tolerance.values)
-            if not value <= limit:  # also true for NaN
-                raise ValueError(
-                    f'nothing was written: {name} of images '
-                    f'{list(image.shape)} differ from PyTorch by {value:.2g}, '
-                    f'at most {limit:.2g} is allowed')
-    return result
 
 
 def export(cfg: Config,

@@ -380,11 +380,19 @@ class Network(nn.Module):
             }[task]()
             self.names = self.last.names
 
-    def forward(self, image: Tensor) -> Sequence[Tensor]:
+    def maps(self, image: Tensor) -> Any:
+        """Return the maps or logits of the model, before postprocessing."""
         maps = self.model(image, data_samples=None, mode='tensor')
         if not self.detects and not isinstance(maps, Tensor):
             raise ValueError(f'the network returns a {type(maps).__name__} of '
                              'outputs; only models with one can be exported')
+        return maps
+
+    def finish(self, maps: Any, image: Tensor) -> Sequence[Tensor]:
+        """Return the outputs by the maps; the image gives the size."""
         if self.last is not None:
             return self.last(maps, image)
         return tuple(chain(*maps)) if self.detects else (maps, )
+
+    def forward(self, image: Tensor) -> Sequence[Tensor]:
+        return self.finish(self.maps(image), image)

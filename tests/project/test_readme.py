@@ -95,6 +95,7 @@ def shrink(config: str, folder: Path) -> Path:
 
 def checkpoint_of(config: Path) -> Path:
     """Random weights for a config, as the Runner saves them."""
+    torch.manual_seed(0)
     cfg = Config.fromfile(config)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
