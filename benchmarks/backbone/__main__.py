@@ -25,7 +25,7 @@ from hrformer_mm.__main__ import positive
 from hrformer_mm.core import ARCHS
 from hrformer_mm.core.kernels import triton
 from hrformer_mm.utils.cli import EPILOG, one_line_errors
-from hrformer_mm.zoo.tables import benchmark_table
+from hrformer_mm.zoo.benchmark_table import benchmark_table
 
 from . import measure, report
 from .subjects import DTYPES, MODES, RUNTIMES, SUBJECTS, Case

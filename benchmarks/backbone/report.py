@@ -13,7 +13,7 @@ import torch
 
 from hrformer_mm.utils.markdown import markdown_table
 from hrformer_mm.version import __version__
-from hrformer_mm.zoo.tables import mib, read_results
+from hrformer_mm.zoo.benchmark_table import mib, read_results
 
 from .subjects import Case
 

@@ -16,7 +16,7 @@ from hrformer_mm.deploy import optimize
 from hrformer_mm.deploy.onnx_modules import simplify
 from hrformer_mm.deploy.runtimes import Session, check_packages
 from hrformer_mm.models.backbones import HRFormer
-from hrformer_mm.zoo.tables import case_name
+from hrformer_mm.zoo.benchmark_table import case_name
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 MODES = ('forward', 'train')

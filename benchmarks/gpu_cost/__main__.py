@@ -29,8 +29,8 @@ from hrformer_mm.utils.costs import tensors_of
 from hrformer_mm.utils.markdown import markdown_table
 from hrformer_mm.utils.paths import configs_by_name
 from hrformer_mm.zoo import flops
+from hrformer_mm.zoo.benchmark_table import read_results
 from hrformer_mm.zoo.entries import NumbersStay
-from hrformer_mm.zoo.tables import read_results
 
 from ..backbone.__main__ import POSE, image_size
 from ..backbone.report import case_of, commit

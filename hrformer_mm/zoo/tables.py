@@ -4,13 +4,11 @@
 Accuracy is from the paper where the column says so; our measurements have a
 column of their own, which is empty if the entry has not been trained.
 """
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -18,6 +16,7 @@ from .. import zoo
 from ..core import ARCHS
 from ..utils.markdown import markdown_table
 from . import study
+from .benchmark_table import benchmark_table
 from .entries import Entry, Printed
 from .flops import CONVENTIONS, Count, count
 
@@ -263,53 +262,6 @@ def entries_of(name: str) -> list[tuple[Entry, Printed]]:
         return [(entry, line) for entry, line in lines if line]
     table = NAMES[name]
     return [(entry, entry.paper[table]) for entry in zoo.list_entries(table)]
-
-
-def case_name(case: Mapping[str, Any]) -> str:
-    """Format a case of the backbone benchmark as base 256x192 x4 train."""
-    window = '' if case['window'] == 7 else f" w{case['window']}"
-    count = case.get('threads')
-    threads = f' {count} threads' if count else ''
-    output = ' heatmaps' if case.get('heatmaps') else ''
-    height, width = case['size']
-    return (f"{case['arch']}{window} {height}x{width} "
-            f"x{case['batch']} {case['mode']} {case['dtype']}{output}"
-            f'{threads}')
-
-
-def mib(value: int | None) -> str:
-    """Format bytes as MiB; None as an empty cell."""
-    return '' if value is None else f'{value / 2**20:,.0f}'
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Read results of the backbone benchmark.
-
-    Raises:
-        ValueError: If it is another file.
-    """
-    try:
-        found = json.loads(path.read_text(encoding='utf-8-sig'))
-    except ValueError:
-        found = None
-    if not (isinstance(found, dict) and 'results' in found):
-        raise ValueError(f'{path} is not a results.json of '
-                         'benchmarks.backbone')
-    return found
-
-
-def benchmark_table(path: Path) -> str:
-    """Format results of the backbone benchmark, a line per implementation."""
-    rows = []
-    for entry in read_results(path)['results']:
-        compared = entry['subjects']
-        for name, result in compared.items() if len(compared) > 1 else ():
-            rows.append((case_name(entry['case']), name,
-                         f'{result["ratio"]:.2f}',
-                         f'{result["images_per_second"]:.3g}',
-                         mib(result['peak_bytes'])))
-    return markdown_table(('case', 'subject', 'ratio', 'images/s', 'MiB'),
-                          rows)
 
 
 def summary_table(base: Path | None) -> str:

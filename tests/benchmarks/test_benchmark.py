@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.backbone import measure, report, subjects
 from benchmarks.backbone.subjects import Case
-from hrformer_mm.zoo import tables
+from hrformer_mm.zoo.benchmark_table import benchmark_table
 
 CPU = torch.device('cpu')
 CASE = Case('tiny', (64, 64), 1, 'forward')
@@ -156,7 +156,7 @@ def test_the_docs_show_every_file_of_results():
     assert files
     for path in files:
         name = path.relative_to(ROOT)
-        table = tables.benchmark_table(path)
+        table = benchmark_table(path)
         assert f'<!-- table: ../{name} -->\n\n{table}' in page
 
 
