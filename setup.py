@@ -17,7 +17,9 @@ from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 MIM = ('configs', 'tools', 'model-index.yml')
-IGNORED = shutil.ignore_patterns('__pycache__', '*.pyc')
+# The latter tools need a checkout: they lint and test it.
+IGNORED = shutil.ignore_patterns('__pycache__', '*.pyc', 'lint_language.py',
+                                 'run_tests.sh', 'test_matrix.sh')
 
 
 def remove(path: Path):

@@ -99,6 +99,13 @@ class WholeImage(BoxSource):
         return make_boxes([[0, 0, width, height, 1]], 0)
 
 
+def looks_like_corners(row: Row, width: int, height: int) -> bool:
+    """Return whether a row is a box in the image only as x1, y1, x2, y2."""
+    x, y, right, bottom = row[:4]
+    return (0 <= x < right <= width and 0 <= y < bottom <= height
+            and (x + right > width or y + bottom > height))
+
+
 class CountingSource(BoxSource):
     """A source that drops boxes and reports how many.
 
@@ -199,6 +206,9 @@ class BoxTable(CountingSource):
                 kinds.append(category)
             else:
                 self.ignored[category] += 1
+        height, width = frame.image.shape[:2]
+        self.counts['corners'] += sum(
+            looks_like_corners(row, width, height) for row in rows)
         boxes = self.make(rows, kinds)
         return self.clip(boxes, frame) if self.is_dataset else boxes
 
@@ -211,6 +221,15 @@ class BoxTable(CountingSource):
         height, width = frame.image.shape[:2]
         last = np.array([width, height, width, height], np.float32) - 1
         return boxes._replace(corners=boxes.corners.clip(0, last))
+
+    def report(self) -> list[str]:
+        lines = super().report()
+        if 2 * self.counts['corners'] > self.counts['all']:
+            lines.append(
+                f"{self.counts['corners']} of {self.counts['all']} boxes of "
+                f'{self.words} reach beyond their image, but would fit as x1, '
+                'y1, x2, y2: boxes are x, y, width, height')
+        return lines
 
     def complaints(self) -> list[str]:
         if self.used and self.counts['all'] and not self.counts['kept']:

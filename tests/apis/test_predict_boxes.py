@@ -229,6 +229,22 @@ def test_ignored_categories_and_dropped_boxes_are_reported():
     assert 'ignored 1 boxes of other categories (3 dog: 1)' in other
 
 
+@pytest.mark.parametrize('boxes, is_reported', [
+    ([[80, 90, 150, 190]], True),
+    ([[80, 90, 150, 190], [5, 5, 160, 180]], False),  # as likely as not
+    ([[80, 90, 150, 190], [5, 100, 160, 180], [5, 5, 9, 9]], True),
+    ([[80, 90, 120, 110]], False),  # a box up to the edges of the image
+    ([[80, 90, 130, 60]], False),  # reaches beyond, but is not two corners
+    ([[-20, 90, 150, 190]], False),
+    ([], False),
+])
+def test_boxes_that_look_like_two_corners_are_reported(boxes, is_reported):
+    table = BoxTable({'1.jpg': boxes}, 0)
+    table(frame_of('1.jpg'))  # of 200x200
+    found = [line for line in table.report() if 'x1, y1, x2, y2' in line]
+    assert bool(found) == is_reported
+
+
 @pytest.mark.parametrize('own, wanted', [
     ([dict(id=2, name='cat')], {2: 'cat'}), ([], {1: 'pets'}),
     ([dict(id=1, name='cat'), dict(id=2, name='dog')],
