@@ -16,21 +16,14 @@ Works with timm 0.9.2 and newer.
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoints import convert, find_file, read_checkpoint
 from .checkpoints.keymap import BACKBONE, task_of
-from .checkpoints.loading import (
-    comparable,
-    inside,
-    match_model,
-    replace,
-)
+from .checkpoints.loading import comparable, inside, match_model, replace
 from .core.arch import check_out_indices
 from .core.blocks import FFN, Block, Residual
 from .core.cls_head import OUT_CHANNELS, RepresentationHead

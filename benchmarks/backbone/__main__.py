@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from rich.console import Console

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import chain, count
 from pathlib import Path
-from typing import (
-    NamedTuple,
-)
+from typing import NamedTuple
 
 import cv2
 from numpy import ndarray

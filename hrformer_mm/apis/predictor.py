@@ -6,9 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from mmcv.transforms import LoadImageFromFile

@@ -9,9 +9,7 @@ from importlib import import_module
 from itertools import groupby
 from os import PathLike, fspath
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 from mmengine.config import Config
 from numpy import ndarray

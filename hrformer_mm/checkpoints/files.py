@@ -10,9 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from mmengine.logging import print_log

@@ -1,10 +1,7 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Describe exported models for those who use the files."""
 from collections.abc import Mapping
-from typing import (
-    Any,
-    cast,
-)
+from typing import Any, cast
 
 from mmengine.config import Config
 from torch import nn

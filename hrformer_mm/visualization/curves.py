@@ -7,9 +7,7 @@ MMEngine's LoggerHook writes one JSON record per line to
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 from ..utils.io import read_records
 from .figures import new_figure

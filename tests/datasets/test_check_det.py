@@ -9,9 +9,7 @@ from det_data import SYNTHETIC, tiny_det, write_det  # noqa: E402
 
 from hrformer_mm.datasets.browse import browse  # noqa: E402
 from hrformer_mm.datasets.validation.common import check_datasets  # noqa: E402
-from hrformer_mm.datasets.validation.contact_sheet import (  # noqa: E402
-    contact_sheet,
-)
+from hrformer_mm.datasets.validation.contact_sheet import contact_sheet  # noqa: E402
 
 TRAIN = 'annotations/person_keypoints_train2017.json'
 

@@ -16,12 +16,7 @@ from .feed_forward import (
     run_layers,
     sum_conv_norms,
 )
-from .heads import (
-    attention,
-    from_heads,
-    gather_bias,
-    to_heads,
-)
+from .heads import attention, from_heads, gather_bias, to_heads
 from .kept import Keeper, keep
 from .triton import (
     fused_blocks,

@@ -7,9 +7,7 @@ formats, the samples of the dataset are checked.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 from .common import Problem
 

@@ -13,9 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import (
-    Any,
-)
+from typing import Any
 
 import cv2
 from mmengine.config import Config
