@@ -61,7 +61,8 @@ def draw_study(groups: Sequence[study.Trained], title: str):
     for panel, label in zip(panels, ('parameters (millions)',
                                      'multiply-adds (billions)')):
         panel.set(xlabel=label, title=groups[0].first['split'])
-        panel.margins(x=.35, y=.15)
+        panel.margins(y=.15)
+        panel.set_xlim(0, 1.35 * panel.dataLim.xmax)  # names fit beside
     for panel in (curves, *panels):
         panel.set_ylabel(study.TITLES[metric])
         panel.grid(alpha=.3)
