@@ -100,10 +100,13 @@ class WholeImage(BoxSource):
 
 
 def looks_like_corners(row: Row, width: int, height: int) -> bool:
-    """Return whether a row is a box in the image only as x1, y1, x2, y2."""
+    """Return whether a row is a box in the image only as x1, y1, x2, y2.
+
+    Boxes of x, y, width, height reach beyond by a few pixels at most.
+    """
     x, y, right, bottom = row[:4]
     return (0 <= x < right <= width and 0 <= y < bottom <= height
-            and (x + right > width or y + bottom > height))
+            and (x + right > 1.05 * width or y + bottom > 1.05 * height))
 
 
 class CountingSource(BoxSource):

@@ -57,6 +57,12 @@ class Trained:
             return text
         return f'{text} ({min(values):.2f} to {max(values):.2f})'
 
+    def short_text(self, metric: str) -> str:
+        """Format a mean, with half the range of several seeds."""
+        values = self.values(metric)
+        half = (max(values) - min(values)) / 2
+        return f'{mean(values):.2f}' + f' ± {half:.2f}' * (len(values) > 1)
+
     @property
     def measured(self) -> dict[str, str]:
         """Return the block ``Measured`` of a metafile."""
@@ -144,7 +150,8 @@ def study_summary(trials: Sequence[Mapping[str, Any]]) -> str:
         metric = some.main_metric
         lines.append([
             f"{study}, {some.first['split']}", TITLES[metric],
-            *(found[n].text(metric) if n in found else '' for n in networks)
+            *(found[n].short_text(metric) if n in found else ''
+              for n in networks)
         ])
     return markdown_table(('dataset', 'metric', *networks), lines)
 

@@ -234,6 +234,7 @@ def test_ignored_categories_and_dropped_boxes_are_reported():
     ([[80, 90, 150, 190], [5, 5, 160, 180]], False),  # as likely as not
     ([[80, 90, 150, 190], [5, 100, 160, 180], [5, 5, 9, 9]], True),
     ([[80, 90, 120, 110]], False),  # a box up to the edges of the image
+    ([[1, 1, 200, 200]], False),  # counted from 1
     ([[80, 90, 130, 60]], False),  # reaches beyond, but is not two corners
     ([[-20, 90, 150, 190]], False),
     ([], False),

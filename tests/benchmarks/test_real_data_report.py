@@ -76,7 +76,7 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
             for line in (short[0], short[2])] == [
         ['dataset', 'metric', 'net_t', 'net_t, nodw'],
         ['lspet, val, 500 people', 'PCK@0.2 of the torso',
-         '55.00 (50.00 to 60.00)', '40.00']]
+         '55.00 ± 5.00', '40.00']]
     entries = yaml.safe_load(
         (project / 'configs/pose/metafile.yml').read_text())['Models']
     (first, ), (second, ) = (entry['Results'] for entry in entries)
