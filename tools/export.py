@@ -88,8 +88,8 @@ def parse_args(argv=None) -> Namespace:
         type=float,
         default=0.5,
         metavar='POINTS',
-        help='maximum loss by int8 of the metric, in points of 100 (default: '
-        '%(default)s)')
+        help='maximum loss by int8 of the metric, in points of 100, or in '
+        'pixels for EPE (default: %(default)s)')
     parser.add_argument(
         '--post',
         action='store_true',

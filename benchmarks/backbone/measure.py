@@ -2,7 +2,7 @@
 """Measure time and memory of backbones, with interleaved timing."""
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -200,6 +200,31 @@ def bounds(step: Step, limits: Limits) -> dict[str, float]:
         traffic_seconds=traffic.total / limits.bandwidth)
 
 
+def time_in_turns(steps: Mapping[str, Callable[[], Any]],
+                  device: torch.device, repeats: int,
+                  warm: bool) -> dict[str, list[float]]:
+    """Return the seconds of each step in each of several rounds.
+
+    Args:
+        steps: Functions to time.
+        device: Device that they use.
+        repeats: Number of rounds.
+        warm: Call each function once more, untimed, before it is timed. Idle
+            threads of one runtime spin for a while, and slow the next one
+            down.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            if warm:
+                step()
+            times[name].append(seconds(step, device))
+    return times
+
+
 def compare(case: Case, names: Sequence[str], device: torch.device,
             repeats: int, limits: Limits) -> dict[str, Any]:
     """Time networks with interleaved rounds.
@@ -215,18 +240,8 @@ def compare(case: Case, names: Sequence[str], device: torch.device,
     x = torch.randn(case.batch, 3, *case.size, device=device)
     steps = {name: Step(build(name, case, device), case, x) for name in names}
     differences = check_equal(steps)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for step in steps.values():
-        step()
-        step()
-    # Idle threads of one runtime spin for a while, and slow the next one down:
-    # an untimed step of the same network comes between them.
     is_mixed = any(isinstance(s.model, FileBackbone) for s in steps.values())
-    for _ in range(repeats):
-        for name, step in steps.items():
-            if is_mixed:
-                step()
-            times[name].append(seconds(step, device))
+    times = time_in_turns(steps, device, repeats, is_mixed)
     rows = {}
     for name, step in steps.items():
         low, median, high = statistics.quantiles(times[name], n=4)

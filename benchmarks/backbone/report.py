@@ -46,7 +46,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:
-        name = f'{processor()}, {torch.get_num_threads()} threads'
+        count = torch.get_num_threads()
+        name = f'{processor()}, {count} thread{"s" * (count > 1)}'
     return dict(
         device=name,
         torch=torch.__version__,

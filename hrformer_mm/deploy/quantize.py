@@ -73,6 +73,8 @@ def folder_images(cfg: Config, model: Any, folder: str | os.PathLike,
 class Validation:
     """The metric of a config on its validation data, in points of 100.
 
+    EPE, the error of keypoints, is in pixels.
+
     Args:
         cfg: Config with ``val_dataloader`` and ``val_evaluator``.
 
@@ -96,10 +98,14 @@ class Validation:
         named, smaller_is_better = best_metric(cfg)
         self.is_named = named is not None
         self.name: str = named or task.metric
-        # mmseg and mmpretrain return percents.
-        self.scale = 1 if task.name in ('seg', 'cls') else 100
-        if smaller_is_better:
-            self.scale *= -1
+        self.is_percent = task.name in ('seg', 'cls')  # of their metrics
+        self.sign = -1 if smaller_is_better else 1
+
+    @property
+    def scale(self) -> int:
+        """Factor from the metric to points, of which more are better."""
+        is_pixels = self.name.rpartition('/')[2] == 'EPE'
+        return self.sign * (1 if self.is_percent or is_pixels else 100)
 
     def images(self, samples: int) -> list[ndarray]:
         """Return normalized images [1, 3, h, w], spread over the data."""

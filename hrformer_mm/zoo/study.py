@@ -16,11 +16,18 @@ from ..utils.markdown import markdown_table
 from ..utils.paths import root
 
 FOLDER = 'benchmarks/real_data/results'
+PRECISIONS = 'benchmarks/real_data/precisions'
+RUNTIMES = {'torch': 'PyTorch', 'openvino': 'OpenVINO',
+            'openvino-bf16': 'bf16', 'openvino-int8': 'int8'}  # yapf: disable
 # Decimals and title of a metric, the first one of a study first.
 TITLES = dict(tPCK='PCK@0.2 of the torso', PCK='PCK@0.2 of the box',
               mIoU='mIoU', mAcc='mean accuracy', aAcc='pixel accuracy',
               EPE='error in pixels')  # yapf: disable
 LOWER_IS_BETTER = ('EPE', )
+# Words of names, for readers.
+FAMILIES = dict(hrformer='HRFormer', hrnet='HRNet')
+VARIANTS = dict(nodw='without depth-wise conv', nodw_shift='shifted windows',
+                people='from drawn people', template='template')
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,10 @@ def in_percent(metric: str, value: float) -> float:
     return value * 100 if metric.endswith('PCK') else value
 
 
-def read_trials() -> list[Mapping[str, Any]]:
+def read_trials(folder: str = FOLDER) -> list[Mapping[str, Any]]:
     """Read the results of all trainings, in the order of their names."""
     return [json.loads(path.read_text('utf-8'))
-            for path in sorted((root() / FOLDER).glob('*.json'))]
+            for path in sorted((root() / folder).glob('*.json'))]
 
 
 def group(trials: Sequence[Mapping[str, Any]]) -> list[Trained]:
@@ -133,27 +140,52 @@ def study_table(trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def network_of(trained: Trained) -> str:
-    """Return the network in a name, as ``hrformer_t, nodw``."""
+    """Return the network in a name, as ``HRFormer-T, shifted windows``."""
     study = trained.first['study']
     network, _, rest = trained.name.partition(f'_{study}_')
-    return ', '.join(filter(None, (network, rest.partition('_')[2])))
+    family, _, size = network.partition('_')
+    variant = rest.partition('_')[2]
+    return ', '.join(filter(None, (
+        f'{FAMILIES.get(family, family)}-{size.upper()}',
+        VARIANTS.get(variant, variant))))
 
 
 def study_summary(trials: Sequence[Mapping[str, Any]]) -> str:
-    """Format the main metric, one line per dataset, one column per network."""
-    groups = group(trials)
-    networks = sorted({network_of(t) for t in groups})
+    """Format the main metric, one line per network, one column per dataset.
+
+    Without the templates for own data, which have another budget.
+    """
+    groups = [t for t in group(trials) if not t.name.endswith('_template')]
+    studies = {t.first['study']: TITLES[t.main_metric] for t in groups}
+    found = {(network_of(t), t.first['study']): t.short_text(t.main_metric)
+             for t in groups}
+    networks = sorted({network for network, _ in found})
+    return markdown_table(
+        ('network', *(f'{name}, {title}' for name, title in studies.items())),
+        [[network, *(found.get((network, name), '') for name in studies)]
+         for network in networks])
+
+
+def precision_table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Format the main metric and the speed of each network by precision.
+
+    int8 that costs too much accuracy is a dash.
+    """
     lines = []
-    for study in dict.fromkeys(t.first['study'] for t in groups):
-        found = {network_of(t): t for t in groups if t.first['study'] == study}
-        some = next(iter(found.values()))
-        metric = some.main_metric
+    for trial in trials:
+        subjects = trial['subjects']
+        metric = next(k for k in TITLES if k in subjects['torch']['metrics'])
+        height, width = trial['input']
         lines.append([
-            f"{study}, {some.first['split']}", TITLES[metric],
-            *(found[n].short_text(metric) if n in found else ''
-              for n in networks)
+            Path(trial['config']).name, f'{height}x{width}', TITLES[metric],
+            *(f"{in_percent(metric, s['metrics'][metric]):.2f}, "
+              f"{s['ratio']:.2f}" if s else '-'
+              for s in map(subjects.get, RUNTIMES))
         ])
-    return markdown_table(('dataset', 'metric', *networks), lines)
+    if not lines:
+        return 'No results yet.\n'
+    return markdown_table(('config', 'images', 'metric', *RUNTIMES.values()),
+                          lines)
 
 
 def contradictions(entries: Sequence[Any]) -> list[str]:

@@ -296,8 +296,9 @@ def render(name: str, base: Path | None = None) -> str:
     Args:
         name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
             ``'summary'``; ``'study'``, trainings on small real datasets, or
-            ``'study-summary'``, its main metrics; or the results of a
-            benchmark, a file that ends in ``.json``.
+            ``'study-summary'``, its main metrics; ``'precisions'``, their
+            accuracy and speed in OpenVINO; or the results of a benchmark, a
+            file that ends in ``.json``.
         base: Folder that links to configs and file names are relative to; no
             links if None.
     """
@@ -307,6 +308,8 @@ def render(name: str, base: Path | None = None) -> str:
         return study.study_table(study.read_trials())
     if name == 'study-summary':
         return study.study_summary(study.read_trials())
+    if name == 'precisions':
+        return study.precision_table(study.read_trials(study.PRECISIONS))
     if name == 'table-2':
         return instances_table()
     if name.endswith('.json'):

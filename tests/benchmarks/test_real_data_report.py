@@ -73,10 +73,10 @@ def test_the_report_writes_the_table_the_metafile_and_the_figure(project):
     assert 'net_t_lspet_112x112_nodw' in other and ': 40.00 |' in other
     short = tables.render('study-summary').splitlines()
     assert [[cell.strip() for cell in line.split('|')[1:-1]]
-            for line in (short[0], short[2])] == [
-        ['dataset', 'metric', 'net_t', 'net_t, nodw'],
-        ['lspet, val, 500 people', 'PCK@0.2 of the torso',
-         '55.00 ± 5.00', '40.00']]
+            for line in (short[0], *short[2:])] == [
+        ['network', 'lspet, PCK@0.2 of the torso'],
+        ['net-T', '55.00 ± 5.00'],
+        ['net-T, without depth-wise conv', '40.00']]
     entries = yaml.safe_load(
         (project / 'configs/pose/metafile.yml').read_text())['Models']
     (first, ), (second, ) = (entry['Results'] for entry in entries)
@@ -105,6 +105,12 @@ def test_the_error_in_pixels_ranks_from_low_to_high():
         ('pose/far', 5.), ('pose/near', 2.))]
     lines = study.study_table(trials).splitlines()
     assert 'near' in lines[2] and lines[2].rstrip(' |').endswith('2.00')
+
+
+def test_the_summary_leaves_out_templates_with_their_own_budget():
+    lines = study.study_summary([
+        trial('pose/net_t'), trial('../templates/net_s_lspet_96x96_template')])
+    assert 'net-T' in lines and 'net-S' not in lines
 
 
 def test_curves_have_a_band_over_seeds():

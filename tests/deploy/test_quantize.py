@@ -136,8 +136,18 @@ def test_the_metric_is_in_points_and_more_is_better(tmp_path):
     share = 100 * np.mean(np.array(labels) == labels[0])
     assert validation.name == 'accuracy/top1'
     assert validation(Known(logits, 10)) == pytest.approx(share)
-    validation.scale *= -1  # rule='less'
+    validation.sign = -1  # rule='less'
     assert validation(Known(logits, 10)) == pytest.approx(-share)
+
+
+@pytest.mark.parametrize('name, rule, scale', [
+    ('coco/AP', 'greater', 100), ('EPE', 'less', -1), ('NME', 'less', -100)])
+def test_metrics_of_pose_are_fractions_but_the_error_in_pixels(
+        name, rule, scale, tmp_path):
+    config, _ = prepare('pose', tmp_path)
+    cfg = Config.fromfile(config)
+    cfg.default_hooks.checkpoint.update(save_best=name, rule=rule)
+    assert Validation(cfg).scale == scale
 
 
 def test_without_a_named_metric_the_first_one_counts(tmp_path):
