@@ -249,8 +249,8 @@ def run_predict(args: Namespace) -> int:
 
 def run_demo(args: Namespace) -> int:
     quieten()
-    from hrformer_mm.apis import demo
-    demo.import_gradio()  # before the weights are downloaded
+    from hrformer_mm.apis import demo, demo_page
+    demo_page.import_gradio()  # before the weights are downloaded
     from hrformer_mm.apis import load_predictor
     from hrformer_mm.engine.train import merge_options, read_config
     from hrformer_mm.tasks import get_task
@@ -266,7 +266,7 @@ def run_demo(args: Namespace) -> int:
     for text in (*predictor.notes, *predictor.problems):
         print(text)
     page = demo.Demo(predictor, task, Path(args.config).stem, limits)
-    demo.launch(page, args.port, args.open)
+    demo_page.launch(page, args.port, args.open)
     return 0
 
 

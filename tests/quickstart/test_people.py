@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hrformer_mm.quickstart.synthetic import bodies, people
+from hrformer_mm.quickstart.synthetic import bodies, drawing, people
 
 SPLITS = ('train2017', 'val2017')
 
@@ -176,10 +176,10 @@ def test_a_mirrored_body_is_a_body_again():
 
 def test_a_covered_person_is_labelled_as_covered():
     rng = np.random.default_rng(2)
-    canvas = people.Canvas(np.zeros((240, 320, 3), np.uint8))
+    canvas = drawing.Canvas(np.zeros((240, 320, 3), np.uint8))
     body = bodies.place_body(
         bodies.sample_body(rng), 180, 0, np.array([160., 130.]))
-    people.draw_person(canvas, body, people.sample_look(rng), 1, 180, rng)
+    drawing.draw_person(canvas, body, drawing.sample_look(rng), 1, 180, rng)
     before = people.label_points(canvas, body, 1)
     knee = body.joints[bodies.KNEE]
     canvas.ellipse(knee, (9, 9), (0, 0, 0), people.OCCLUDER)
@@ -190,10 +190,10 @@ def test_a_covered_person_is_labelled_as_covered():
 
 def test_barely_visible_people_have_no_keypoints():
     rng = np.random.default_rng(2)
-    canvas = people.Canvas(np.zeros((240, 320, 3), np.uint8))
+    canvas = drawing.Canvas(np.zeros((240, 320, 3), np.uint8))
     body = bodies.place_body(
         bodies.sample_body(rng), 180, 0, np.array([160., 130.]))
-    people.draw_person(canvas, body, people.sample_look(rng), 1, 180, rng)
+    drawing.draw_person(canvas, body, drawing.sample_look(rng), 1, 180, rng)
     drawn = people.pixels_of(canvas, 1).sum()
     x = int(body.head[0])
     canvas.parts[:, :x] = people.OCCLUDER
