@@ -1,6 +1,8 @@
 # Copyright (c) hrformer-mm contributors. Licensed under Apache-2.0.
 """Quantization to int8: calibration images, the metric and what it permits."""
 import json
+import re
+import time
 
 import cv2
 import numpy as np
@@ -14,12 +16,14 @@ from tool_runs import error_of, tool
 
 from hrformer_mm.core.versions import can_export
 from hrformer_mm.datasets.validation.common import spread_samples
+from hrformer_mm.deploy import quantize as quantization
 from hrformer_mm.deploy.quantize import (
     Validation,
     folder_images,
     quantize,
     quantizers,
     rounding_errors,
+    speed_note,
     without,
 )
 from hrformer_mm.deploy.runtimes import Session
@@ -223,6 +227,19 @@ def test_a_metric_that_is_no_number_counts_as_lost(openvino):
         quantize(model, images, lambda session: next(values))
 
 
+@pytest.mark.parametrize('fast, text', [
+    ('int8', r'^int8 is \d+\.\d\d times as fast as bf16 on this CPU$'),
+    ('bf16', 'so --precision bf16 is the better choice')])
+def test_the_faster_precision_on_this_cpu_is_named(fast, text, monkeypatch):
+    def session(network, backend, precision):
+        return lambda batch: time.sleep(.001 if precision == fast else .01)
+
+    monkeypatch.setattr(quantization, 'Session', session)
+    monkeypatch.setattr(quantization, 'has_bf16', lambda: True)
+    note = speed_note(None, None, np.zeros((1, 3, 4, 4), 'f4'))
+    assert re.search(text, note)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_int8_files_are_calibrated_evaluated_and_used(openvino, tmp_path,
@@ -237,6 +254,7 @@ def test_int8_files_are_calibrated_evaluated_and_used(openvino, tmp_path,
                     '--max-drop', '100'])
     text = capsys.readouterr().out
     assert 'in float32' in text and 'calibrated with 4 images' in text
+    assert 'times as fast as' in text
     session = Session(out, 'openvino')
     assert session.meta['precision'] == 'int8'
     tool('test')([str(config), str(out), '--out', str(tmp_path / 'a.json')])
