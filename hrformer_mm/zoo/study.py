@@ -82,7 +82,9 @@ class Trained:
                 f"{self.name}_seed{self.first['seed']}", f"'{self.name}_seed*'"
             ) if len(self.trials) > 1 else self.first['command'],
             Commit=machine['commit'],
-            Machine=f"{machine['device']}, torch {machine['torch']}",
+            # Results of older commits have this error.
+            Machine=f"{machine['device']}, torch {machine['torch']}".replace(
+                ' 1 threads', ' 1 thread'),
             Note=f"{self.first['split']}; {which} {seeds}; "
             f'{hours:.2f} hours per training')
 
