@@ -34,9 +34,13 @@ def open_model(path):
     meta = model.get_rt_info('hrformer_mm').value
     # CPUs with bf16 use it unless they are asked for float32.
     exact = json.loads(meta)['precision'] == 'fp32'
-    run = openvino.compile_model(
-        model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'} if exact else {})
-    return lambda x: run(x).values(), meta
+    options = {'INFERENCE_PRECISION_HINT': 'f32'} if exact else {}
+
+    def run(x):  # faster for one shape than for open dimensions
+        model.reshape(x.shape)
+        return openvino.compile_model(model, 'CPU', options)(x).values()
+
+    return run, meta
 
 
 def draw_boxes(image, boxes, scores, meta):

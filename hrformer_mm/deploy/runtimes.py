@@ -5,6 +5,7 @@ Both are imported when a file is opened, and not before.
 """
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -34,6 +35,9 @@ PACKAGES = dict(
     nncf=('openvino', '3.4'))
 PRECISIONS = ('fp32', 'bf16', 'int8')
 HINT = 'INFERENCE_PRECISION_HINT'
+SEEN = 3  # batches of a shape before OpenVINO gets a network for it
+KEPT = 8  # networks
+SMALL = 96  # pixels, see Specialized
 
 
 def check_packages(*names: str):
@@ -88,6 +92,56 @@ def precision_hint(precision: str) -> str:
     print_log(f'this CPU has no bf16 instructions: OpenVINO computes{rest} in '
               'float32', level=logging.WARNING)
     return 'f32'
+
+
+class Specialized:
+    """A network of OpenVINO that is compiled for the shapes it meets.
+
+    Compiled for open dimensions, it is slower than for a shape of its own,
+    in int8 by far. The first shape and those that return get their own. So
+    do small images in int8: with open dimensions OpenVINO 2026.4 crashes on
+    them where the CPU has AMX (its issue 37577).
+
+    Args:
+        model: Model of OpenVINO.
+        options: Properties to compile it with.
+    """
+
+    def __init__(self, model: Any, options: dict[str, Any]):
+        self.model, self.options = model, options
+        self.is_int8 = any(
+            op.get_type_name() == 'FakeQuantize' for op in model.get_ops())
+        self.seen: Counter[tuple[int, ...]] = Counter()
+        self.networks: dict[tuple[int, ...] | None, Any] = {}
+        if not model.is_dynamic():
+            self.networks[None] = self.compile(model)
+
+    def compile(self, model: Any) -> Any:
+        import openvino
+        return openvino.Core().compile_model(model, 'CPU', self.options)
+
+    def choose(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape to compile for, ``None`` for all of them."""
+        if not self.model.is_dynamic():
+            return None
+        self.seen[shape] += 1
+        returns = len(self.seen) == 1 or self.seen[shape] > SEEN
+        if shape in self.networks or returns and len(self.networks) < KEPT:
+            return shape
+        return shape if self.is_int8 and min(shape[2:]) < SMALL else None
+
+    def __call__(self, images: ndarray) -> list[ndarray]:
+        """Compute the outputs for images [B, 3, h, w]."""
+        shape = self.choose(images.shape)
+        if shape not in self.networks:
+            model = self.model
+            if shape:
+                model = model.clone()
+                model.reshape(list(shape))
+            while len(self.networks) >= KEPT:
+                self.networks.pop(next(iter(self.networks)))
+            self.networks[shape] = self.compile(model)
+        return list(self.networks[shape](images).values())
 
 
 class Session:
@@ -169,11 +223,10 @@ class Session:
         if threads:
             options['INFERENCE_NUM_THREADS'] = threads
         with named_faults(self.label, 'OpenVINO'):
-            compiled = core.compile_model(model, 'CPU', options)
+            self.run = Specialized(model, options)
         self.shape = tuple(None if n.is_dynamic else n.get_length()
-                           for n in compiled.inputs[0].partial_shape)
-        self.names = [y.any_name for y in compiled.outputs]
-        self.run = lambda x: list(compiled(x).values())
+                           for n in model.inputs[0].partial_shape)
+        self.names = [y.any_name for y in model.outputs]
 
     def __call__(self, images: ndarray) -> list[ndarray]:
         """Compute the outputs for images [B, 3, h, w].

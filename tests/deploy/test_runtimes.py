@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from hrformer_mm.core.versions import can_export
 from hrformer_mm.deploy import runtimes
 from hrformer_mm.deploy.backends import choose_backend
 from hrformer_mm.deploy.postprocess import Network
-from hrformer_mm.deploy.runtimes import Session
+from hrformer_mm.deploy.runtimes import KEPT, Session, Specialized
 from hrformer_mm.tasks import get_task
 
 for package in ('onnx', 'onnxruntime', 'onnxscript', 'mmpose.codecs'):
@@ -110,6 +111,84 @@ def pair(openvino, onnx_file):
     model = openvino.Core().read_model(onnx_file)
     openvino.save_model(model, onnx_file.with_suffix('.xml'))
     return onnx_file.with_suffix('.xml'), onnx_file.with_suffix('.bin')
+
+
+# Networks of OpenVINO, compiled for shapes
+
+
+class OpenModel:
+    """Stands for a model of OpenVINO with open dimensions."""
+
+    def __init__(self, *operators):
+        self.operators = operators
+        self.shape = None
+
+    def is_dynamic(self):
+        return True
+
+    def get_ops(self):
+        return [SimpleNamespace(get_type_name=lambda n=name: n)
+                for name in self.operators]
+
+    def clone(self):
+        return OpenModel(*self.operators)
+
+    def reshape(self, shape):
+        self.shape = tuple(shape)
+
+
+@pytest.fixture
+def specialized(monkeypatch):
+    """Make a network that returns the shape it was compiled for."""
+    monkeypatch.setattr(
+        Specialized, 'compile',
+        lambda self, model: lambda images: {'shape': model.shape})
+    return lambda *operators: Specialized(OpenModel(*operators), {})
+
+
+def shapes_of(network, shapes):
+    return [network(np.zeros(shape, 'f4'))[0] for shape in shapes]
+
+
+def test_the_first_shape_and_those_that_return_are_compiled_for(specialized):
+    often, once, last = (4, 3, 128, 96), (2, 3, 128, 96), (1, 3, 128, 96)
+    found = shapes_of(specialized(), [often, often, once, last, *[once] * 3])
+    assert found == [often, often, None, None, None, None, once]
+
+
+def test_the_number_of_networks_is_limited(specialized):
+    network = specialized()
+    shapes = [(n + 1, 3, 96, 96) for n in range(12)] * 9
+    found = shapes_of(network, shapes)
+    assert len(network.networks) == KEPT and found[-1] is None
+    assert found[-12] == shapes[0]
+
+
+@pytest.mark.parametrize('operator, shape, is_own', [
+    ('FakeQuantize', (1, 3, 64, 192), True),
+    ('FakeQuantize', (1, 3, 96, 96), False),
+    ('Convolution', (1, 3, 64, 192), False)])  # yapf: disable
+def test_small_images_in_int8_never_meet_open_dimensions(
+        specialized, operator, shape, is_own):
+    first = (1, 3, 128, 96)
+    found = shapes_of(specialized(operator), [first, shape])
+    assert found == [first, shape if is_own else None]
+    many = [(n + 1, 3, 32, 32) for n in range(12)]
+    network = specialized('FakeQuantize')
+    assert shapes_of(network, many) == many and len(network.networks) == KEPT
+
+
+def test_networks_for_shapes_predict_as_those_for_open_ones(openvino,
+                                                            onnx_file):
+    session = Session(onnx_file, 'openvino')
+    images = np.random.default_rng(0).normal(size=(7, 3, 112, 84)).astype('f4')
+    wanted = Session(onnx_file, 'onnxruntime')(images)[0]
+    for count in (4, 2, 2, 2, 2, 7):
+        found, = session(images[:count])
+        np.testing.assert_allclose(found, wanted[:count], atol=1e-5)
+    assert session.shape == (None, 3, 112, 84)
+    assert set(session.run.networks) == {
+        (4, 3, 112, 84), (2, 3, 112, 84), None}  # yapf: disable
 
 
 # The choice of the runtime
@@ -442,7 +521,7 @@ def test_evaluations_of_files_equal_those_of_checkpoints(
 RELOAD = """
 import sys
 import numpy as np
-from hrformer_mm.deploy.runtimes import Session
+from hrformer_mm.deploy.runtimes import KEPT, Session, Specialized
 session = Session(sys.argv[1], 'openvino')
 with np.load(sys.argv[2]) as images:
     found = {k: session(images[k])[0] for k in images}
