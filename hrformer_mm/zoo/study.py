@@ -17,6 +17,14 @@ from ..utils.paths import root
 
 FOLDER = 'benchmarks/real_data/results'
 PRECISIONS = 'benchmarks/real_data/precisions'
+ON_CPU = 'benchmarks/backbone/results/runtimes_xeon_2cores.json'
+IN_SUMMARY = ('camvid', 'lspet')  # studies whose accuracy is in the README
+# Subjects of the benchmark and of the accuracies, and their names.
+CPU_RUNTIMES = (('mmpose', '', "PyTorch, MMPose's class"),
+                ('ours', 'torch', 'PyTorch'),
+                ('openvino', 'openvino', 'OpenVINO'),
+                ('openvino-bf16', 'openvino-bf16', 'OpenVINO, bf16'),
+                ('openvino-int8', 'openvino-int8', 'OpenVINO, int8'))
 RUNTIMES = {'torch': 'PyTorch', 'openvino': 'OpenVINO',
             'openvino-bf16': 'bf16', 'openvino-int8': 'int8'}  # yapf: disable
 # Decimals and title of a metric, the first one of a study first.
@@ -188,6 +196,36 @@ def precision_table(trials: Sequence[Mapping[str, Any]]) -> str:
         return 'No results yet.\n'
     return markdown_table(('config', 'images', 'metric', *RUNTIMES.values()),
                           lines)
+
+
+def cpu_summary(cases: Sequence[Mapping[str, Any]],
+                trials: Sequence[Mapping[str, Any]]) -> str:
+    """Format speeds relative to MMPose's class, and accuracies, by runtime.
+
+    Args:
+        cases: Results of the backbone benchmark.
+        trials: Accuracies of trained networks by precision.
+    """
+    columns: dict[str, list[str]] = {}
+    for entry in cases:
+        case, found = entry['case'], entry['subjects']
+        height, width = case['size']
+        size = case['arch'][0].upper()
+        columns[f"{size}, {case['batch']} of {height}x{width}"] = [
+            f"{found[name]['ratio']:.2f}" if name in found else '-'
+            for name, _, _ in CPU_RUNTIMES]
+    for trial in trials:
+        if trial['study'] not in IN_SUMMARY:
+            continue
+        found = trial['subjects']
+        metric = next(k for k in TITLES if k in found['torch']['metrics'])
+        columns[f"{network_of(Trained((trial, )))}, {trial['study']}"] = [
+            '' if not name else '-' if name not in found else
+            f"{in_percent(metric, found[name]['metrics'][metric]):.2f}"
+            for _, name, _ in CPU_RUNTIMES]
+    return markdown_table(('runtime', *columns), [
+        [title, *values] for (_, _, title), *values in zip(
+            CPU_RUNTIMES, *columns.values())])
 
 
 def contradictions(entries: Sequence[Any]) -> list[str]:

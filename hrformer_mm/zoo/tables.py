@@ -16,7 +16,7 @@ from .. import zoo
 from ..core import ARCHS
 from ..utils.markdown import markdown_table
 from . import study
-from .benchmark_table import benchmark_table
+from .benchmark_table import benchmark_table, read_results
 from .entries import Entry, Printed
 from .flops import CONVENTIONS, Count, count
 
@@ -41,6 +41,7 @@ METHODS = {'retinanet': 'RetinaNet', 'fcos': 'FCOS',
 DATA = {'coco': 'COCO', 'imagenet': 'ImageNet-1k', 'cityscapes': 'Cityscapes',
         'pascal-context': 'PASCAL-Context', 'coco-stuff': 'COCO-Stuff',
         'ade20k': 'ADE20K'}  # yapf: disable
+LONG_TABLES_ONLY = ('PASCAL-Context', 'COCO-Stuff')
 SHORT = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
 BUILT: dict[str, nn.Module] = {}  # by config, as many entries share a model
 COUNTED: dict[tuple, Count] = {}  # by model and shape
@@ -265,7 +266,7 @@ def entries_of(name: str) -> list[tuple[Entry, Printed]]:
 
 
 def summary_table(base: Path | None) -> str:
-    """Format the paper's results of HRFormer for a README."""
+    """Format the paper's main results of HRFormer for a README."""
 
     def best(metrics: zoo.Metrics | str, task: str) -> str:
         text = metric_text(metrics, [MAIN_METRIC[task]])
@@ -274,6 +275,8 @@ def summary_table(base: Path | None) -> str:
     lines = []
     for task in MAIN_TABLE:
         for entry, printed in entries_of(task):
+            if data_of(entry) in LONG_TABLES_ONLY:
+                continue
             cells = cost_cells(entry, printed)
             link = '' if base is None else os.path.relpath(entry.path, base)
             official = entry.official.metrics if entry.official else ''
@@ -297,7 +300,8 @@ def render(name: str, base: Path | None = None) -> str:
         name: One of ``NAMES``: ``'pose'``, ``'table-3'``, ``'appendix'``;
             ``'summary'``; ``'study'``, trainings on small real datasets, or
             ``'study-summary'``, its main metrics; ``'precisions'``, their
-            accuracy and speed in OpenVINO; or the results of a benchmark, a
+            accuracy and speed in OpenVINO; ``'cpu-summary'``, speeds and
+            accuracies on a CPU; or the results of a benchmark, a
             file that ends in ``.json``.
         base: Folder that links to configs and file names are relative to; no
             links if None.
@@ -310,6 +314,9 @@ def render(name: str, base: Path | None = None) -> str:
         return study.study_summary(study.read_trials())
     if name == 'precisions':
         return study.precision_table(study.read_trials(study.PRECISIONS))
+    if name == 'cpu-summary':
+        cases = read_results(zoo.root() / study.ON_CPU)['results']
+        return study.cpu_summary(cases, study.read_trials(study.PRECISIONS))
     if name == 'table-2':
         return instances_table()
     if name.endswith('.json'):

@@ -32,6 +32,26 @@ def test_the_table_has_metric_and_ratio_and_a_dash_for_int8_refused():
         '50.00, 2.00', '49.80, 3.46', '-']
 
 
+def test_the_summary_has_speeds_and_accuracies_by_runtime():
+    case = dict(case=dict(arch='small', batch=4, size=[256, 192]), subjects={
+        name: subject(0, i + 1.) for i, name in enumerate(
+            ('mmpose', 'ours', 'openvino', 'openvino-bf16'))})  # yapf: disable
+    trial = dict(
+        config='pose/hrformer_t_lspet_112x96', study='lspet', seed=0,
+        subjects={'torch': subject(.5, 1.), 'openvino': subject(.5, 2.),
+                  'openvino-bf16': subject(.498, 3.)})  # yapf: disable
+    header, _, *lines = study.cpu_summary(
+        [case], [trial, dict(trial, study='fly')]).splitlines()
+    assert [[cell.strip() for cell in line.split('|')[1:-1]]
+            for line in (header, *lines)] == [
+        ['runtime', 'S, 4 of 256x192', 'HRFormer-T, lspet'],
+        ["PyTorch, MMPose's class", '1.00', ''],
+        ['PyTorch', '2.00', '50.00'],
+        ['OpenVINO', '3.00', '50.00'],
+        ['OpenVINO, bf16', '4.00', '49.80'],
+        ['OpenVINO, int8', '-', '-']]  # yapf: disable
+
+
 def test_the_table_without_results_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(study, 'root', lambda: tmp_path)
     assert tables.render('precisions') == 'No results yet.\n'
