@@ -153,16 +153,18 @@ def scratch() -> TemporaryDirectory:
 
 @lru_cache
 def exported(build: Callable[[Case], nn.Module], case: Case) -> Path:
-    """Write a backbone as ONNX, for the images of a case only."""
+    """Write a backbone as ONNX, for images of one size."""
+    from torch.export import Dim
+
     from hrformer_mm.deploy.export import FUSED_OPSET, trace, write_onnx
     check_packages('onnx', 'onnxscript')
     model = build(case)
     model.eval()  # MMPose's returns None
     path = Path(scratch().name, f'{build.__name__}.onnx')
-    program = trace(model, (case.batch, 3, *case.size), {})
-    outputs = range(1 if case.heatmaps else 4)
-    write_onnx(program, path, {}, [f'map{i}' for i in outputs], FUSED_OPSET,
-               {})
+    dimensions = {0: Dim('batch')}
+    program = trace(model, (2, 3, *case.size), dimensions)
+    names = [f'map{i}' for i in range(1 if case.heatmaps else 4)]
+    write_onnx(program, path, dimensions, names, FUSED_OPSET, {})
     return path
 
 

@@ -100,25 +100,32 @@ class Specialized:
     Compiled for open dimensions, it is slower than for a shape of its own,
     in int8 by far. The first shape and those that return get their own. So
     do small images in int8: with open dimensions OpenVINO 2026.4 crashes on
-    them where the CPU has AMX (its issue 37577).
+    them where the CPU has AMX (its issue 37577). The batch is then split into
+    equal parts that run side by side, so that threads do not wait for each
+    other after every operator.
 
     Args:
         model: Model of OpenVINO.
         options: Properties to compile it with.
+        threads: Largest number of parts.
     """
 
-    def __init__(self, model: Any, options: dict[str, Any]):
-        self.model, self.options = model, options
+    def __init__(self, model: Any, options: dict[str, Any], threads: int):
+        self.model, self.options, self.threads = model, options, threads
         self.is_int8 = any(
             op.get_type_name() == 'FakeQuantize' for op in model.get_ops())
         self.seen: Counter[tuple[int, ...]] = Counter()
-        self.networks: dict[tuple[int, ...] | None, Any] = {}
+        # For each shape, a request per part of the batch.
+        self.networks: dict[tuple[int, ...] | None, Sequence[Any]] = {}
         if not model.is_dynamic():
-            self.networks[None] = self.compile(model)
+            self.networks[None] = self.compile(model, 1)
 
-    def compile(self, model: Any) -> Any:
+    def compile(self, model: Any, parts: int) -> Sequence[Any]:
+        """Return the requests that compute the parts of a batch."""
         import openvino
-        return openvino.Core().compile_model(model, 'CPU', self.options)
+        compiled = openvino.Core().compile_model(
+            model, 'CPU', dict(self.options, NUM_STREAMS=parts))
+        return [compiled.create_infer_request() for _ in range(parts)]
 
     def choose(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the shape to compile for, ``None`` for all of them."""
@@ -130,18 +137,31 @@ class Specialized:
             return shape
         return shape if self.is_int8 and min(shape[2:]) < SMALL else None
 
+    def add(self, shape: tuple[int, ...] | None):
+        """Compile for a shape."""
+        while len(self.networks) >= KEPT:
+            self.networks.pop(next(iter(self.networks)))
+        model, parts = self.model, 1
+        if shape:
+            model, (batch, *image) = model.clone(), shape
+            if model.inputs[0].partial_shape[0].is_dynamic:
+                parts = max(n for n in range(1, min(batch, self.threads) + 1)
+                            if batch % n == 0)
+            model.reshape([batch // parts, *image])
+        self.networks[shape] = self.compile(model, parts)
+
     def __call__(self, images: ndarray) -> list[ndarray]:
         """Compute the outputs for images [B, 3, h, w]."""
         shape = self.choose(images.shape)
         if shape not in self.networks:
-            model = self.model
-            if shape:
-                model = model.clone()
-                model.reshape(list(shape))
-            while len(self.networks) >= KEPT:
-                self.networks.pop(next(iter(self.networks)))
-            self.networks[shape] = self.compile(model)
-        return list(self.networks[shape](images).values())
+            self.add(shape)
+        requests = self.networks[shape]
+        for request, part in zip(requests, np.split(images, len(requests))):
+            request.start_async([part])
+        for request in requests:
+            request.wait()
+        outputs = [[y.data for y in r.output_tensors] for r in requests]
+        return [np.concatenate(parts) for parts in zip(*outputs)]  # copies
 
 
 class Session:
@@ -223,7 +243,8 @@ class Session:
         if threads:
             options['INFERENCE_NUM_THREADS'] = threads
         with named_faults(self.label, 'OpenVINO'):
-            self.run = Specialized(model, options)
+            self.run = Specialized(model, options,
+                                   threads or torch.get_num_threads())
         self.shape = tuple(None if n.is_dynamic else n.get_length()
                            for n in model.inputs[0].partial_shape)
         self.names = [y.any_name for y in model.outputs]

@@ -118,6 +118,8 @@ def pair(openvino, onnx_file):
 
 class OpenModel:
     """Stands for a model of OpenVINO with open dimensions."""
+    inputs = [SimpleNamespace(
+        partial_shape=[SimpleNamespace(is_dynamic=True)])]  # yapf: disable
 
     def __init__(self, *operators):
         self.operators = operators
@@ -137,17 +139,45 @@ class OpenModel:
         self.shape = tuple(shape)
 
 
+class Request:
+    """Returns the sums of images, and the shape it was compiled for."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def start_async(self, inputs):
+        sums = inputs[0].sum((1, 2, 3))
+        self.output_tensors = [
+            SimpleNamespace(data=y) for y in (sums, np.array([self.shape]))]
+
+    def wait(self):
+        pass
+
+
 @pytest.fixture
 def specialized(monkeypatch):
-    """Make a network that returns the shape it was compiled for."""
     monkeypatch.setattr(
-        Specialized, 'compile',
-        lambda self, model: lambda images: {'shape': model.shape})
-    return lambda *operators: Specialized(OpenModel(*operators), {})
+        Specialized, 'compile', lambda self, model, parts: [
+            Request(model.shape) for _ in range(parts)])
+    return lambda *operators, threads=1: Specialized(
+        OpenModel(*operators), {}, threads)
 
 
 def shapes_of(network, shapes):
-    return [network(np.zeros(shape, 'f4'))[0] for shape in shapes]
+    """Return the shapes that batches of some shapes are computed in."""
+    found = [network(np.zeros(shape, 'f4'))[1][0] for shape in shapes]
+    return [shape if shape is None else tuple(shape) for shape in found]
+
+
+@pytest.mark.parametrize('batch, threads, parts', [
+    (1, 8, 1), (4, 1, 1), (4, 2, 2), (6, 4, 3), (5, 4, 1), (4, 64, 4)])
+def test_batches_are_split_into_equal_parts_that_keep_their_order(
+        specialized, batch, threads, parts):
+    images = np.random.default_rng(0).normal(
+        size=(batch, 3, 4, 6)).astype('f4')  # yapf: disable
+    sums, shapes = specialized(threads=threads)(images)
+    np.testing.assert_allclose(sums, images.sum((1, 2, 3)), atol=1e-6)
+    assert shapes.tolist() == [[batch // parts, 3, 4, 6]] * parts
 
 
 def test_the_first_shape_and_those_that_return_are_compiled_for(specialized):
@@ -183,9 +213,12 @@ def test_networks_for_shapes_predict_as_those_for_open_ones(openvino,
     session = Session(onnx_file, 'openvino')
     images = np.random.default_rng(0).normal(size=(7, 3, 112, 84)).astype('f4')
     wanted = Session(onnx_file, 'onnxruntime')(images)[0]
+    kept = []
     for count in (4, 2, 2, 2, 2, 7):
         found, = session(images[:count])
+        kept.append((found, found.copy()))  # later calls leave it alone
         np.testing.assert_allclose(found, wanted[:count], atol=1e-5)
+    assert all(np.array_equal(*both) for both in kept)
     assert session.shape == (None, 3, 112, 84)
     assert set(session.run.networks) == {
         (4, 3, 112, 84), (2, 3, 112, 84), None}  # yapf: disable
