@@ -12,7 +12,7 @@ def case_name(case: Mapping[str, Any]) -> str:
     """Format a case of the backbone benchmark as base 256x192 x4 train."""
     window = '' if case['window'] == 7 else f" w{case['window']}"
     count = case.get('threads')
-    threads = f' {count} threads' if count else ''
+    threads = f" {count} thread{'s' * (count > 1)}" if count else ''
     output = ' heatmaps' if case.get('heatmaps') else ''
     height, width = case['size']
     return (f"{case['arch']}{window} {height}x{width} "

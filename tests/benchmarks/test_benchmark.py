@@ -38,7 +38,7 @@ def results(tool, tmp_path_factory):
 @pytest.mark.slow
 def test_results_contain_every_subject_of_every_case(results):
     held = json.loads((results / 'results.json').read_text())
-    assert 'threads' in held['device'] and held['torch'] == torch.__version__
+    assert 'thread' in held['device'] and held['torch'] == torch.__version__
     assert '--subjects mmpose ours optimized' in held['command']
     assert [e['case']['size'] for e in held['results']] == [[64, 64], [96, 64]]
     for entry in held['results']:
@@ -176,9 +176,10 @@ def test_runtimes_run_our_graph_and_that_of_mmpose(tool):
                     for t in (1, 2)}  # yapf: disable
 
 
-def test_a_case_names_its_threads():
-    case = Case('tiny', (64, 64), 1, 'forward', threads=2)
-    assert str(case) == f'{CASE} 2 threads'
+@pytest.mark.parametrize('count, text', [(1, '1 thread'), (2, '2 threads')])
+def test_a_case_names_its_threads(count, text):
+    case = Case('tiny', (64, 64), 1, 'forward', threads=count)
+    assert str(case) == f'{CASE} {text}'
 
 
 def test_networks_with_a_head_have_equal_heatmaps():
